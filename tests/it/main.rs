@@ -1,1 +1,1 @@
-fn main(){}
+//! The one integration binary: real servers, started once.
