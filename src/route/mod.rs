@@ -1,1 +1,3 @@
-//! Stub.
+//! Which backend a statement goes to.
+
+pub mod table;
