@@ -1,3 +1,4 @@
 //! Which backend a statement goes to.
 
+pub mod plan;
 pub mod table;
