@@ -259,7 +259,9 @@ impl Route {
 
     /// Whether inline mirroring is suspended at this moment.
     pub fn suspended(&self) -> bool {
-        self.live.suspended.load(std::sync::atomic::Ordering::Acquire)
+        self.live
+            .suspended
+            .load(std::sync::atomic::Ordering::Acquire)
     }
 }
 
@@ -281,8 +283,7 @@ impl RouteTable {
     /// The side unrouted statements go to: the source, until every route's
     /// active side is the target.
     pub fn home(&self) -> Side {
-        if !self.routes.is_empty() && self.routes.iter().all(|r| r.phase.active() == Side::Target)
-        {
+        if !self.routes.is_empty() && self.routes.iter().all(|r| r.phase.active() == Side::Target) {
             Side::Target
         } else {
             Side::Source
