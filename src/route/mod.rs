@@ -2,4 +2,5 @@
 //! statement, and the gate that changes a phase under load.
 
 pub mod gate;
+pub mod plan;
 pub mod table;

@@ -1,1 +1,7 @@
 //! The one integration binary: real servers, started once.
+//!
+//! `support/` holds what the tests stand on; every other file is a group of
+//! tests about one promise.
+
+mod harness;
+mod support;
