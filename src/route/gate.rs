@@ -296,7 +296,9 @@ impl Routes {
         };
         let bit = route_bit(index);
         self.arm(bit, limits).await;
-        let result = self.change_closed(index, bit, limits, kill, change, persist).await;
+        let result = self
+            .change_closed(index, bit, limits, kill, change, persist)
+            .await;
         if result.is_err() {
             // Back to passive where the refused edge had armed the table.
             self.edit(|_| {});
@@ -533,7 +535,13 @@ mod tests {
         let r = routes(Phase::SourceOnly);
         assert!(r.load().passive);
         let refused = r
-            .change("shop", LIMITS, false, TO_TARGET, |_| Err("disk full".into()))
+            .change(
+                "shop",
+                LIMITS,
+                false,
+                TO_TARGET,
+                |_| Err("disk full".into()),
+            )
             .await;
         assert!(matches!(refused, Err(GateRefusal::Persist(_))));
         assert_eq!(r.load().routes[0].epoch, 7);
