@@ -1,1 +1,5 @@
-//! Stub.
+//! One backend connection.
+
+pub mod connect;
+pub mod grants;
+pub mod stream;

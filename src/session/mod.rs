@@ -1,1 +1,5 @@
-//! Stub.
+//! One client's life: login, relay, session state.
+
+pub mod auth_relay;
+pub mod change_user;
+pub mod login;

@@ -1,0 +1,1 @@
+//! Passes the packets of an authentication on between a client and home.
