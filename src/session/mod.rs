@@ -3,3 +3,4 @@
 pub mod auth_relay;
 pub mod change_user;
 pub mod login;
+mod proof;
