@@ -246,6 +246,8 @@ pub struct Authenticated {
     pub nonce: [u8; NONCE_LEN],
     /// Negotiated on this leg.
     pub capabilities: Capabilities,
+    /// Largest packet announced to the server, in bytes.
+    pub max_packet: u32,
     /// From the login's OK.
     pub status: Status,
     /// The login's OK payload as it came.
@@ -413,6 +415,7 @@ impl Opened {
     pub(crate) fn authenticated(
         self,
         capabilities: Capabilities,
+        max_packet: u32,
         ok: Vec<u8>,
     ) -> Result<Authenticated, LegError> {
         let status = match OkPacket::parse(&ok, capabilities) {
@@ -430,6 +433,7 @@ impl Opened {
             nonce: self.greeting.nonce,
             stream: self.stream,
             capabilities,
+            max_packet,
             status,
             ok,
         })
@@ -511,7 +515,7 @@ async fn login_now(
     for _ in 0..AUTH_ROUNDS_MAX {
         let packet = opened.read().await?;
         match AuthReply::parse(&packet).map_err(|e| LegError::Protocol { side, what: e.what })? {
-            AuthReply::Ok(_) => return opened.authenticated(caps, packet),
+            AuthReply::Ok(_) => return opened.authenticated(caps, params.max_packet, packet),
             AuthReply::Err(_) => return Err(LegError::refused(side, packet)),
             AuthReply::OldSwitch => {
                 return Err(LegError::Credentials {

@@ -424,7 +424,7 @@ async fn relayed_login(
         }
     };
     match result {
-        Ok(ok) => Ok(opened.authenticated(caps, ok)?),
+        Ok(ok) => Ok(opened.authenticated(caps, max_packet, ok)?),
         Err(LoginEnd::Home(error)) => Err(tell_unreachable(answered, error).await),
         Err(end) => Err(end),
     }
@@ -508,9 +508,10 @@ async fn mapped_login(
         answer: Zeroizing::new(answered.response.auth_response.clone()),
     };
     let proven = proof.run(account, &opened.greeting.auth_plugin).await;
+    let no_password = proof.answer.is_empty();
     answered.seq = proof.seq;
     if !proven? {
-        let message = denied_message(&answered.response, answered.peer);
+        let message = denied_message(&answered.response.user, no_password, answered.peer);
         let denied = ErrPacket::new(ER_ACCESS_DENIED, b"28000", message.as_bytes()).build();
         let told = write_packet(&mut answered.client, &mut answered.seq, &denied).await;
         told.map_err(LoginEnd::Client)?;
@@ -555,15 +556,11 @@ async fn mapped_login(
 }
 
 /// What a server says to a wrong password.
-fn denied_message(response: &HandshakeResponse, peer: Option<SocketAddr>) -> String {
-    let user = String::from_utf8_lossy(&response.user);
+pub(crate) fn denied_message(user: &[u8], no_password: bool, peer: Option<SocketAddr>) -> String {
+    let user = String::from_utf8_lossy(user);
     let host = peer.map(|p| p.ip().to_canonical().to_string());
     let host = host.unwrap_or_default();
-    let using = if response.auth_response.is_empty() {
-        "NO"
-    } else {
-        "YES"
-    };
+    let using = if no_password { "NO" } else { "YES" };
     format!("Access denied for user '{user}'@'{host}' (using password: {using})")
 }
 
@@ -594,7 +591,7 @@ async fn tell_unreachable(answered: &mut Answered, error: LegError) -> LoginEnd 
     }
 }
 
-fn shutdown_error() -> ErrPacket<'static> {
+pub(crate) fn shutdown_error() -> ErrPacket<'static> {
     ErrPacket::new(ER_SERVER_SHUTDOWN, b"08S01", b"Server shutdown in progress")
 }
 
