@@ -3,7 +3,7 @@
 use crate::support::proc::{Guarded, TempDir, block_on, wait_for};
 use crate::support::relay::{Mode, Relay};
 use crate::support::servers::{self, APP, SERVICE, tls_opts};
-use crate::support::{Family, Server, ServerOptions};
+use crate::support::{Family, ProxyOptions, Server, ServerOptions, proxy};
 use crate::support::{binlog_order, compare};
 use mysql_async::prelude::Queryable;
 use std::process::Command;
@@ -219,4 +219,17 @@ fn a_relay_can_be_slow_silent_and_absent() {
     assert_eq!(login().ok(), Some(false));
     relay.set(Mode::Pass);
     assert_eq!(login().ok(), Some(true));
+}
+
+#[test]
+fn the_proxy_is_started_with_settings_it_accepts() {
+    let mut options = ProxyOptions::route("shop", &["shop.*"]).and_route("t", &["t.a", "t.b"]);
+    options.route_yaml = "ack: active\nddl: refuse".to_string();
+    options.extra_yaml = "limits: { mirror_deadline_ms: 300 }".to_string();
+    for options in [ProxyOptions::default(), options] {
+        let addresses = ["127.0.0.1:3306", "127.0.0.1:3307"];
+        let yaml = proxy::yaml(&options, [6033, 6080, 6032], addresses, "state".as_ref());
+        let parsed = lockstep::config::parse(&yaml, std::iter::empty());
+        assert!(parsed.is_ok(), "{:?}\n{yaml}", parsed.err());
+    }
 }
