@@ -452,6 +452,17 @@ impl Tables {
         }
     }
 
+    /// Moves a table to the front.
+    pub(crate) fn promote(&mut self, sql: &[u8], table: TableName) {
+        let at = self.as_slice().iter().position(|t| {
+            t.name.of(sql) == table.name.of(sql)
+                && t.db.map(|d| d.of(sql)) == table.db.map(|d| d.of(sql))
+        });
+        if let Some(head) = at.and_then(|at| self.list.get_mut(..=at)) {
+            head.rotate_right(1);
+        }
+    }
+
     pub(crate) fn clear(&mut self) {
         self.len = 0;
     }
