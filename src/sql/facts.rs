@@ -351,11 +351,6 @@ impl Flags {
     pub(crate) fn set(&mut self, other: Flags) {
         self.0 |= other.0;
     }
-
-    #[inline]
-    pub(crate) fn unset(&mut self, other: Flags) {
-        self.0 &= !other.0;
-    }
 }
 
 impl std::fmt::Debug for Flags {

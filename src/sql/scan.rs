@@ -763,7 +763,7 @@ impl Scanner<'_> {
             }
             K::Local if self.verb == Verb::LoadData => self.flag(Flags::LOCAL_INFILE),
             K::Lock => self.frame_off(IN_FROM),
-            K::And | K::Or | K::Xor | K::Div | K::Mod | K::Like | K::Regexp | K::Rlike => {
+            K::And | K::Or | K::Xor | K::Div | K::Mod | K::Regexp | K::Rlike => {
                 self.facts.operators = self.facts.operators.saturating_add(1);
             }
             _ => self.ddl_word(keyword),
