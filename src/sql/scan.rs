@@ -676,6 +676,9 @@ impl Scanner<'_> {
     }
 
     fn select(&mut self) {
+        if matches!(self.verb, Verb::Grant | Verb::Revoke) {
+            return; // a privilege
+        }
         self.flag(Flags::SUBQUERY);
         if matches!(self.verb, Verb::Insert | Verb::Replace) && !self.values.seen {
             self.flag(Flags::SELECT_SOURCE);
@@ -772,6 +775,12 @@ impl Scanner<'_> {
 
     /// TABLE inside a statement: `INSERT … TABLE s`, `EXCHANGE … WITH TABLE u`.
     fn table_word(&mut self) {
+        if matches!(
+            self.verb,
+            Verb::Show | Verb::Admin | Verb::Help | Verb::Grant | Verb::Revoke
+        ) {
+            return; // SHOW TABLE STATUS, IMPORT TABLE FROM
+        }
         self.expect = true;
         self.frame_off(IN_FROM);
         if self.class <= Class::Write && self.verb != Verb::LoadData {

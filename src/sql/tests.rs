@@ -517,7 +517,7 @@ fn all_of(sql: &[u8], mode: ScanMode) {
     }
     let _ = digest(sql, mode);
     if let Ok(text) = std::str::from_utf8(sql) {
-        let _ = cross_check(text, &f);
+        let _ = cross_check(text, &f, mode);
     }
 }
 
