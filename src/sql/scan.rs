@@ -15,10 +15,10 @@ use super::words::{Entry, Function, Keyword as K, UNKNOWN, lookup};
 
 /// Nesting the scanner keeps frames for; deeper text shares the last frame
 /// and sets [`Flags::OVERFLOW`]. Servers' own stacks end in the hundreds.
-const DEPTH_MAX: usize = 128;
+const DEPTH_MAX: usize = 64;
 
 /// Common table expressions in scope at once; more set [`Flags::OVERFLOW`].
-const CTES_MAX: usize = 16;
+const CTES_MAX: usize = 8;
 
 /// Frame: a comma at this level names another table.
 const IN_FROM: u8 = 1;
