@@ -1,1 +1,4 @@
-//! Stub.
+//! Phases' edges.
+
+pub mod edges;
+pub mod events;
