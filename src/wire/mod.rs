@@ -15,6 +15,8 @@
 
 pub mod capability;
 pub mod command;
+#[cfg(test)]
+pub(crate) mod fixtures;
 pub mod frame;
 pub mod greeting;
 pub mod lenenc;

@@ -251,7 +251,8 @@ mod tests {
             if block.is_some() {
                 ok.status = ok.status.with(Status::SESSION_STATE_CHANGED);
             }
-            prop_assert_eq!(OkPacket::parse(&ok.build(caps), caps), Ok(ok));
+            let built = ok.build(caps);
+            prop_assert_eq!(OkPacket::parse(&built, caps), Ok(ok));
         }
 
         #[test]
