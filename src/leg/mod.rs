@@ -10,6 +10,7 @@
 
 pub mod buffer;
 pub mod connect;
+pub mod grants;
 pub mod stream;
 
 use tokio::io::AsyncWriteExt;

@@ -221,6 +221,8 @@ pub struct RouteLive {
     pub suspended: AtomicBool,
     /// Why, for `status`; empty when not suspended.
     pub suspended_reason: parking_lot::Mutex<String>,
+    /// Single mirror errors in the current minute, and when it began.
+    pub errors: parking_lot::Mutex<(Option<std::time::Instant>, u32)>,
     /// Woken at every suspension: mirrored writes wait on it, for they hold
     /// row locks that others queue on.
     pub suspension: tokio::sync::Notify,

@@ -1,0 +1,217 @@
+//! What the proxy knows about accounts: learned from logins
+//! ([`AccountStore`]) or told by the operator ([`UserMap`]).
+
+use std::collections::HashMap;
+
+use parking_lot::Mutex;
+
+use super::{CACHING_SHA2, NATIVE, NONCE_LEN, Secret, Stage1, caching_sha2, native};
+use crate::Side;
+
+/// Most accounts remembered at a time. An account takes about 200 bytes; a
+/// server with more than this many *active* application accounts loses the
+/// least recently used ones, which a later login teaches again.
+pub const ACCOUNTS_MAX: usize = 4096;
+
+/// What is needed to log one user in.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Account {
+    /// The password itself: answers every plugin.
+    Password {
+        /// User name as the client sent it.
+        user: Vec<u8>,
+        /// The password.
+        password: Secret,
+    },
+    /// SHA1(password): answers `mysql_native_password` only.
+    NativeStage1 {
+        /// User name as the client sent it.
+        user: Vec<u8>,
+        /// SHA1(password).
+        stage1: Stage1,
+    },
+    /// No password.
+    Empty {
+        /// User name as the client sent it.
+        user: Vec<u8>,
+    },
+}
+
+impl Account {
+    /// An account with a password, which may be empty.
+    pub fn new(user: Vec<u8>, password: Secret) -> Account {
+        if password.is_empty() {
+            return Account::Empty { user };
+        }
+        Account::Password { user, password }
+    }
+
+    /// The user name.
+    pub fn user(&self) -> &[u8] {
+        match self {
+            Account::Password { user, .. }
+            | Account::NativeStage1 { user, .. }
+            | Account::Empty { user } => user,
+        }
+    }
+
+    /// The clear password, if it is known; empty for [`Account::Empty`].
+    pub fn password(&self) -> Option<Secret> {
+        match self {
+            Account::Password { password, .. } => Some(password.clone()),
+            Account::NativeStage1 { .. } => None,
+            Account::Empty { .. } => Some(Secret::new(Vec::new())),
+        }
+    }
+
+    /// The answer of this account to a server's nonce under `plugin`. None if
+    /// the plugin needs something we do not have or do not implement.
+    pub fn answer(&self, plugin: &[u8], nonce: &[u8; NONCE_LEN]) -> Option<Vec<u8>> {
+        if plugin == NATIVE {
+            return match self {
+                Account::Password { password, .. } => {
+                    Some(native::scramble(&native::stage1(password.expose()), nonce).to_vec())
+                }
+                Account::NativeStage1 { stage1, .. } => {
+                    Some(native::scramble(stage1, nonce).to_vec())
+                }
+                Account::Empty { .. } => Some(Vec::new()),
+            };
+        }
+        if plugin == CACHING_SHA2 {
+            return self.password().map(|p| caching_sha2::scramble(&p, nonce));
+        }
+        None
+    }
+
+    /// True if a client's `answer` to `nonce` under `plugin` is the one this
+    /// account gives: the client knows the same password.
+    pub fn verify(&self, plugin: &[u8], nonce: &[u8; NONCE_LEN], answer: &[u8]) -> bool {
+        self.answer(plugin, nonce).is_some_and(|expected| {
+            aws_lc_rs::constant_time::verify_slices_are_equal(answer, &expected).is_ok()
+        })
+    }
+}
+
+/// Accounts learned from clients' logins. In memory only, bounded by
+/// [`ACCOUNTS_MAX`], zeroed when dropped.
+///
+/// Keyed by user name alone: whatever host a client comes from, the backends
+/// see the proxy's, so one name matches one account row on a backend.
+#[derive(Default)]
+pub struct AccountStore {
+    inner: Mutex<Learned>,
+}
+
+#[derive(Default)]
+struct Learned {
+    /// Value: the account and the tick it was last used at.
+    accounts: HashMap<Vec<u8>, (Account, u64)>,
+    tick: u64,
+}
+
+impl AccountStore {
+    /// An empty store.
+    pub fn new() -> AccountStore {
+        AccountStore::default()
+    }
+
+    /// What is known of this user.
+    pub fn get(&self, user: &[u8]) -> Option<Account> {
+        let mut inner = self.inner.lock();
+        inner.tick += 1;
+        let tick = inner.tick;
+        let (account, used) = inner.accounts.get_mut(user)?;
+        *used = tick;
+        Some(account.clone())
+    }
+
+    /// Remembers an account that a backend has just accepted. A clear password
+    /// already known is not replaced by the weaker SHA1 of the same password.
+    pub fn learn(&self, account: Account) {
+        let mut inner = self.inner.lock();
+        inner.tick += 1;
+        let tick = inner.tick;
+        let known = inner.accounts.get(account.user()).map(|(a, _)| a);
+        if let (Account::NativeStage1 { stage1, .. }, Some(Account::Password { password, .. })) =
+            (&account, known)
+            && native::stage1(password.expose()) == *stage1
+        {
+            return;
+        }
+        if known.is_none() && inner.accounts.len() >= ACCOUNTS_MAX {
+            inner.evict_oldest();
+        }
+        let user = account.user().to_vec();
+        inner.accounts.insert(user, (account, tick));
+    }
+
+    /// Forgets an account that a backend has refused, unless another login has
+    /// taught a different one meanwhile.
+    pub fn forget(&self, refused: &Account) {
+        let mut inner = self.inner.lock();
+        let same = inner
+            .accounts
+            .get(refused.user())
+            .is_some_and(|(known, _)| known == refused);
+        if same {
+            inner.accounts.remove(refused.user());
+        }
+    }
+
+    /// How many accounts are known.
+    pub fn len(&self) -> usize {
+        self.inner.lock().accounts.len()
+    }
+
+    /// True if none is known.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl Learned {
+    /// Linear, and only when [`ACCOUNTS_MAX`] accounts are in use.
+    fn evict_oldest(&mut self) {
+        let oldest = self
+            .accounts
+            .iter()
+            .min_by_key(|(_, (_, used))| *used)
+            .map(|(user, _)| user.clone());
+        if let Some(user) = oldest {
+            self.accounts.remove(&user);
+        }
+    }
+}
+
+/// `users:` of proxy.yaml: client users whose credentials differ between the
+/// backends.
+#[derive(Default)]
+pub struct UserMap {
+    users: HashMap<Vec<u8>, [Option<Account>; 2]>,
+}
+
+impl UserMap {
+    /// An empty map.
+    pub fn new() -> UserMap {
+        UserMap::default()
+    }
+
+    /// Adds the credentials client user `name` has on `side`.
+    pub fn insert(&mut self, name: Vec<u8>, side: Side, account: Account) {
+        let pair = self.users.entry(name).or_default();
+        match side {
+            Side::Source => pair[0] = Some(account),
+            Side::Target => pair[1] = Some(account),
+        }
+    }
+
+    /// The credentials of client user `name` on `side`, if they are mapped.
+    pub fn get(&self, name: &[u8], side: Side) -> Option<&Account> {
+        let [source, target] = self.users.get(name)?;
+        match side {
+            Side::Source => source.as_ref(),
+            Side::Target => target.as_ref(),
+        }
+    }
+}

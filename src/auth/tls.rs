@@ -1,0 +1,221 @@
+//! TLS configurations of both sides: the certificate we show to clients, and
+//! how far we trust a backend's.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
+
+/// Largest certificate, key or CA file read, in bytes; system CA bundles are
+/// about 250 KiB.
+const PEM_FILE_MAX: u64 = 4 * 1024 * 1024;
+
+/// Name of the self-signed certificate's file in the state directory.
+const CERT_FILE: &str = "tls-cert.pem";
+/// Name of its key's file.
+const KEY_FILE: &str = "tls-key.pem";
+
+/// Why a TLS configuration cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file cannot be read or written.
+    #[error("{path}: {source}")]
+    File {
+        /// The file.
+        path: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A file does not hold what it should.
+    #[error("{path}: {what}")]
+    Content {
+        /// The file.
+        path: String,
+        /// What is missing or wrong.
+        what: &'static str,
+    },
+    /// rustls refuses the combination.
+    #[error("TLS: {0}")]
+    Rustls(#[from] rustls::Error),
+    /// The self-signed pair cannot be made.
+    #[error("self-signed certificate: {0}")]
+    SelfSigned(#[from] rcgen::Error),
+}
+
+/// How a leg uses TLS (`tls:` of a backend in proxy.yaml).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TlsMode {
+    /// Never.
+    Off,
+    /// If the backend offers it; its certificate is not checked.
+    #[default]
+    Preferred,
+    /// Always; its certificate is not checked.
+    Required,
+    /// Always; its certificate must be signed by a known authority and name
+    /// the host we connect to.
+    Verify,
+}
+
+/// The client side's configuration from PEM files.
+pub fn server_config(cert: &Path, key: &Path) -> Result<Arc<ServerConfig>, TlsError> {
+    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(&read_file(cert)?)
+        .collect::<Result<_, _>>()
+        .map_err(|_| content(cert, "not a PEM certificate chain"))?;
+    if chain.is_empty() {
+        return Err(content(cert, "holds no certificate"));
+    }
+    let key_bytes = zeroize::Zeroizing::new(read_file(key)?);
+    let key = PrivateKeyDer::from_pem_slice(&key_bytes)
+        .map_err(|_| content(key, "holds no private key"))?;
+    let config = ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)?;
+    Ok(Arc::new(config))
+}
+
+/// The client side's configuration from a self-signed pair in `dir`, which is
+/// made on the first start and kept, so that clients that pin it stay content.
+/// The key's file is readable by its owner only.
+pub fn self_signed(dir: &Path) -> Result<Arc<ServerConfig>, TlsError> {
+    let (cert, key) = (dir.join(CERT_FILE), dir.join(KEY_FILE));
+    if !(cert.exists() && key.exists()) {
+        let pair = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()])?;
+        let key_pem = zeroize::Zeroizing::new(pair.signing_key.serialize_pem());
+        write_private(&key, key_pem.as_bytes())?;
+        write_private(&cert, pair.cert.pem().as_bytes())?;
+    }
+    server_config(&cert, &key)
+}
+
+/// A leg's configuration; None for [`TlsMode::Off`]. `ca` is the PEM file of
+/// the authorities to trust under [`TlsMode::Verify`]; it is required there
+/// (MySQL's VERIFY modes require it too) and unused otherwise.
+pub fn client_config(
+    mode: TlsMode,
+    ca: Option<&Path>,
+) -> Result<Option<Arc<ClientConfig>>, TlsError> {
+    let builder =
+        ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
+    let mut config = match mode {
+        TlsMode::Off => return Ok(None),
+        TlsMode::Preferred | TlsMode::Required => builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(AcceptAny(provider())))
+            .with_no_client_auth(),
+        TlsMode::Verify => {
+            let roots = roots(ca)?;
+            builder.with_root_certificates(roots).with_no_client_auth()
+        }
+    };
+    // Backends choose no certificate by name, and addresses are often not names.
+    config.enable_sni = mode == TlsMode::Verify;
+    Ok(Some(Arc::new(config)))
+}
+
+fn roots(ca: Option<&Path>) -> Result<RootCertStore, TlsError> {
+    let Some(path) = ca else {
+        return Err(TlsError::Content {
+            path: "ca".to_owned(),
+            what: "tls: verify needs a CA file",
+        });
+    };
+    let mut roots = RootCertStore::empty();
+    for cert in CertificateDer::pem_slice_iter(&read_file(path)?) {
+        let cert = cert.map_err(|_| content(path, "not a PEM certificate"))?;
+        roots.add(cert)?;
+    }
+    if roots.is_empty() {
+        return Err(content(path, "holds no certificate"));
+    }
+    Ok(roots)
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(aws_lc_rs::default_provider())
+}
+
+fn content(path: &Path, what: &'static str) -> TlsError {
+    TlsError::Content {
+        path: path.display().to_string(),
+        what,
+    }
+}
+
+fn file(path: &Path) -> impl Fn(std::io::Error) -> TlsError {
+    let path = path.display().to_string();
+    move |source| TlsError::File {
+        path: path.clone(),
+        source,
+    }
+}
+
+fn read_file(path: &Path) -> Result<Vec<u8>, TlsError> {
+    let size = fs::metadata(path).map_err(file(path))?.len();
+    if size > PEM_FILE_MAX {
+        return Err(content(path, "too large for a PEM file"));
+    }
+    fs::read(path).map_err(file(path))
+}
+
+/// Writes a file that only its owner can read.
+fn write_private(path: &Path, bytes: &[u8]) -> Result<(), TlsError> {
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut out = options.open(path).map_err(file(path))?;
+    out.write_all(bytes).map_err(file(path))?;
+    out.sync_all().map_err(file(path))
+}
+
+/// Accepts every certificate, as MySQL clients do under PREFERRED and
+/// REQUIRED: guards against listeners only. The handshake's signatures are
+/// still checked.
+#[derive(Debug)]
+struct AcceptAny(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for AcceptAny {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, cert, dss, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, cert, dss, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}

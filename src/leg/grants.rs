@@ -1,0 +1,187 @@
+//! Reads native double hashes from a backend's grant tables.
+//!
+//! A client's answer to `mysql_native_password` and the hash the server stores
+//! give SHA1(password) (`auth::native`), which opens the other leg. The hashes
+//! are read with the service account over one connection a side, opened when
+//! first needed, and cached; a login whose answer fits no cached hash makes
+//! them be read again, so changed passwords work at once.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::connect::{Authenticated, BackendConfig, LegError, LoginParams, login, lost, open};
+use crate::auth::{Account, native};
+use crate::wire::capability::Capabilities;
+use crate::wire::command::COM_QUERY;
+use crate::wire::frame::put_command;
+use crate::wire::text_rows::{QueryAnswer, parse_text_result};
+
+/// Time for one reading, connecting included. A login waits for it at most
+/// this long, after its OK has been sent.
+const READ_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// After a failed reading, time during which no other is tried, so that a
+/// wrong service account costs one session the wait and not every one.
+const BACK_OFF: Duration = Duration::from_secs(5);
+
+/// Most users whose hashes are cached. Above it the cache is emptied: it only
+/// saves readings.
+const CACHE_MAX: usize = 4096;
+
+/// Largest result accepted, in bytes. A user's rows (one a host) take about
+/// 60 bytes each.
+const RESULT_MAX: usize = 256 * 1024;
+
+/// A stored hash: SHA1(SHA1(password)).
+pub type Stage2 = [u8; native::HASH_LEN];
+
+/// Reader of one backend's grant tables.
+pub struct GrantReader {
+    backend: BackendConfig,
+    service: Account,
+    cache: Mutex<HashMap<Vec<u8>, Vec<Stage2>>>,
+    connection: tokio::sync::Mutex<Connection>,
+}
+
+#[derive(Default)]
+struct Connection {
+    leg: Option<Authenticated>,
+    failed_at: Option<Instant>,
+}
+
+impl GrantReader {
+    /// A reader that connects when first asked.
+    pub fn new(backend: BackendConfig, service: Account) -> GrantReader {
+        GrantReader {
+            backend,
+            service,
+            cache: Mutex::default(),
+            connection: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// The account the proxy itself uses on this backend.
+    pub fn service(&self) -> &Account {
+        &self.service
+    }
+
+    /// The user's hashes as last read; empty if never.
+    pub fn cached(&self, user: &[u8]) -> Vec<Stage2> {
+        self.cache.lock().get(user).cloned().unwrap_or_default()
+    }
+
+    /// Reads the user's hashes, one for each host of the user that has a
+    /// native password.
+    ///
+    /// Errors: the connection's and the login's; `Timeout` also while the
+    /// reader backs off after a failure.
+    pub async fn read(&self, user: &[u8]) -> Result<Vec<Stage2>, LegError> {
+        let side = self.backend.side;
+        let timeout = |what| LegError::Timeout { side, what };
+        match tokio::time::timeout(READ_TIMEOUT, self.read_now(user)).await {
+            Ok(result) => result,
+            Err(_) => Err(timeout("reading the grant tables")),
+        }
+    }
+
+    async fn read_now(&self, user: &[u8]) -> Result<Vec<Stage2>, LegError> {
+        let side = self.backend.side;
+        let mut connection = self.connection.lock().await;
+        if connection
+            .failed_at
+            .is_some_and(|at| at.elapsed() < BACK_OFF)
+        {
+            return Err(LegError::Timeout {
+                side,
+                what: "backing off from the grant tables",
+            });
+        }
+        // Set before and cleared after, so that a timeout, which drops this
+        // future anywhere, counts as a failure.
+        connection.failed_at = Some(Instant::now());
+        let mut leg = connection.leg.take();
+        let hashes = loop {
+            let reused = leg.is_some();
+            let mut usable = match leg.take() {
+                Some(usable) => usable,
+                None => self.connect().await?,
+            };
+            match query_hashes(&mut usable, user).await {
+                Ok(hashes) => {
+                    connection.leg = Some(usable);
+                    break hashes;
+                }
+                // An idle connection may have been closed by the server.
+                Err(LegError::Io { .. }) if reused => {}
+                Err(e) => return Err(e),
+            }
+        };
+        connection.failed_at = None;
+        let mut cache = self.cache.lock();
+        if cache.len() >= CACHE_MAX {
+            cache.clear();
+        }
+        cache.insert(user.to_vec(), hashes.clone());
+        Ok(hashes)
+    }
+
+    async fn connect(&self) -> Result<Authenticated, LegError> {
+        let opened = open(&self.backend, READ_TIMEOUT).await?;
+        login(opened, &self.service, &service_params()).await
+    }
+}
+
+/// Parameters of the proxy's own connections.
+pub(crate) fn service_params() -> LoginParams {
+    /// utf8mb4_general_ci: known to both families.
+    const UTF8MB4: u16 = 45;
+    LoginParams {
+        capabilities: Capabilities::LONG_PASSWORD | Capabilities::DEPRECATE_EOF,
+        charset: UTF8MB4,
+        max_packet: 16 * 1024 * 1024,
+        database: None,
+        connect_attrs: Vec::new(),
+    }
+}
+
+async fn query_hashes(leg: &mut Authenticated, user: &[u8]) -> Result<Vec<Stage2>, LegError> {
+    let side = leg.side;
+    // The name goes as hex: nothing in it can be read as SQL.
+    let hex: String = user.iter().map(|b| format!("{b:02x}")).collect();
+    let sql = format!(
+        "SELECT authentication_string FROM mysql.user WHERE user = CONVERT(x'{hex}' USING utf8mb4)"
+    );
+    let mut out = Vec::new();
+    put_command(&mut out, COM_QUERY, sql.as_bytes());
+    leg.stream.write_all(&out).await.map_err(lost(side))?;
+    leg.stream.flush().await.map_err(lost(side))?;
+    let mut raw = Vec::with_capacity(1024);
+    while raw.len() < RESULT_MAX {
+        if leg.stream.read_buf(&mut raw).await.map_err(lost(side))? == 0 {
+            return Err(lost(side)(std::io::ErrorKind::UnexpectedEof.into()));
+        }
+        // Incomplete responses do not parse. A user has few rows, so trying
+        // after every read costs less than following the response.
+        match parse_text_result(&raw, leg.capabilities) {
+            Ok(QueryAnswer::Rows(result)) => {
+                let cells = result.rows.iter().filter_map(|row| row.first()?.as_deref());
+                return Ok(cells.filter_map(native::parse_stored).collect());
+            }
+            Ok(QueryAnswer::Err(..)) => {
+                return Err(LegError::Credentials {
+                    side,
+                    why: "the service account may not read mysql.user",
+                });
+            }
+            Ok(QueryAnswer::Ok(_)) => break,
+            Err(_) => {}
+        }
+    }
+    Err(LegError::Protocol {
+        side,
+        what: "unexpected answer from the grant tables",
+    })
+}

@@ -1,0 +1,271 @@
+//! Passes the packets of an authentication on between a client and home, until
+//! home's verdict, and learns the account on the way.
+//!
+//! Most packets pass as they are, with each side's own sequence ids: the two
+//! count differently when only one of them uses TLS. The exceptions:
+//!
+//! - `caching_sha2_password`, full: the password crosses two connections that
+//!   are protected differently, so it is taken from the client (over TLS, or
+//!   encrypted for *our* RSA key) and sent to home as home's leg demands.
+//! - `caching_sha2_password`, fast, over TLS, password unknown here: the client
+//!   is asked for full authentication although home did not, and home's "fast
+//!   OK" is not passed on. To the client this is a server with a cold cache.
+//!   Without the password the other leg could not be opened.
+//! - Plugins that send the password as it is: never onto a leg less protected
+//!   than the client's connection.
+
+use std::io;
+
+use zeroize::Zeroizing;
+
+use super::login::{LoginContext, LoginEnd};
+use crate::Side;
+use crate::auth::{
+    Account, CACHING_SHA2, CLEAR, DIALOG, NATIVE, NONCE_LEN, SHA256, Secret, caching_sha2,
+};
+use crate::leg::connect::{AUTH_ROUNDS_MAX, LegError, lost, nonce_of, send_password};
+use crate::leg::stream::{Stream, read_packet, write_packet};
+use crate::wire::greeting::{AuthReply, auth_more};
+
+/// Home's verdict: its OK or ERR payload, not yet passed on.
+pub(crate) enum Verdict {
+    Ok(Vec<u8>),
+    Err(Vec<u8>),
+}
+
+/// One exchange under way. The client's first answer has been sent to home.
+pub(crate) struct Relay<'a> {
+    pub ctx: &'a LoginContext,
+    pub side: Side,
+    pub client: &'a mut Stream,
+    /// Sequence id of the next packet to the client.
+    pub client_seq: u8,
+    pub leg: &'a mut Stream,
+    /// Sequence id of the next packet to home.
+    pub leg_seq: u8,
+    pub user: &'a [u8],
+    /// The plugin the client's last answer was made with.
+    pub plugin: Vec<u8>,
+    /// The nonce it answers.
+    pub nonce: [u8; NONCE_LEN],
+    pub answer: Zeroizing<Vec<u8>>,
+    /// Seen in this exchange; worth keeping once home says OK.
+    pub password: Option<Secret>,
+}
+
+/// The client's side broke.
+pub(crate) fn gone(e: io::Error) -> LoginEnd {
+    LoginEnd::Client(e)
+}
+
+/// True for plugins whose answer is the password itself (over TLS).
+pub(crate) fn sends_password(plugin: &[u8]) -> bool {
+    plugin == CLEAR || plugin == DIALOG || plugin == SHA256
+}
+
+impl Relay<'_> {
+    /// Runs the exchange to home's verdict.
+    ///
+    /// Errors: whichever connection broke, or a server that never ends.
+    pub async fn run(&mut self) -> Result<Verdict, LoginEnd> {
+        for _ in 0..AUTH_ROUNDS_MAX {
+            let packet = self.read_leg().await?;
+            let protocol = |what| LegError::Protocol {
+                side: self.side,
+                what,
+            };
+            match AuthReply::parse(&packet) {
+                Ok(AuthReply::Ok(_)) => return Ok(Verdict::Ok(packet)),
+                Ok(AuthReply::Err(_)) => return Ok(Verdict::Err(packet)),
+                Ok(AuthReply::Switch { plugin, data }) => {
+                    self.plugin = plugin.to_vec();
+                    self.nonce = nonce_of(data).unwrap_or(self.nonce);
+                    self.pass_and_answer(&packet).await?;
+                }
+                Ok(AuthReply::More(data)) if self.plugin == CACHING_SHA2 => match data {
+                    [caching_sha2::FAST_OK] => self.fast().await?,
+                    [caching_sha2::FULL] => self.full().await?,
+                    _ => self.pass_and_answer(&packet).await?,
+                },
+                // Questions of plugins that we do not know have any first byte.
+                Ok(AuthReply::More(_) | AuthReply::OldSwitch) => {
+                    self.pass_and_answer(&packet).await?;
+                }
+                Err(_) if known(&self.plugin) => {
+                    return Err(protocol("unexpected packet during authentication").into());
+                }
+                Err(_) => self.pass_and_answer(&packet).await?,
+            }
+        }
+        Err(LegError::Protocol {
+            side: self.side,
+            what: "the authentication does not end",
+        }
+        .into())
+    }
+
+    /// Home's packet to the client, the client's answer to home.
+    async fn pass_and_answer(&mut self, packet: &[u8]) -> Result<(), LoginEnd> {
+        self.write_client(packet).await?;
+        self.answer = Zeroizing::new(self.read_client().await?);
+        if sends_password(&self.plugin) {
+            return self.pass_password().await;
+        }
+        write_packet(self.leg, &mut self.leg_seq, &self.answer)
+            .await
+            .map_err(lost(self.side))?;
+        Ok(())
+    }
+
+    /// An answer that may be the clear password. Where it must not go, home
+    /// gets an empty one, and refuses with its own error.
+    async fn pass_password(&mut self) -> Result<(), LoginEnd> {
+        let protected = self.leg.is_tls() || !self.client.is_tls();
+        let allowed = if self.plugin == CLEAR {
+            self.leg.is_tls() && self.client.is_tls()
+        } else if self.plugin == SHA256 {
+            // A client without TLS asks for a key, which a TLS leg does not give.
+            self.leg.is_tls() == self.client.is_tls()
+        } else {
+            protected
+        };
+        let reply: &[u8] = if allowed { &self.answer } else { &[] };
+        write_packet(self.leg, &mut self.leg_seq, reply)
+            .await
+            .map_err(lost(self.side))?;
+        if allowed && self.client.is_tls() && self.plugin != DIALOG {
+            self.password = Some(caching_sha2::from_clear(self.answer.to_vec()));
+        }
+        Ok(())
+    }
+
+    /// Home has the account cached and the answer was right.
+    async fn fast(&mut self) -> Result<(), LoginEnd> {
+        let known = self.ctx.accounts.get(self.user);
+        let fits = |a: &Account| a.verify(CACHING_SHA2, &self.nonce, &self.answer);
+        if known.as_ref().is_some_and(fits) || !self.client.is_tls() {
+            if let Some(stale) = known.filter(|a| !fits(a)) {
+                self.ctx.accounts.forget(&stale);
+            }
+            return self
+                .write_client(&auth_more(&[caching_sha2::FAST_OK]))
+                .await;
+        }
+        self.write_client(&auth_more(&[caching_sha2::FULL])).await?;
+        let password = caching_sha2::from_clear(self.read_client().await?);
+        // Home has already accepted the answer. A password that does not fit
+        // it is not worth keeping, and no reason to refuse what home accepts.
+        if caching_sha2::verify(&self.answer, &self.nonce, &password) {
+            self.password = Some(password);
+        }
+        Ok(())
+    }
+
+    /// Home asks for the password.
+    async fn full(&mut self) -> Result<(), LoginEnd> {
+        self.write_client(&auth_more(&[caching_sha2::FULL])).await?;
+        let mut sent = Zeroizing::new(self.read_client().await?);
+        if self.client.is_tls() {
+            return self
+                .hand_over(caching_sha2::from_clear(sent.to_vec()))
+                .await;
+        }
+        if sent.as_slice() == [caching_sha2::REQUEST_KEY] {
+            let key = auth_more(self.ctx.rsa.public_pem());
+            self.write_client(&key).await?;
+            sent = Zeroizing::new(self.read_client().await?);
+        }
+        match self.ctx.rsa.decrypt(&sent, &self.nonce) {
+            Ok(password) => self.hand_over(password).await,
+            // Encrypted for home's own key, which this client was given
+            // beforehand: passed on if home expects cipher text on this leg.
+            Err(_) => {
+                let reply: &[u8] = if self.leg.is_tls() { &[] } else { &sent };
+                write_packet(self.leg, &mut self.leg_seq, reply)
+                    .await
+                    .map_err(lost(self.side))?;
+                Ok(())
+            }
+        }
+    }
+
+    /// The password to home, the way home's leg demands.
+    async fn hand_over(&mut self, password: Secret) -> Result<(), LoginEnd> {
+        let (leg, seq) = (&mut *self.leg, &mut self.leg_seq);
+        send_password(leg, seq, self.side, &password, &self.nonce).await?;
+        self.password = Some(password);
+        Ok(())
+    }
+
+    async fn read_leg(&mut self) -> Result<Vec<u8>, LoginEnd> {
+        let packet = read_packet(self.leg, &mut self.leg_seq).await;
+        Ok(packet.map_err(lost(self.side))?)
+    }
+
+    async fn read_client(&mut self) -> Result<Vec<u8>, LoginEnd> {
+        read_packet(self.client, &mut self.client_seq)
+            .await
+            .map_err(gone)
+    }
+
+    /// Sends a packet to the client.
+    pub async fn write_client(&mut self, payload: &[u8]) -> Result<(), LoginEnd> {
+        write_packet(self.client, &mut self.client_seq, payload)
+            .await
+            .map_err(gone)
+    }
+
+    /// Keeps what the exchange taught; called once home has said OK and the
+    /// client knows it, because reading the grant tables takes a round trip.
+    pub async fn learn(&mut self) {
+        let user = self.user.to_vec();
+        if let Some(password) = self.password.take() {
+            return self.ctx.accounts.learn(Account::new(user, password));
+        }
+        let hashes = self.plugin == NATIVE || self.plugin == CACHING_SHA2;
+        if hashes && self.answer.is_empty() {
+            return self.ctx.accounts.learn(Account::Empty { user });
+        }
+        if self.plugin == NATIVE {
+            learn_native(self.ctx, self.side, self.user, &self.nonce, &self.answer).await;
+        }
+    }
+}
+
+/// True for plugins whose packets we know.
+fn known(plugin: &[u8]) -> bool {
+    [NATIVE, CACHING_SHA2, SHA256, CLEAR].contains(&plugin)
+}
+
+/// Recovers SHA1(password) from an accepted native answer, with the hashes in
+/// the grant tables. Without a readable grant table nothing is learned, and
+/// the session goes on without its other leg.
+async fn learn_native(
+    ctx: &LoginContext,
+    side: Side,
+    user: &[u8],
+    nonce: &[u8; NONCE_LEN],
+    answer: &[u8],
+) {
+    if let Some(known) = ctx.accounts.get(user)
+        && known.verify(NATIVE, nonce, answer)
+    {
+        return;
+    }
+    let reader = ctx.grant_reader(side);
+    let recover = |hashes: Vec<_>| {
+        let fits = |hash| crate::auth::native::recover(answer, nonce, hash);
+        hashes.iter().find_map(fits)
+    };
+    let mut stage1 = recover(reader.cached(user));
+    if stage1.is_none() {
+        match reader.read(user).await {
+            Ok(hashes) => stage1 = recover(hashes),
+            Err(error) => tracing::warn!(%side, %error, "cannot learn an account"),
+        }
+    }
+    if let Some(stage1) = stage1 {
+        let user = user.to_vec();
+        ctx.accounts.learn(Account::NativeStage1 { user, stage1 });
+    }
+}

@@ -1,0 +1,78 @@
+//! Verifies a client's password here instead of at home: for users whose
+//! credentials `users:` maps, since an answer made for one user name and
+//! password cannot be handed to home as another's.
+
+use zeroize::Zeroizing;
+
+use super::auth_relay::gone;
+use super::login::LoginEnd;
+use crate::auth::{Account, CACHING_SHA2, NATIVE, NONCE_LEN, caching_sha2};
+use crate::leg::stream::{Stream, read_packet, write_packet};
+use crate::wire::greeting::{auth_more, auth_switch};
+
+/// A client that has answered a nonce.
+pub(crate) struct Proof<'a> {
+    pub client: &'a mut Stream,
+    /// Sequence id of the next packet to the client.
+    pub seq: u8,
+    pub plugin: Vec<u8>,
+    pub nonce: [u8; NONCE_LEN],
+    pub answer: Zeroizing<Vec<u8>>,
+}
+
+impl Proof<'_> {
+    /// True if the client knows the account's password. A client whose plugin
+    /// we cannot verify is switched to `default` or, if that is none of ours,
+    /// to `caching_sha2_password`. The verdict itself is not sent.
+    ///
+    /// Errors: the client's connection.
+    pub async fn run(&mut self, account: &Account, default: &[u8]) -> Result<bool, LoginEnd> {
+        if self.plugin != NATIVE && self.plugin != CACHING_SHA2 {
+            let ours = default == NATIVE || default == CACHING_SHA2;
+            let plugin = if ours { default } else { CACHING_SHA2 };
+            if !self.switch(plugin).await? {
+                return Ok(false);
+            }
+        }
+        if !account.verify(&self.plugin, &self.nonce, &self.answer) {
+            return Ok(false);
+        }
+        if self.plugin == CACHING_SHA2 && !self.answer.is_empty() {
+            self.write(&auth_more(&[caching_sha2::FAST_OK])).await?;
+        }
+        Ok(true)
+    }
+
+    /// Asks for an answer under `plugin` to a nonce of our own. False if no
+    /// nonce could be made.
+    pub async fn switch(&mut self, plugin: &[u8]) -> Result<bool, LoginEnd> {
+        let Some(nonce) = fresh_nonce() else {
+            return Ok(false);
+        };
+        self.plugin = plugin.to_vec();
+        self.nonce = nonce;
+        self.write(&auth_switch(plugin, &nonce)).await?;
+        let answer = read_packet(self.client, &mut self.seq).await;
+        self.answer = Zeroizing::new(answer.map_err(gone)?);
+        Ok(true)
+    }
+
+    async fn write(&mut self, payload: &[u8]) -> Result<(), LoginEnd> {
+        write_packet(self.client, &mut self.seq, payload)
+            .await
+            .map_err(gone)
+    }
+}
+
+/// 20 random bytes such as servers make them: 1 to 127, no `$`.
+fn fresh_nonce() -> Option<[u8; NONCE_LEN]> {
+    let mut nonce = [0u8; NONCE_LEN];
+    aws_lc_rs::rand::fill(&mut nonce).ok()?;
+    for byte in &mut nonce {
+        *byte &= 0x7f;
+        if *byte == 0 || *byte == b'$' {
+            *byte += 1;
+        }
+    }
+    Some(nonce)
+}
