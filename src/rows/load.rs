@@ -43,7 +43,9 @@ pub async fn side(conn: &mut ServiceConn, wanted: &dyn Wanted) -> Result<Tables,
     let mut out = Tables::new();
     for row in conn.rows(sql, QUERY_LIMIT).await? {
         let schema = bytes(&row, 0);
-        let system = SYSTEM.iter().any(|s| schema.eq_ignore_ascii_case(s.as_bytes()));
+        let system = SYSTEM
+            .iter()
+            .any(|s| schema.eq_ignore_ascii_case(s.as_bytes()));
         if system || !wanted.schema(&schema) {
             continue;
         }
@@ -164,7 +166,9 @@ async fn unique_keys(
         let Some(table) = tables.get_mut(&name) else {
             continue;
         };
-        let column = table.column(&bytes(&row, 2)).filter(|_| text(&row, 3).is_none());
+        let column = table
+            .column(&bytes(&row, 2))
+            .filter(|_| text(&row, 3).is_none());
         let nullable = column
             .and_then(|c| table.columns.get(c))
             .is_none_or(|c| c.nullable);
@@ -243,13 +247,25 @@ struct DefaultNature {
 
 /// Functions whose value the statement's timestamp decides.
 const TIME_FUNCTIONS: [&str; 12] = [
-    "current_timestamp", "now", "localtime", "localtimestamp", "curdate", "current_date",
-    "curtime", "current_time", "utc_timestamp", "utc_date", "utc_time", "unix_timestamp",
+    "current_timestamp",
+    "now",
+    "localtime",
+    "localtimestamp",
+    "curdate",
+    "current_date",
+    "curtime",
+    "current_time",
+    "utc_timestamp",
+    "utc_date",
+    "utc_time",
+    "unix_timestamp",
 ];
 
 /// Words of an expression that are not functions though a parenthesis may
 /// follow them.
-const OPERATORS: [&str; 9] = ["and", "or", "not", "in", "interval", "case", "when", "div", "xor"];
+const OPERATORS: [&str; 9] = [
+    "and", "or", "not", "in", "interval", "case", "when", "div", "xor",
+];
 
 /// Looks for function calls in a default. MySQL marks expressions with
 /// `default_generated` in EXTRA; MariaDB prints literals in quotes. `extra` is
@@ -267,7 +283,10 @@ fn default_nature(default: Option<&str>, extra: &str) -> DefaultNature {
         if TIME_FUNCTIONS.contains(&word.as_str()) {
             nature.time = true;
         } else if (*called && !OPERATORS.contains(&word.as_str()))
-            || matches!(word.as_str(), "current_user" | "nextval" | "lastval" | "value")
+            || matches!(
+                word.as_str(),
+                "current_user" | "nextval" | "lastval" | "value"
+            )
         {
             // On MySQL a plain text may look like anything: only what it marks
             // as an expression can call something. MariaDB never marks and
@@ -321,8 +340,14 @@ mod tests {
     #[test]
     fn defaults() {
         assert_eq!(nature("current_timestamp()", ""), (true, false));
-        assert_eq!(nature("CURRENT_TIMESTAMP(6)", "default_generated"), (true, false));
-        assert_eq!(nature("(now() + interval 1 day)", "default_generated"), (true, false));
+        assert_eq!(
+            nature("CURRENT_TIMESTAMP(6)", "default_generated"),
+            (true, false)
+        );
+        assert_eq!(
+            nature("(now() + interval 1 day)", "default_generated"),
+            (true, false)
+        );
         assert_eq!(nature("uuid()", ""), (false, true));
         assert_eq!(nature("(uuid())", "default_generated"), (false, true));
         assert_eq!(nature("nextval(`a`.`s`)", ""), (false, true));
