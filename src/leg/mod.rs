@@ -61,6 +61,8 @@ pub struct Leg {
     pub applied: u64,
     /// The session isolation last set or read on this leg.
     pub isolation: Option<crate::sql::Isolation>,
+    nonce: [u8; crate::auth::NONCE_LEN],
+    max_packet: u32,
     /// Whether `timestamp` was set by us and not reset (mirrors only).
     pub timestamp_set: bool,
 }
@@ -116,7 +118,27 @@ impl Leg {
             applied: 0,
             isolation: None,
             timestamp_set: false,
+            nonce: login.nonce,
+            max_packet: login.max_packet,
         }
+    }
+
+    /// Back to what a login exchange works on. None when bytes of an answer
+    /// are still unread.
+    pub fn into_login(self) -> Option<Authenticated> {
+        if !self.input.pending().is_empty() {
+            return None;
+        }
+        Some(Authenticated {
+            side: self.side,
+            stream: self.stream,
+            info: self.info,
+            nonce: self.nonce,
+            capabilities: self.capabilities,
+            max_packet: self.max_packet,
+            status: self.status,
+            ok: Vec::new(),
+        })
     }
 
     /// The error of this leg.

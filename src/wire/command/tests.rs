@@ -148,6 +148,11 @@ fn values_of_every_layout() {
             ParamValue::Other(b"blob")
         };
         assert_eq!(value(0), first);
+        assert_eq!(parameters(payload, &ex, &types, is_long).count(), 9);
+        let cut = &types[..5];
+        let walked: Vec<_> = parameters(payload, &ex, cut, is_long).collect();
+        assert_eq!(walked.len(), 3, "two values and the error");
+        assert!(walked[1].is_ok() && walked[2].is_err());
     }
 }
 

@@ -318,7 +318,14 @@ pub fn binary() -> PathBuf {
     built
 }
 
-fn yaml(options: &ProxyOptions, ports: [u16; 3], addresses: [&str; 2], folder: &Path) -> String {
+/// The settings file: ports of the proxy, the control port and the SQL console;
+/// addresses of source and target.
+pub fn yaml(
+    options: &ProxyOptions,
+    ports: [u16; 3],
+    addresses: [&str; 2],
+    folder: &Path,
+) -> String {
     let [port, http_port, sql_port] = ports;
     let source = options.source_address.as_deref().unwrap_or(addresses[0]);
     let target = options.target_address.as_deref().unwrap_or(addresses[1]);

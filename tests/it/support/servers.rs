@@ -224,8 +224,8 @@ impl Server {
         })
     }
 
-    /// Runs statements as root, separated by `;` at line ends or in an array's
-    /// place by several calls. Panics on an error.
+    /// Runs statements as root, separated by a `;` at a line's end. Panics on an
+    /// error.
     pub fn exec(&self, sql: &str) {
         block_on(async {
             let mut conn = self.conn().await;
