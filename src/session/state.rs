@@ -86,8 +86,8 @@ pub struct State {
     pub log_bin_off: bool,
     /// NO_AUTO_VALUE_ON_ZERO is in force.
     pub no_auto_value_on_zero: bool,
-    /// The client set `timestamp` itself.
-    pub client_timestamp: Option<Vec<u8>>,
+    /// The client set `timestamp` itself: it stands after our own use of it.
+    pub client_timestamp: bool,
     /// COM_SET_OPTION's last argument.
     pub multi_statements: Option<bool>,
     /// How statements are to be read.
@@ -113,7 +113,7 @@ impl State {
             next_isolation: None,
             log_bin_off: false,
             no_auto_value_on_zero: false,
-            client_timestamp: None,
+            client_timestamp: false,
             multi_statements: None,
             mode: ScanMode {
                 server,
