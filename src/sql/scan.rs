@@ -740,7 +740,7 @@ impl Scanner<'_> {
             }
             K::Set => self.frame_off(IN_FROM),
             K::Table if !self.opaque => self.table_word(),
-            K::Into => self.into_word(),
+            K::Into => self.word_into(),
             K::Update if prev == K::For => {
                 self.flag(Flags::LOCKING_READ);
                 self.frame_off(IN_FROM);
@@ -791,7 +791,7 @@ impl Scanner<'_> {
         }
     }
 
-    fn into_word(&mut self) {
+    fn word_into(&mut self) {
         if self.verb == Verb::LoadData {
             self.expect = true;
             self.target = true;
