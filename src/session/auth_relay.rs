@@ -27,6 +27,9 @@ use crate::leg::connect::{AUTH_ROUNDS_MAX, LegError, lost, nonce_of, send_passwo
 use crate::leg::stream::{Stream, read_packet, write_packet};
 use crate::wire::greeting::{AuthReply, auth_more};
 
+/// Shortest RSA cipher text, in bytes: a 1024-bit key's.
+const CIPHER_MIN: usize = 128;
+
 /// Home's verdict: its OK or ERR payload, not yet passed on.
 pub(crate) enum Verdict {
     Ok(Vec<u8>),
@@ -179,8 +182,12 @@ impl Relay<'_> {
             Ok(password) => self.hand_over(password).await,
             // Encrypted for home's own key, which this client was given
             // beforehand: passed on if home expects cipher text on this leg.
+            // Anything shorter is a password sent in the clear by mistake
+            // (MariaDB's client does that when it would have liked TLS);
+            // servers refuse it, and so will home refuse the empty answer.
             Err(_) => {
-                let reply: &[u8] = if self.leg.is_tls() { &[] } else { &sent };
+                let cipher = !self.leg.is_tls() && sent.len() >= CIPHER_MIN;
+                let reply: &[u8] = if cipher { &sent } else { &[] };
                 write_packet(self.leg, &mut self.leg_seq, reply)
                     .await
                     .map_err(lost(self.side))?;
