@@ -1,1 +1,164 @@
-//! Stub.
+//! Mirrored writes: the protocol of DESIGN §5.
+//!
+//! [`write`](write::write) executes one statement on the active leg and,
+//! while its row locks are held, on the mirror's; [`transaction`] ends an
+//! explicit transaction on both. Both are given two legs and answer with the
+//! bytes the client is to get; neither knows the client.
+//!
+//! The mirror never hurts the application: whatever it does wrong ends in
+//! [`Env::fail`], which counts, journals, and discards the leg.
+
+pub mod circuit;
+pub mod journal;
+pub mod positions;
+pub mod reaper;
+pub mod transaction;
+pub mod write;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::Side;
+use crate::leg::Leg;
+use crate::route::table::{Route, RouteTable};
+use crate::telemetry;
+use journal::{Journal, Kind};
+use positions::Positions;
+use reaper::Reaper;
+
+/// What all mirrored writes of a process share.
+pub struct Shared {
+    /// Where unmirrored writes are noted.
+    pub journal: Arc<Journal>,
+    /// The sampled binlog positions.
+    pub positions: Arc<Positions>,
+    /// Ends discarded legs.
+    pub reaper: Reaper,
+    /// How long after the active's answer the mirror's may take.
+    pub deadline: Duration,
+    /// Single mirror errors a minute beyond which the route is suspended.
+    pub errors_per_minute: u32,
+    /// Test only: mirror after the active's commit, to show that the order
+    /// test would see it.
+    pub mirror_after_commit: bool,
+}
+
+/// The surroundings of one mirrored statement or transaction.
+pub struct Env<'a> {
+    /// What is shared.
+    pub shared: &'a Shared,
+    /// The snapshot the plan was made from.
+    pub table: &'a RouteTable,
+    /// The index of the route.
+    pub route: usize,
+    /// The side whose answer counts.
+    pub active: Side,
+}
+
+/// What the mirror's leg has of the client's transaction.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Part {
+    /// No transaction that matters.
+    #[default]
+    None,
+    /// A transaction with writes in it.
+    Open,
+}
+
+/// The mirror leg's slot in a session, with its part of the transaction.
+pub struct MirrorLeg<'a> {
+    /// The leg; taken when it is discarded.
+    pub leg: &'a mut Option<Leg>,
+    /// Its part of the transaction.
+    pub part: &'a mut Part,
+}
+
+/// Why the mirror did not get a write.
+#[derive(Clone, Copy, Debug)]
+pub enum Failure {
+    /// No answer within the deadline.
+    Deadline,
+    /// Another statement of the route suspended it.
+    Suspended,
+    /// The connection was lost.
+    Lost,
+    /// The mirror answered with an error.
+    Refused,
+    /// It answered something that breaks the protocol of §5.
+    Unexpected,
+}
+
+impl Failure {
+    /// The journal's reason and the metric's label.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Failure::Deadline => "deadline",
+            Failure::Suspended => "suspended",
+            Failure::Lost => "lost",
+            Failure::Refused => "refused",
+            Failure::Unexpected => "unexpected",
+        }
+    }
+}
+
+impl Env<'_> {
+    /// The route.
+    pub fn route(&self) -> Option<&Route> {
+        self.table.routes.get(self.route)
+    }
+
+    /// The name of the route, for the journal and metrics.
+    pub fn route_name(&self) -> &str {
+        self.route().map_or("", |r| r.name.as_str())
+    }
+
+    /// Counts and journals a write that the mirror will not get by plan.
+    pub fn deferred(&self, reason: &'static str) {
+        if let Some(route) = self.route() {
+            route.live.writes_deferred.fetch_add(1, Ordering::Relaxed);
+        }
+        self.note(Kind::Deferred, reason);
+    }
+
+    /// Appends to the journal, with the last sampled position of the active
+    /// side: whatever this transaction writes to the log comes after it,
+    /// because it has not committed yet, or only just now.
+    pub fn note(&self, kind: Kind, reason: &'static str) {
+        let since = self.shared.positions.get(self.active);
+        let since = since.as_deref().map(String::as_str);
+        self.shared.journal.note(self.route_name(), kind, reason, since);
+        telemetry::journal_entry(self.route_name(), kind.as_str());
+    }
+
+    /// The mirror failed: the write is counted and journalled, its part is
+    /// gone, the leg is discarded where it cannot be trusted any more, and
+    /// the route suspended where waiting on would hurt.
+    pub fn fail(&self, mirror: &mut MirrorLeg<'_>, failure: Failure, what: &str) {
+        *mirror.part = Part::None;
+        if let Some(route) = self.route() {
+            route.live.writes_failed.fetch_add(1, Ordering::Relaxed);
+            telemetry::mirror_write(&route.name, failure.as_str());
+            match failure {
+                Failure::Deadline | Failure::Lost => {
+                    circuit::suspend(route, &format!("{}: {what}", failure.as_str()));
+                }
+                Failure::Refused | Failure::Unexpected => {
+                    circuit::count_error(route, self.shared.errors_per_minute, what);
+                }
+                Failure::Suspended => {}
+            }
+        }
+        self.note(Kind::Failed, failure.as_str());
+        self.discard(mirror);
+    }
+
+    /// Ends the mirror's leg. It is never used again: its answer, or its
+    /// transaction, may still come (protocol-review C3).
+    pub fn discard(&self, mirror: &mut MirrorLeg<'_>) {
+        *mirror.part = Part::None;
+        if let Some(leg) = mirror.leg.take() {
+            self.shared.reaper.kill(leg.side, leg.info.thread_id);
+        }
+    }
+}

@@ -1,3 +1,6 @@
-//! Which backend a statement goes to.
+//! Which backend a statement goes to: the table of routes, the plan for a
+//! statement, and the gate that changes a phase under load.
 
+pub mod gate;
+pub mod plan;
 pub mod table;

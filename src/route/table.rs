@@ -221,6 +221,8 @@ pub struct RouteLive {
     pub suspended: AtomicBool,
     /// Why, for `status`; empty when not suspended.
     pub suspended_reason: parking_lot::Mutex<String>,
+    /// Single mirror errors in the current minute, and when it began.
+    pub errors: parking_lot::Mutex<(Option<std::time::Instant>, u32)>,
     /// Woken at every suspension: mirrored writes wait on it, for they hold
     /// row locks that others queue on.
     pub suspension: tokio::sync::Notify,
@@ -259,7 +261,9 @@ impl Route {
 
     /// Whether inline mirroring is suspended at this moment.
     pub fn suspended(&self) -> bool {
-        self.live.suspended.load(std::sync::atomic::Ordering::Acquire)
+        self.live
+            .suspended
+            .load(std::sync::atomic::Ordering::Acquire)
     }
 }
 
@@ -281,8 +285,7 @@ impl RouteTable {
     /// The side unrouted statements go to: the source, until every route's
     /// active side is the target.
     pub fn home(&self) -> Side {
-        if !self.routes.is_empty() && self.routes.iter().all(|r| r.phase.active() == Side::Target)
-        {
+        if !self.routes.is_empty() && self.routes.iter().all(|r| r.phase.active() == Side::Target) {
             Side::Target
         } else {
             Side::Source

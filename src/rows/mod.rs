@@ -1,1 +1,3 @@
-//! Stub.
+//! Table shapes, keys, row values.
+
+pub mod shape;

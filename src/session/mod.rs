@@ -1,6 +1,382 @@
-//! One client's life: login, relay, session state.
+//! One client's life: login, the command loop, the end.
+//!
+//! One task owns the client's socket and both legs. [`login`] opens the home
+//! leg; [`Session::serve`] reads a command, [`command`] and [`statement`]
+//! decide by facts and plan, [`relay`] carries the answer; mirrored writes go
+//! through `mirror`. The session holds its routes at the gate from the first
+//! statement that may write until the transaction has ended on both legs.
 
 pub mod auth_relay;
 pub mod change_user;
+mod client;
+mod command;
+mod ddl;
+mod diagnostics;
+mod execute;
+mod kill;
+mod legs;
 pub mod login;
+mod prepared;
 mod proof;
+pub mod registry;
+mod relay;
+mod state;
+mod statement;
+mod transaction;
+
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+
+use crate::Side;
+use crate::leg::buffer::Buffer;
+use crate::leg::{Leg, Lost};
+use crate::mirror::write::Diagnostics;
+use crate::mirror::{self, Part};
+use crate::route::gate::{GateLimits, Routes, Slot};
+use crate::rows::shape::Catalog;
+use crate::sql::ServerKind;
+use crate::telemetry;
+use crate::wire::Status;
+use client::{Client, Woken};
+use login::{LoggedIn, LoginContext, LoginEnd};
+use prepared::Prepared;
+use registry::{Entry, Registry};
+use state::State;
+
+/// How long a session that ends waits for the server to be done with what it
+/// was executing, before it is killed there.
+const END_LIMIT: Duration = Duration::from_secs(30);
+
+/// Temporary tables kept track of per session; beyond it everything the
+/// session does is deferred.
+const TEMPORARY_TABLES_MAX: usize = 1024;
+
+/// What all sessions share.
+pub struct Shared {
+    /// The routing table and its gate.
+    pub routes: Arc<Routes>,
+    /// All sessions.
+    pub registry: Arc<Registry>,
+    /// Table shapes.
+    pub catalog: Arc<ArcSwap<Catalog>>,
+    /// Poked after DDL.
+    pub catalog_refresh: Arc<Notify>,
+    /// What mirrored writes need.
+    pub mirror: mirror::Shared,
+    /// What logins need.
+    pub login: LoginContext,
+    /// Bounds of the gate, for DDL.
+    pub gate: GateLimits,
+    /// Whether the process is going down: sessions end at a safe point.
+    pub draining: AtomicBool,
+}
+
+/// Why a session ended.
+#[derive(Debug, thiserror::Error)]
+pub enum End {
+    /// COM_QUIT.
+    #[error("client: quit")]
+    Quit,
+    /// The client closed its connection.
+    #[error("client: gone")]
+    ClientGone,
+    /// The client's connection broke.
+    #[error("client: {0}")]
+    Client(std::io::Error),
+    /// Bytes that are not the protocol.
+    #[error("client: {0}")]
+    Protocol(&'static str),
+    /// The leg whose answer counts is gone.
+    #[error(transparent)]
+    Leg(#[from] Lost),
+    /// The other leg could not be opened, and it is the active one now.
+    #[error("{side}: no leg: {what}")]
+    NoLeg {
+        /// The side.
+        side: Side,
+        /// Why.
+        what: String,
+    },
+    /// An operator, or another session's KILL, ended it.
+    #[error("proxy: killed")]
+    Killed,
+    /// COM_CHANGE_USER broke off.
+    #[error(transparent)]
+    Login(#[from] LoginEnd),
+}
+
+impl End {
+    fn client(e: std::io::Error) -> End {
+        End::Client(e)
+    }
+
+    /// The side and kind, as metric labels.
+    fn labels(&self) -> Option<(&'static str, &'static str)> {
+        match self {
+            End::Quit | End::ClientGone | End::Killed => None,
+            End::Client(_) => Some(("client", "io")),
+            End::Protocol(_) => Some(("client", "protocol")),
+            End::Leg(lost) => Some((lost.side.as_str(), "lost")),
+            End::NoLeg { side, .. } => Some((side.as_str(), "no_leg")),
+            End::Login(_) => Some(("client", "login")),
+        }
+    }
+}
+
+/// The client's open transaction.
+#[derive(Default)]
+struct Transaction {
+    /// The leg whose status flags the client sees.
+    lead: Option<Side>,
+    /// Savepoints as written, in order.
+    savepoints: Vec<Vec<u8>>,
+    /// The rest is deferred.
+    poisoned: bool,
+    /// A statement that named a table has run in it.
+    touched: bool,
+    /// The route its mirrored writes belong to.
+    route: Option<usize>,
+}
+
+/// One session.
+struct Session {
+    shared: Arc<Shared>,
+    slot: Arc<Slot>,
+    entry: Arc<Entry>,
+    client: Client,
+    peer: SocketAddr,
+    legs: [Option<Leg>; 2],
+    parts: [Part; 2],
+    state: State,
+    prepared: Prepared,
+    transaction: Transaction,
+    diagnostics: Option<Diagnostics>,
+    temporary_tables: Vec<(Vec<u8>, Vec<u8>)>,
+    locked_tables: bool,
+    xa: bool,
+    /// Text prepared by SQL PREPARE stands for anything.
+    login: LoginParts,
+    /// When the other leg may be tried again.
+    retry_other: Option<Instant>,
+    statement_count: u64,
+    seed: u64,
+    legs_broken: bool,
+}
+
+/// What is needed to open the other leg later.
+struct LoginParts {
+    user: Vec<u8>,
+    charset: u16,
+    max_packet: u32,
+    connect_attrs: Vec<u8>,
+}
+
+/// Serves one accepted client to its end.
+pub async fn run(socket: TcpStream, peer: SocketAddr, shared: Arc<Shared>) {
+    let home = shared.routes.peek().home();
+    let logged = match login::login(socket, peer, &shared.login, home).await {
+        Ok(logged) => logged,
+        Err(end) => {
+            telemetry::connection("refused");
+            tracing::debug!(%peer, %end, "login ended");
+            return;
+        }
+    };
+    telemetry::connection("accepted");
+    let slot = shared.routes.register();
+    let mut session = Box::new(Session::new(logged, peer, shared, slot.clone()));
+    let end = {
+        let serving = session.serve();
+        tokio::select! {
+            end = serving => end,
+            () = slot.killed() => End::Killed,
+        }
+    };
+    if let Some((side, kind)) = end.labels() {
+        telemetry::error(side, kind);
+        tracing::info!(session = slot.id, %peer, %end, "session ended");
+    }
+    session.close(end).await;
+}
+
+impl Session {
+    fn new(logged: LoggedIn, peer: SocketAddr, shared: Arc<Shared>, slot: Arc<Slot>) -> Session {
+        let user = String::from_utf8_lossy(&logged.user).into_owned();
+        slot.set_label(format!("{user}@{peer}"));
+        let side = logged.home_side;
+        let server = ServerKind {
+            mariadb: logged.home.info.mariadb,
+            version: logged.home.info.version_number,
+        };
+        let status = logged.home.status;
+        let leg = Leg::new(side, logged.home, logged.database.clone());
+        let entry = Arc::new(Entry {
+            slot: slot.clone(),
+            user,
+            address: peer,
+            greeted_id: logged.greeted_id,
+            greeted_by: side,
+            legs: [AtomicU32::new(0), AtomicU32::new(0)],
+            statements: AtomicU64::new(0),
+            transaction_since: AtomicU64::new(0),
+            without_other_leg: AtomicBool::new(false),
+            database: Mutex::new(
+                String::from_utf8_lossy(logged.database.as_deref().unwrap_or(&[])).into_owned(),
+            ),
+            began: Instant::now(),
+        });
+        entry.legs[side.index()].store(leg.info.thread_id, Ordering::Relaxed);
+        shared.registry.add(entry.clone());
+        let mut legs = [None, None];
+        legs[side.index()] = Some(leg);
+        Session {
+            client: Client {
+                stream: logged.client,
+                input: Buffer::default(),
+                capabilities: logged.capabilities,
+            },
+            peer,
+            legs,
+            parts: [Part::None; 2],
+            state: State::new(
+                logged.database,
+                status.without(Status::SESSION_STATE_CHANGED),
+                server,
+            ),
+            prepared: Prepared::default(),
+            transaction: Transaction::default(),
+            diagnostics: None,
+            temporary_tables: Vec::new(),
+            locked_tables: false,
+            xa: false,
+            login: LoginParts {
+                user: logged.user,
+                charset: logged.charset,
+                max_packet: logged.max_packet,
+                connect_attrs: logged.connect_attrs,
+            },
+            retry_other: None,
+            statement_count: 0,
+            seed: RandomState::new().build_hasher().finish(),
+            legs_broken: false,
+            shared,
+            slot,
+            entry,
+        }
+    }
+
+    /// The command loop. Returns only at the session's end.
+    async fn serve(&mut self) -> End {
+        if let Err(end) = self.begin().await {
+            return end;
+        }
+        loop {
+            match self.client.wait(&mut self.legs).await {
+                Ok(Woken::Client) => {}
+                Ok(Woken::Leg(i)) => {
+                    if let Some(end) = self.leg_spoke(i).await {
+                        return end;
+                    }
+                    continue;
+                }
+                Err(end) => return end,
+            }
+            if let Err(end) = self.command().await {
+                return end;
+            }
+        }
+    }
+
+    /// An idle leg closed, or said why it will. The lead's is the session's
+    /// end, the other's only its own.
+    async fn leg_spoke(&mut self, index: usize) -> Option<End> {
+        let leg = self.legs[index].take()?;
+        self.prepared.leg_gone(index);
+        self.entry.legs[index].store(0, Ordering::Relaxed);
+        let lead = self.lead();
+        if leg.side != lead {
+            if self.parts[index] == Part::Open {
+                self.parts[index] = Part::None;
+                self.poison_lost_part();
+            }
+            return None;
+        }
+        let _ = self.client.send(leg.input.pending()).await;
+        Some(End::Leg(leg.lost("closed by the server while idle")))
+    }
+
+    /// The leg that statements without a table go to.
+    fn lead(&self) -> Side {
+        match self.transaction.lead {
+            Some(side) => side,
+            None => self.shared.routes.peek().home(),
+        }
+    }
+
+    /// A number for RAND seeds; not secret, only different each time.
+    fn next_seed(&mut self) -> (u32, u32) {
+        self.seed ^= self.seed << 13;
+        self.seed ^= self.seed >> 7;
+        self.seed ^= self.seed << 17;
+        const MASK: u64 = 0x3FFF_FFFF;
+        ((self.seed & MASK) as u32, ((self.seed >> 32) & MASK) as u32)
+    }
+
+    /// Ends both legs. The routes stay held until nothing of this session can
+    /// still commit: a gate that opened earlier would let an old epoch's write
+    /// land on the new mirror.
+    async fn close(mut self: Box<Self>, end: End) {
+        let clean = matches!(end, End::Quit) || (matches!(end, End::ClientGone) && !self.legs_broken);
+        let shared = self.shared.clone();
+        for leg in self.legs.iter_mut() {
+            let Some(mut leg) = leg.take() else { continue };
+            let mut quit = Vec::new();
+            crate::wire::frame::put_command(&mut quit, crate::wire::command::COM_QUIT, &[]);
+            let said = tokio::time::timeout(Duration::from_millis(50), leg.send(&quit)).await;
+            let polite = clean && matches!(said, Ok(Ok(())));
+            let (side, id) = (leg.side, leg.info.thread_id);
+            if polite && self.slot.holding() == 0 {
+                continue;
+            }
+            // Something may be executing there. A client that vanished gets
+            // its running write finished, as on the server itself.
+            let gone = if matches!(end, End::Killed) || self.slot.holding() == 0 {
+                drop(leg);
+                shared.mirror.reaper.kill_and_wait(side, id, END_LIMIT).await
+            } else {
+                wait_closed(leg).await || {
+                    shared.mirror.reaper.kill_and_wait(side, id, END_LIMIT).await
+                }
+            };
+            if !gone {
+                tracing::warn!(%side, thread_id = id, "a leg could not be ended in time");
+            }
+        }
+        shared.registry.remove(self.slot.id);
+        shared.routes.unregister(&self.slot);
+    }
+}
+
+/// Reads a leg to its end, which its server reaches after finishing what it
+/// executes and meeting our QUIT.
+async fn wait_closed(mut leg: Leg) -> bool {
+    let closed = async {
+        loop {
+            let n = leg.input.pending().len();
+            leg.input.consume(n);
+            if leg.fill().await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(END_LIMIT, closed).await.is_ok()
+}

@@ -7,7 +7,7 @@ use super::lenenc::Reader;
 use super::{Capabilities, WireError};
 
 mod execute;
-pub use execute::{Execute, ParamValue, execute_for_leg, parameter, parse_execute};
+pub use execute::{Execute, ParamValue, execute_for_leg, parameter, parameters, parse_execute};
 
 macro_rules! commands {
     ($($konst:ident = $byte:expr, $kind:ident;)*) => {

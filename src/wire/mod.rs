@@ -10,11 +10,13 @@
 //!
 //! Invariants: every function is total (any bytes give a value or a
 //! [`WireError`], never a panic); what is parsed is parsed to observe, the
-//! original bytes are what is forwarded; nothing here buffers more than
-//! [`response::STASH_MAX`] bytes.
+//! original bytes are what is forwarded; nothing here keeps more than
+//! [`response::STASH_MAX`] bytes between calls.
 
 pub mod capability;
 pub mod command;
+#[cfg(test)]
+pub(crate) mod fixtures;
 pub mod frame;
 pub mod greeting;
 pub mod lenenc;

@@ -33,6 +33,9 @@ impl Status {
     pub const IN_TRANS_READONLY: Self = Self(0x2000);
     /// The OK packet carries a session state block.
     pub const SESSION_STATE_CHANGED: Self = Self(0x4000);
+    /// MariaDB: ANSI_QUOTES is in the SQL mode (`"x"` is a name). MySQL never
+    /// sets it.
+    pub const ANSI_QUOTES: Self = Self(0x8000);
 
     /// True when every flag of `o` is set.
     #[inline]

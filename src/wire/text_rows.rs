@@ -18,7 +18,8 @@ pub struct Column {
     pub flags: u16,
 }
 
-/// A result read into memory; as large as the bytes it was read from.
+/// A result read into memory. It takes up to 24 times the bytes it was read
+/// from (a NULL is one byte there), so bound those.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct TextResult {
     /// Its columns.

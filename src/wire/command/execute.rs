@@ -176,7 +176,8 @@ pub fn execute_for_leg(
 
 /// The value of parameter `index` (from 0). `types` are the types in force
 /// (this packet's or remembered ones); `is_long_data` says which parameters
-/// were sent by COM_STMT_SEND_LONG_DATA and so have no value here.
+/// were sent by COM_STMT_SEND_LONG_DATA and so have no value here. Linear in
+/// `index`; for all of them see [`parameters`].
 ///
 /// # Errors
 /// An index out of range, an unknown type, or values cut short.
@@ -187,35 +188,54 @@ pub fn parameter<'a>(
     index: usize,
     is_long_data: &dyn Fn(usize) -> bool,
 ) -> Result<ParamValue<'a>, WireError> {
-    let at = |what| WireError::new(what, ex.values.start);
-    if index >= ex.parameter_count {
-        return Err(at("a parameter index"));
-    }
-    let bitmap = payload.get(ex.null_bitmap.clone()).ok_or(at("EXECUTE"))?;
+    parameters(payload, ex, types, is_long_data)
+        .nth(index)
+        .unwrap_or(Err(WireError::new("a parameter index", ex.values.start)))
+}
+
+/// All values of an EXECUTE in order, in one walk; arguments as for
+/// [`parameter`]. Ends after the first error, because a value whose length
+/// is unknown hides those behind it.
+pub fn parameters<'a>(
+    payload: &'a [u8],
+    ex: &Execute,
+    types: &[u8],
+    is_long_data: &dyn Fn(usize) -> bool,
+) -> impl Iterator<Item = Result<ParamValue<'a>, WireError>> {
+    let bitmap = payload.get(ex.null_bitmap.clone());
     let mut values = Reader::at(payload, ex.values.start);
     let mut types = Reader::new(types);
-    for i in 0..=index {
-        let ty = types.u16().ok_or(at("parameter types"))?;
-        if ex.named_types {
-            types.lenenc_bytes().ok_or(at("parameter types"))?;
+    let mut failed = false;
+    (0..ex.parameter_count).map_while(move |i| {
+        if failed {
+            return None;
         }
-        // The server asks in this order too: long data wins over NULL.
-        let absent = if is_long_data(i) {
-            Some(ParamValue::LongData)
-        } else if is_null(bitmap, i) {
-            Some(ParamValue::Null)
-        } else {
-            None
-        };
-        let value = match absent {
-            Some(value) => value,
-            None => take_value(&mut values, ty)?,
-        };
-        if i == index {
-            return Ok(value);
-        }
+        let value = bitmap
+            .ok_or(WireError::new("EXECUTE", 0))
+            .and_then(|bitmap| {
+                let ty = take_type(&mut types, ex.named_types)?;
+                // The server asks in this order too: long data wins over NULL.
+                if is_long_data(i) {
+                    Ok(ParamValue::LongData)
+                } else if is_null(bitmap, i) {
+                    Ok(ParamValue::Null)
+                } else {
+                    take_value(&mut values, ty)
+                }
+            });
+        failed = value.is_err();
+        Some(value)
+    })
+}
+
+/// The next type word; its name, if it has one, is skipped.
+fn take_type(types: &mut Reader<'_>, named: bool) -> Result<u16, WireError> {
+    let at = WireError::new("parameter types", types.pos());
+    let ty = types.u16().ok_or(at)?;
+    if named {
+        types.lenenc_bytes().ok_or(at)?;
     }
-    Err(at("a parameter index"))
+    Ok(ty)
 }
 
 /// How a binary value of some type is laid out.

@@ -153,6 +153,11 @@ impl ResponseCursor {
         if then == Then::Rows && status.has(Status::CURSOR_EXISTS) {
             return self.end(look);
         }
+        // MySQL without DEPRECATE_EOF: the EOF after the row of OUT
+        // parameters lacks MORE_RESULTS, yet an OK follows.
+        if status.has(Status::PS_OUT_PARAMS.with(Status::MORE_RESULTS)) {
+            self.carried = Status::PS_OUT_PARAMS.with(Status::MORE_RESULTS);
+        }
         self.after_definitions(then);
         Ok(())
     }
@@ -207,7 +212,8 @@ impl ResponseCursor {
         };
         self.summary.last_head = 0xFE;
         self.summary.warnings = warnings;
-        self.summary.status = status;
+        self.summary.status = status.with(self.carried);
+        self.carried = Status(0);
         self.next_result();
         Ok(())
     }

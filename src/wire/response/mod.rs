@@ -17,7 +17,9 @@
 //! Rules that are easy to get wrong, each with a test: a row may begin with
 //! 0xFE (its length then is 0xFFFFFF, or above 8 without DEPRECATE_EOF); the
 //! packet after a full one is a continuation, whatever its first byte; error
-//! 0xFFFF is a progress report only where MARIADB_PROGRESS was negotiated.
+//! 0xFFFF is a progress report only where MARIADB_PROGRESS was negotiated;
+//! MySQL announces the OK after a procedure's OUT parameters in the EOF
+//! *before* their row and no longer in the one after it.
 
 use super::frame::{HEADER_LEN, Header, PAYLOAD_MAX, header};
 use super::{Capabilities, ResponseKind, Status, WireError};
@@ -60,7 +62,8 @@ pub enum Event {
     /// an empty one. Then keep feeding: OK or ERR follows.
     InfileRequest,
     /// COM_CHANGE_USER: one packet that is neither OK nor ERR was consumed;
-    /// the client answers.
+    /// the client answers, or (caching_sha2's fast path) the OK follows at
+    /// once. The kind also serves for the login after the greeting.
     AuthContinue,
     /// The OK packet at [`Summary::state_packet`] (whole, its end is the end
     /// of the consumed bytes) carries session state. [`Summary::done`] tells
@@ -168,6 +171,8 @@ pub struct ResponseCursor {
     /// The current physical packet is full: the next one continues it.
     continues: bool,
     report: bool,
+    /// Status of a definitions' EOF that holds for the result's end too.
+    carried: Status,
     stash_len: u8,
     stash: [u8; STASH_MAX],
     /// Payload bytes of the current physical packet not yet seen.
@@ -195,6 +200,7 @@ impl ResponseCursor {
             after: After::Go,
             continues: false,
             report: caps.has(Capabilities::SESSION_TRACK),
+            carried: Status(0),
             stash_len: 0,
             stash: [0; STASH_MAX],
             skip: 0,
@@ -219,6 +225,7 @@ impl ResponseCursor {
         self.continues = false;
         self.stash_len = 0;
         self.skip = 0;
+        self.carried = Status(0);
         self.summary = Summary::default();
         self.state = match kind {
             ResponseKind::None => State::Over,

@@ -1,0 +1,46 @@
+# Everything a clean clone needs is make, git and Rust; servers are installed
+# by the targets that use them (scripts/install-servers.sh).
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.ONESHELL:
+
+# rustup's folder is often missing from a non-login shell's PATH.
+ifeq ($(shell command -v cargo 2>/dev/null),)
+export PATH := $(HOME)/.cargo/bin:$(PATH)
+endif
+
+# Also the folder for downloaded servers and prepared data folders.
+export LOCKSTEP_CACHE ?= $(CURDIR)/.cache
+
+.PHONY: help demo test check bench soak servers lint
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+servers: ## install MariaDB, MySQL 9.7, HAProxy and sysbench where missing
+	@scripts/install-servers.sh
+	if [ -x scripts/install-drivers.sh ]; then scripts/install-drivers.sh; fi
+
+lint:
+	cargo fmt --all --check
+	cargo clippy --all-targets -- -D warnings
+
+check: lint ## formatting, lints, layout rules, unit tests: no server needed
+	cargo test --lib
+	cargo test --test it tidy::
+
+test: servers lint ## everything that decides whether a change is good
+	LOCKSTEP_REQUIRE_SERVERS=1 cargo test
+
+demo: servers ## move a shop between two databases while it is used
+	cargo build --release --bin lockstep --example demo
+	exec cargo run --quiet --release --example demo
+
+bench: servers ## the proxy against direct connections and HAProxy
+	cargo build --release --bin lockstep --example bench
+	exec cargo run --quiet --release --example bench
+
+soak: servers ## the long runs: minutes per test
+	LOCKSTEP_SOAK=1 LOCKSTEP_REQUIRE_SERVERS=1 cargo test --release --test it soak_ -- --nocapture --test-threads=1

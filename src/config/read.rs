@@ -1,0 +1,288 @@
+//! Takes the settings out of a tree of values: what is missing keeps its
+//! default, what is left over is unknown, and every problem is collected.
+
+use std::path::PathBuf;
+
+use serde_json::{Map, Value};
+
+use super::{
+    Backend, ClientTls, Config, Control, Credentials, Limits, Password, RouteConfig, TlsMode,
+    UserEntry,
+};
+use crate::route::table::{Ack, DdlPolicy, DeferredPolicy, ReadsBy};
+
+/// One mapping of the tree with its path, for messages.
+struct Section<'p> {
+    path: String,
+    values: Map<String, Value>,
+    problems: &'p mut Vec<String>,
+}
+
+impl<'p> Section<'p> {
+    fn new(path: String, value: Value, problems: &'p mut Vec<String>) -> Section<'p> {
+        let values = match value {
+            Value::Object(map) => map,
+            Value::Null => Map::new(),
+            _ => {
+                problems.push(format!("{path}: must be a mapping of keys to values"));
+                Map::new()
+            }
+        };
+        Section {
+            path,
+            values,
+            problems,
+        }
+    }
+
+    fn name(&self, key: &str) -> String {
+        if self.path.is_empty() {
+            key.to_owned()
+        } else {
+            format!("{}.{key}", self.path)
+        }
+    }
+
+    fn problem(&mut self, key: &str, what: &str) {
+        let name = self.name(key);
+        self.problems.push(format!("{name}: {what}"));
+    }
+
+    fn take(&mut self, key: &str) -> Option<Value> {
+        self.values.remove(key).filter(|v| !v.is_null())
+    }
+
+    fn text(&mut self, key: &str, slot: &mut String) {
+        match self.take(key) {
+            None => {}
+            Some(Value::String(text)) => *slot = text,
+            Some(_) => self.problem(key, "must be a text (put it in quotes)"),
+        }
+    }
+
+    fn secret(&mut self, key: &str, slot: &mut Password) {
+        let mut text = String::new();
+        self.text(key, &mut text);
+        if !text.is_empty() {
+            *slot = Password::new(text);
+        }
+    }
+
+    /// A whole number; from the environment it comes as a text.
+    fn number(&mut self, key: &str, slot: &mut u64, min: u64, max: u64) {
+        let read = match self.take(key) {
+            None => return,
+            Some(Value::Number(n)) => n.as_u64(),
+            Some(Value::String(text)) => text.trim().parse().ok(),
+            Some(_) => None,
+        };
+        match read {
+            Some(n) if (min..=max).contains(&n) => *slot = n,
+            _ => self.problem(key, &format!("must be a whole number from {min} to {max}")),
+        }
+    }
+
+    fn choice<T: Copy>(&mut self, key: &str, slot: &mut T, choices: &[(&str, T)]) {
+        let found = match self.take(key) {
+            None => return,
+            // YAML 1.1 readers make a boolean of a bare `off`.
+            Some(Value::Bool(false)) => choices.iter().find(|(n, _)| *n == "off"),
+            Some(Value::String(text)) => choices.iter().find(|(n, _)| *n == text),
+            Some(_) => None,
+        };
+        match found {
+            Some((_, value)) => *slot = *value,
+            None => {
+                let names: Vec<&str> = choices.iter().map(|(n, _)| *n).collect();
+                self.problem(key, &format!("must be one of {}", names.join(", ")));
+            }
+        }
+    }
+
+    fn list(&mut self, key: &str) -> Vec<Value> {
+        match self.take(key) {
+            None => Vec::new(),
+            Some(Value::Array(items)) => items,
+            Some(_) => {
+                self.problem(key, "must be a list");
+                Vec::new()
+            }
+        }
+    }
+
+    fn section(&mut self, key: &str) -> Section<'_> {
+        let value = self.take(key).unwrap_or(Value::Null);
+        Section::new(self.name(key), value, self.problems)
+    }
+
+    /// Names what nobody took.
+    fn finish(mut self) {
+        let left: Vec<String> = std::mem::take(&mut self.values)
+            .into_iter()
+            .map(|(k, _)| k)
+            .collect();
+        for key in left {
+            self.problem(&key, "unknown key");
+        }
+    }
+}
+
+/// Reads the whole tree.
+pub fn config(tree: Value, problems: &mut Vec<String>) -> Config {
+    let mut out = Config::default();
+    let mut root = Section::new(String::new(), tree, problems);
+    root.text("listen", &mut out.listen);
+    tls(root.section("tls"), &mut out.tls);
+    control(root.section("control"), &mut out.control);
+    let mut backends = root.section("backends");
+    let [source, target] = &mut out.backends;
+    backend(backends.section("source"), source);
+    backend(backends.section("target"), target);
+    backends.finish();
+    for (i, value) in root.list("users").into_iter().enumerate() {
+        let section = Section::new(format!("users[{i}]"), value, root.problems);
+        out.users.push(user(section));
+    }
+    for (i, value) in root.list("routes").into_iter().enumerate() {
+        let section = Section::new(format!("routes[{i}]"), value, root.problems);
+        out.routes.push(route_section(section, String::new()));
+    }
+    limits(root.section("limits"), &mut out.limits);
+    let mut state = "./state".to_owned();
+    root.text("state", &mut state);
+    out.state = PathBuf::from(state);
+    root.finish();
+    out
+}
+
+fn tls(mut s: Section<'_>, out: &mut ClientTls) {
+    s.text("cert", &mut out.cert);
+    s.text("key", &mut out.key);
+    s.finish();
+}
+
+fn control(mut s: Section<'_>, out: &mut Control) {
+    s.text("http", &mut out.http);
+    s.text("sql", &mut out.sql);
+    s.secret("token", &mut out.token);
+    s.finish();
+}
+
+fn backend(mut s: Section<'_>, out: &mut Backend) {
+    s.text("address", &mut out.address);
+    s.text("user", &mut out.user);
+    s.secret("password", &mut out.password);
+    let modes = [
+        ("off", TlsMode::Off),
+        ("preferred", TlsMode::Preferred),
+        ("required", TlsMode::Required),
+        ("verify", TlsMode::Verify),
+    ];
+    s.choice("tls", &mut out.tls, &modes);
+    s.text("ca", &mut out.ca);
+    s.text("replica", &mut out.replica);
+    s.finish();
+}
+
+fn user(mut s: Section<'_>) -> UserEntry {
+    let mut name = String::new();
+    s.text("name", &mut name);
+    let sides = ["source", "target"].map(|side| {
+        if !s.values.contains_key(side) {
+            return None;
+        }
+        let mut below = s.section(side);
+        let mut out = Credentials {
+            user: name.clone(),
+            password: Password::default(),
+        };
+        below.text("user", &mut out.user);
+        below.secret("password", &mut out.password);
+        below.finish();
+        Some(out)
+    });
+    s.finish();
+    UserEntry { name, sides }
+}
+
+/// Reads one route's settings, as the body of a `PUT /v1/routes/{name}` sends
+/// them.
+pub fn route(value: Value, name: &str, problems: &mut Vec<String>) -> RouteConfig {
+    route_section(
+        Section::new("route".to_owned(), value, problems),
+        name.to_owned(),
+    )
+}
+
+fn route_section(mut s: Section<'_>, name: String) -> RouteConfig {
+    let mut out = RouteConfig {
+        name,
+        tables: Vec::new(),
+        ack: Ack::default(),
+        deferred: DeferredPolicy::default(),
+        ddl: DdlPolicy::default(),
+        reads_by: ReadsBy::default(),
+    };
+    s.text("name", &mut out.name);
+    for value in s.list("tables") {
+        match value {
+            Value::String(glob) => out.tables.push(glob),
+            _ => s.problem("tables", "must be a list of db.table texts"),
+        }
+    }
+    s.choice(
+        "ack",
+        &mut out.ack,
+        &[("both", Ack::Both), ("active", Ack::Active)],
+    );
+    let deferred = [
+        ("wait", DeferredPolicy::Wait),
+        ("continue", DeferredPolicy::Continue),
+    ];
+    s.choice("deferred", &mut out.deferred, &deferred);
+    s.choice(
+        "ddl",
+        &mut out.ddl,
+        &[("both", DdlPolicy::Both), ("refuse", DdlPolicy::Refuse)],
+    );
+    let by = [
+        ("session", ReadsBy::Session),
+        ("statement", ReadsBy::Statement),
+    ];
+    s.choice("reads_by", &mut out.reads_by, &by);
+    s.finish();
+    out
+}
+
+/// An hour in milliseconds: longer waits than this are a typing error.
+const HOUR_MS: u64 = 3_600_000;
+
+fn limits(mut s: Section<'_>, out: &mut Limits) {
+    s.number("mirror_deadline_ms", &mut out.mirror_deadline_ms, 1, 60_000);
+    s.number("drain_ms", &mut out.drain_ms, 1, HOUR_MS);
+    s.number("gate_ms", &mut out.gate_ms, 1, HOUR_MS);
+    s.number(
+        "mirror_errors_per_min",
+        &mut out.mirror_errors_per_min,
+        0,
+        1_000_000,
+    );
+    s.number("connections", &mut out.connections, 1, 1_000_000);
+    s.number("login_timeout_ms", &mut out.login_timeout_ms, 100, HOUR_MS);
+    s.number(
+        "connect_timeout_ms",
+        &mut out.connect_timeout_ms,
+        10,
+        HOUR_MS,
+    );
+    s.number("workers", &mut out.workers, 0, 1_024);
+    s.number("journal_bytes", &mut out.journal_bytes, 65_536, 1 << 40);
+    s.number("shutdown_ms", &mut out.shutdown_ms, 0, HOUR_MS);
+    s.number(
+        "catalog_refresh_ms",
+        &mut out.catalog_refresh_ms,
+        100,
+        HOUR_MS,
+    );
+    s.finish();
+}

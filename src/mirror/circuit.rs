@@ -1,0 +1,62 @@
+//! The circuit of a route's inline mirroring.
+//!
+//! The first expired deadline or lost mirror opens it and wakes every waiter:
+//! each holds row locks on the active side that others queue on, so letting
+//! each wait for its own deadline adds them up on a hot row (protocol-review
+//! H3: 16 clients, 200 ms each, 3.1 s). Closing it again is the prober's part.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use crate::route::table::Route;
+use crate::telemetry;
+
+/// The window errors are counted in.
+const WINDOW: Duration = Duration::from_secs(60);
+
+/// Opens the circuit. The first caller's reason stands.
+pub fn suspend(route: &Route, reason: &str) {
+    let live = &route.live;
+    {
+        let mut stored = live.suspended_reason.lock();
+        if live.suspended.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        *stored = reason.to_string();
+    }
+    telemetry::mirror_suspended(&route.name, true);
+    tracing::warn!(route = %route.name, reason, "mirroring suspended: writes are deferred");
+    live.suspension.notify_waiters();
+}
+
+/// Closes the circuit: the mirror answers again.
+pub fn resume(route: &Route) {
+    let live = &route.live;
+    {
+        let mut stored = live.suspended_reason.lock();
+        if !live.suspended.swap(false, Ordering::AcqRel) {
+            return;
+        }
+        stored.clear();
+        *live.errors.lock() = (None, 0);
+    }
+    telemetry::mirror_suspended(&route.name, false);
+    tracing::info!(route = %route.name, "mirroring resumed");
+}
+
+/// Counts a single error (deadlock, duplicate key, read-only server); beyond
+/// `per_minute` of them the circuit opens.
+pub fn count_error(route: &Route, per_minute: u32, what: &str) {
+    let over = {
+        let mut errors = route.live.errors.lock();
+        let now = Instant::now();
+        match errors.0 {
+            Some(began) if now.duration_since(began) < WINDOW => errors.1 += 1,
+            _ => *errors = (Some(now), 1),
+        }
+        errors.1 > per_minute
+    };
+    if over {
+        suspend(route, &format!("more than {per_minute} errors a minute: {what}"));
+    }
+}

@@ -1,0 +1,402 @@
+//! The journal of writes the mirror did not get.
+//!
+//! The active side's binlog is the intent log of every write; an entry here
+//! only says from where on it has to be read again for a route, so it holds a
+//! lower-bound position and never a statement or a value. Entries of the same
+//! route, kind, reason and position sample are one line with a count.
+//!
+//! The file is capped: on overflow it is rewritten to one line per route that
+//! says "everything since P". After an unclean stop the last positions that
+//! were checkpointed are such lines too, for a crash between the two commits
+//! of a write leaves no other trace.
+
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+/// The file in the state directory.
+const FILE: &str = "journal.log";
+
+/// The positions last seen, beside it.
+const POSITIONS_FILE: &str = "positions.json";
+
+/// Different (route, kind, reason) sums kept in memory.
+const TOTALS_MAX: usize = 4096;
+
+/// Keys of the current position sample kept for coalescing; beyond it a key
+/// may get a second line.
+const CURRENT_MAX: usize = 1024;
+
+/// What happened to the write.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// Not sent to the mirror by plan.
+    Deferred,
+    /// The mirror failed, or was too late.
+    Failed,
+    /// Both sides succeeded with different numbers of rows.
+    Suspect,
+    /// The journal overflowed: everything since the position.
+    Overflow,
+    /// The process did not stop cleanly: everything since the position.
+    Unclean,
+}
+
+impl Kind {
+    /// The label metrics use.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Kind::Deferred => "deferred",
+            Kind::Failed => "failed",
+            Kind::Suspect => "suspect",
+            Kind::Overflow => "overflow",
+            Kind::Unclean => "unclean",
+        }
+    }
+}
+
+/// One line of the journal.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Entry {
+    /// Seconds since 1970 of the first write it stands for.
+    pub at: u64,
+    /// The route; empty for all routes.
+    pub route: String,
+    /// What happened.
+    pub kind: Kind,
+    /// Why, in words of ours.
+    pub reason: String,
+    /// A position on the active side before the write's events; None when
+    /// none was known: heal from the last checkpoint.
+    pub since: Option<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum Line {
+    Entry(Entry),
+    Mark { mark: String },
+}
+
+/// Sums for `status` and tests.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct JournalSummary {
+    /// Bytes of the file.
+    pub bytes: u64,
+    /// Whether it overflowed.
+    pub overflowed: bool,
+    /// Writes since start by route, kind and reason.
+    pub totals: Vec<Total>,
+    /// The oldest position per route from which healing has to begin.
+    pub since: Vec<(String, Option<String>)>,
+}
+
+/// One sum.
+#[derive(Clone, Debug, Serialize)]
+pub struct Total {
+    /// The route.
+    pub route: String,
+    /// What happened.
+    pub kind: Kind,
+    /// Why.
+    pub reason: String,
+    /// How many writes since start.
+    pub writes: u64,
+}
+
+type Key = (String, Kind, &'static str);
+
+struct State {
+    file: File,
+    bytes: u64,
+    overflowed: bool,
+    /// The position each key was last written with.
+    current: HashMap<Key, Option<String>>,
+    totals: HashMap<Key, u64>,
+    oldest: HashMap<String, Option<String>>,
+}
+
+/// The journal.
+pub struct Journal {
+    directory: PathBuf,
+    bytes_max: u64,
+    state: Mutex<State>,
+}
+
+/// The positions checkpointed beside the journal.
+#[derive(Default, Serialize, Deserialize)]
+struct Checkpoint {
+    source: Option<String>,
+    target: Option<String>,
+}
+
+impl Journal {
+    /// Opens or creates the journal in `directory`, capped at `bytes_max`
+    /// bytes. Lines that cannot be read (a torn last line) are dropped: the
+    /// unclean mark covers what they said.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn open(directory: &Path, bytes_max: u64) -> io::Result<Journal> {
+        let path = directory.join(FILE);
+        let (entries, clean) = read(&path)?;
+        let file = OpenOptions::new().create(true).append(true).open(&path)?;
+        let bytes = file.metadata()?.len();
+        let mut oldest = HashMap::new();
+        for e in &entries {
+            oldest.entry(e.route.clone()).or_insert(e.since.clone());
+        }
+        let journal = Journal {
+            directory: directory.to_path_buf(),
+            bytes_max,
+            state: Mutex::new(State {
+                file,
+                bytes,
+                overflowed: entries.iter().any(|e| e.kind == Kind::Overflow),
+                current: HashMap::new(),
+                totals: HashMap::new(),
+                oldest,
+            }),
+        };
+        if !clean {
+            journal.mark_unclean()?;
+        }
+        journal.mark("opened")?;
+        Ok(journal)
+    }
+
+    fn mark_unclean(&self) -> io::Result<()> {
+        let stored = std::fs::read(self.directory.join(POSITIONS_FILE)).unwrap_or_default();
+        let checkpoint: Checkpoint = serde_json::from_slice(&stored).unwrap_or_default();
+        let mut state = self.state.lock();
+        for since in [checkpoint.source, checkpoint.target] {
+            let entry = Entry {
+                at: now(),
+                route: String::new(),
+                kind: Kind::Unclean,
+                reason: "the proxy did not stop cleanly".into(),
+                since,
+            };
+            self.write(&mut state, &Line::Entry(entry))?;
+        }
+        Ok(())
+    }
+
+    fn mark(&self, mark: &str) -> io::Result<()> {
+        let mut state = self.state.lock();
+        self.write(&mut state, &Line::Mark { mark: mark.into() })
+    }
+
+    fn write(&self, state: &mut State, line: &Line) -> io::Result<()> {
+        let mut text = serde_json::to_vec(line)?;
+        text.push(b'\n');
+        state.file.write_all(&text)?;
+        state.bytes += text.len() as u64;
+        Ok(())
+    }
+
+    /// Notes one write. The line is in the file (not fsynced) when this
+    /// returns; a failing file system is reported once per line and counted
+    /// as overflow, never to the client.
+    pub fn note(&self, route: &str, kind: Kind, reason: &'static str, since: Option<&str>) {
+        let key = (route.to_string(), kind, reason);
+        let mut state = self.state.lock();
+        if state.totals.len() < TOTALS_MAX || state.totals.contains_key(&key) {
+            *state.totals.entry(key.clone()).or_default() += 1;
+        }
+        let since = since.map(str::to_string);
+        if state.current.get(&key) == Some(&since) || state.overflowed {
+            return;
+        }
+        if state.current.len() >= CURRENT_MAX {
+            state.current.clear();
+        }
+        state.current.insert(key, since.clone());
+        state
+            .oldest
+            .entry(route.to_string())
+            .or_insert(since.clone());
+        let line = Line::Entry(Entry {
+            at: now(),
+            route: route.to_string(),
+            kind,
+            reason: reason.to_string(),
+            since,
+        });
+        let failed = self.write(&mut state, &line).is_err();
+        if failed || state.bytes > self.bytes_max {
+            if failed {
+                tracing::error!("the journal cannot be written; it now says \"everything since\"");
+            }
+            self.overflow(&mut state);
+        }
+    }
+
+    /// Replaces all lines by one per route: everything since its oldest
+    /// position.
+    fn overflow(&self, state: &mut State) {
+        state.overflowed = true;
+        state.current.clear();
+        let temporary = self.directory.join("journal.tmp");
+        let rewrite = || -> io::Result<File> {
+            let mut file = File::create(&temporary)?;
+            for (route, since) in &state.oldest {
+                let entry = Line::Entry(Entry {
+                    at: now(),
+                    route: route.clone(),
+                    kind: Kind::Overflow,
+                    reason: "the journal was full".into(),
+                    since: since.clone(),
+                });
+                serde_json::to_writer(&mut file, &entry)?;
+                file.write_all(b"\n")?;
+            }
+            serde_json::to_writer(&mut file, &Line::Mark { mark: "opened".into() })?;
+            file.write_all(b"\n")?;
+            file.sync_data()?;
+            std::fs::rename(&temporary, self.directory.join(FILE))?;
+            Ok(file)
+        };
+        match rewrite() {
+            Ok(file) => {
+                state.bytes = file.metadata().map(|m| m.len()).unwrap_or_default();
+                state.file = file;
+            }
+            Err(e) => tracing::error!(error = %e, "the journal cannot be rewritten"),
+        }
+    }
+
+    /// Stores the positions from which an unclean stop would have to heal,
+    /// and makes the lines so far durable. Called about once a second.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn checkpoint(&self, source: Option<String>, target: Option<String>) -> io::Result<()> {
+        self.state.lock().file.sync_data()?;
+        let text = serde_json::to_vec(&Checkpoint { source, target })?;
+        let temporary = self.directory.join("positions.tmp");
+        std::fs::write(&temporary, text)?;
+        std::fs::rename(&temporary, self.directory.join(POSITIONS_FILE))
+    }
+
+    /// Marks a clean stop.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn close(&self) -> io::Result<()> {
+        self.mark("closed")?;
+        self.state.lock().file.sync_data()
+    }
+
+    /// Sums so far.
+    pub fn summary(&self) -> JournalSummary {
+        let state = self.state.lock();
+        JournalSummary {
+            bytes: state.bytes,
+            overflowed: state.overflowed,
+            totals: state
+                .totals
+                .iter()
+                .map(|((route, kind, reason), writes)| Total {
+                    route: route.clone(),
+                    kind: *kind,
+                    reason: reason.to_string(),
+                    writes: *writes,
+                })
+                .collect(),
+            since: state
+                .oldest
+                .iter()
+                .map(|(r, p)| (r.clone(), p.clone()))
+                .collect(),
+        }
+    }
+}
+
+/// Reads the entries, and whether the last stop was clean (so is a journal
+/// that does not exist).
+fn read(path: &Path) -> io::Result<(Vec<Entry>, bool)> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok((Vec::new(), true)),
+        Err(e) => return Err(e),
+    };
+    let mut entries = Vec::new();
+    let mut clean = true;
+    for line in BufReader::new(file).split(b'\n') {
+        match serde_json::from_slice(&line?) {
+            Ok(Line::Entry(entry)) => entries.push(entry),
+            Ok(Line::Mark { mark }) => clean = mark == "closed",
+            Err(_) => clean = false,
+        }
+    }
+    Ok((entries, clean))
+}
+
+fn now() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map(|d| d.as_secs())
+        .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn directory(name: &str) -> PathBuf {
+        let d = std::env::temp_dir().join(format!("lockstep-journal-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&d);
+        std::fs::create_dir_all(&d).unwrap();
+        d
+    }
+
+    #[test]
+    fn coalesces_and_reads_back() {
+        let d = directory("a");
+        let j = Journal::open(&d, 1 << 20).unwrap();
+        for _ in 0..10 {
+            j.note("shop", Kind::Deferred, "subquery", Some("p1"));
+        }
+        j.note("shop", Kind::Deferred, "subquery", Some("p2"));
+        assert_eq!(j.summary().totals[0].writes, 11);
+        j.close().unwrap();
+        let (entries, clean) = read(&d.join(FILE)).unwrap();
+        assert!(clean);
+        assert_eq!(entries.len(), 2);
+        let j = Journal::open(&d, 1 << 20).unwrap();
+        assert_eq!(j.summary().since, vec![("shop".into(), Some("p1".into()))]);
+    }
+
+    #[test]
+    fn overflow_says_everything_since() {
+        let d = directory("b");
+        let j = Journal::open(&d, 2000).unwrap();
+        for n in 0..1000 {
+            j.note("shop", Kind::Failed, "deadline", Some(&format!("p{n}")));
+        }
+        let s = j.summary();
+        assert!(s.overflowed && s.bytes < 2000, "{s:?}");
+        let (entries, _) = read(&d.join(FILE)).unwrap();
+        assert_eq!(entries[0].kind, Kind::Overflow);
+        assert_eq!(entries[0].since.as_deref(), Some("p0"));
+    }
+
+    #[test]
+    fn an_unclean_stop_is_an_entry() {
+        let d = directory("c");
+        let j = Journal::open(&d, 1 << 20).unwrap();
+        j.checkpoint(Some("s9".into()), None).unwrap();
+        drop(j);
+        let _again = Journal::open(&d, 1 << 20).unwrap();
+        let (entries, _) = read(&d.join(FILE)).unwrap();
+        assert_eq!(entries[0].kind, Kind::Unclean);
+        assert_eq!(entries[0].since.as_deref(), Some("s9"));
+    }
+}

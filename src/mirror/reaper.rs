@@ -1,0 +1,127 @@
+//! Ends discarded legs, off the path.
+//!
+//! A leg whose answer was late is never used again: after KILL QUERY the next
+//! statement on it could commit by itself (protocol-review C3). Its server may
+//! be frozen and accept nothing now, so a task of its own tries until the
+//! server takes the KILL CONNECTION or says that the thread is gone.
+
+use std::time::Duration;
+
+use mysql_async::Opts;
+use mysql_async::prelude::Queryable;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::Side;
+
+/// Legs waiting to be ended, per side: one for each client connection a
+/// server usually allows. Beyond it the server's own detection of the closed
+/// socket has to do.
+const QUEUE_MAX: usize = 1024;
+
+/// One attempt's limit.
+const ATTEMPT: Duration = Duration::from_secs(5);
+
+/// Pause between attempts, and how many there are: an hour in all.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+const ATTEMPTS_MAX: u32 = 600;
+
+/// How long a wait for a killed thread to be gone polls the process list.
+const GONE_POLL: Duration = Duration::from_millis(20);
+
+struct Job {
+    thread_id: u32,
+    gone: Option<oneshot::Sender<()>>,
+}
+
+/// Handle of the two tasks.
+#[derive(Clone)]
+pub struct Reaper {
+    queues: [mpsc::Sender<Job>; 2],
+}
+
+impl Reaper {
+    /// Starts a task per side on the current runtime, with the service
+    /// accounts' options (source, target).
+    pub fn start(options: [Opts; 2]) -> Reaper {
+        Reaper {
+            queues: options.map(|opts| {
+                let (queue, jobs) = mpsc::channel(QUEUE_MAX);
+                tokio::spawn(work(opts, jobs));
+                queue
+            }),
+        }
+    }
+
+    /// Ends a backend connection some time soon.
+    pub fn kill(&self, side: Side, thread_id: u32) {
+        let job = Job {
+            thread_id,
+            gone: None,
+        };
+        if self.queues[side.index()].try_send(job).is_err() {
+            tracing::warn!(%side, thread_id, "too many legs to end; this one is left to its server");
+        }
+    }
+
+    /// Ends a backend connection and waits, at most `limit`, until it is out
+    /// of the process list: its transaction is then over. False on expiry.
+    pub async fn kill_and_wait(&self, side: Side, thread_id: u32, limit: Duration) -> bool {
+        let (gone, wait) = oneshot::channel();
+        let job = Job {
+            thread_id,
+            gone: Some(gone),
+        };
+        if self.queues[side.index()].try_send(job).is_err() {
+            return false;
+        }
+        matches!(tokio::time::timeout(limit, wait).await, Ok(Ok(())))
+    }
+}
+
+async fn work(opts: Opts, mut jobs: mpsc::Receiver<Job>) {
+    let mut connection: Option<mysql_async::Conn> = None;
+    while let Some(job) = jobs.recv().await {
+        for _ in 0..ATTEMPTS_MAX {
+            let attempt = tokio::time::timeout(ATTEMPT, end(&opts, &mut connection, &job)).await;
+            if matches!(attempt, Ok(Ok(()))) {
+                break;
+            }
+            // Dropped, not disconnected: a frozen server would hold us here.
+            connection = None;
+            tokio::time::sleep(RETRY_PAUSE).await;
+        }
+        if let Some(gone) = job.gone {
+            let _ = gone.send(());
+        }
+    }
+}
+
+async fn end(
+    opts: &Opts,
+    connection: &mut Option<mysql_async::Conn>,
+    job: &Job,
+) -> Result<(), mysql_async::Error> {
+    let conn = match connection {
+        Some(conn) => conn,
+        None => connection.insert(mysql_async::Conn::new(opts.clone()).await?),
+    };
+    match conn.query_drop(format!("KILL CONNECTION {}", job.thread_id)).await {
+        Ok(()) => {}
+        // 1094: no such thread, which is what was wanted.
+        Err(mysql_async::Error::Server(e)) if e.code == 1094 => return Ok(()),
+        Err(e) => return Err(e),
+    }
+    while job.gone.is_some() {
+        let left: Option<u64> = conn
+            .query_first(format!(
+                "SELECT 1 FROM information_schema.processlist WHERE id = {}",
+                job.thread_id
+            ))
+            .await?;
+        if left.is_none() {
+            break;
+        }
+        tokio::time::sleep(GONE_POLL).await;
+    }
+    Ok(())
+}

@@ -1,0 +1,791 @@
+//! One mirrored statement (DESIGN §5, steps 1 to 4).
+//!
+//! ```text
+//! A: [context] [BEGIN] statement ──────── answer ┐            COMMIT ─ ok ┐
+//! M: [isolation] BEGIN [savepoints] ─ ok ────────┴─ statement ─ ok ───────┴─ COMMIT
+//! ```
+//!
+//! The statement runs on M between A's answer and A's COMMIT. The race this
+//! order prevents:
+//! 1. T1 updates row r on A and commits; 2. T2 updates r on A and commits;
+//! 3. T2 updates r on M; 4. T1 updates r on M: the order differs for ever.
+//!
+//! Here T2 cannot pass step 2's update before T1's commit, and T1 has executed
+//! on M before it: T1 holds r's lock on M until its own commit there.
+
+use std::time::Duration;
+
+use crate::leg::{ANSWER_MAX, Answer, Leg, Lost, put_query};
+use crate::route::plan::{Ids, Inline};
+use crate::route::table::Ack;
+use crate::sql::Isolation;
+use crate::telemetry;
+use crate::wire::command::ResponseKind;
+use crate::wire::ok::OkPacket;
+use crate::wire::session_track::{Change, changes, put_change};
+use crate::wire::text_rows::{QueryAnswer, parse_text_result};
+use crate::wire::{Capabilities, Status, frame};
+
+use super::journal::Kind;
+use super::{Env, Failure, MirrorLeg, Part};
+
+/// The commit of a transaction we wrapped. `completion_type` would chain or
+/// release it (protocol-review H6), so both are ruled out.
+pub const COMMIT: &[u8] = b"COMMIT AND NO CHAIN NO RELEASE";
+
+/// The rollback of a transaction we wrapped.
+pub const ROLLBACK: &[u8] = b"ROLLBACK AND NO CHAIN NO RELEASE";
+
+/// Evaluated by A: its tracker returns the value, with microseconds, so NOW()
+/// agrees with A's own clock (protocol-review M3).
+const FREEZE_TIME: &[u8] = b"SET timestamp=UNIX_TIMESTAMP(NOW(6))";
+const UNFREEZE_TIME: &[u8] = b"SET timestamp=DEFAULT";
+
+/// A statement to execute on both sides.
+pub struct Request<'a> {
+    /// The client's command as A gets it, framed.
+    pub active_command: &'a [u8],
+    /// The same as M gets it.
+    pub mirror_command: &'a [u8],
+    /// What the plan asks for.
+    pub inline: Inline,
+    /// No client transaction is open: we wrap the statement in one.
+    pub implicit: bool,
+    /// The isolation of A's transaction.
+    pub isolation: Isolation,
+    /// Savepoints set before M's part began, as written.
+    pub savepoints: &'a [Vec<u8>],
+    /// User variables the statement reads, as `@name` written.
+    pub user_variables: &'a [Vec<u8>],
+    /// A value for RAND_SEED1/2 on both sides, should the statement need it.
+    pub seed: (u32, u32),
+    /// The client's `timestamp` is set by the client itself: it stands.
+    pub client_timestamp: bool,
+}
+
+/// What our COMMIT wiped on A and may be asked for by the client's next
+/// statement.
+#[derive(Clone, Debug, Default)]
+pub struct Diagnostics {
+    /// What ROW_COUNT() would say.
+    pub row_count: i64,
+    /// Warnings the statement left.
+    pub warnings: u16,
+    /// Of which errors.
+    pub errors: u16,
+    /// The raw answer of SHOW WARNINGS; None when there were none.
+    pub list: Option<Vec<u8>>,
+}
+
+/// How it went.
+pub struct Written {
+    /// The packet the client gets, framed from sequence id 1.
+    pub answer: Vec<u8>,
+    /// The session-state block of A's answer, to be learnt from.
+    pub state: Vec<u8>,
+    /// An error was answered.
+    pub is_error: bool,
+    /// A's flags as the client is to see them.
+    pub status: Status,
+    /// Set when the statement's diagnostics do not stand on A any more.
+    pub diagnostics: Option<Diagnostics>,
+    /// M did not get the write: the rest of the transaction is deferred.
+    pub poisoned: bool,
+    /// M's COMMIT was sent and its answer not read yet (`ack: active`).
+    pub commit_pending: bool,
+}
+
+/// What A evaluated for M.
+#[derive(Default)]
+struct Evaluated {
+    timestamp: Option<Vec<u8>>,
+    last_insert_id: Option<Vec<u8>>,
+    user_variables: Vec<Vec<u8>>,
+    /// A part could not be had: the statement must not be mirrored.
+    incomplete: bool,
+}
+
+/// Executes a statement on both legs.
+///
+/// # Errors
+/// A is lost; M's part is rolled back. Everything M does wrong is in the
+/// result. Not cancel safe: both legs must be dropped.
+pub async fn write(
+    a: &mut Leg,
+    mut m: MirrorLeg<'_>,
+    request: &Request<'_>,
+    env: &Env<'_>,
+) -> Result<Written, Lost> {
+    let began = *m.part == Part::None;
+    let result = attempt(a, &mut m, request, env, began).await;
+    if result.is_err() {
+        // A lost, perhaps during COMMIT: M is rolled back, always; A's log
+        // decides (protocol-review M9).
+        env.note(Kind::Failed, "active_lost");
+        env.discard(&mut m);
+    }
+    result
+}
+
+async fn attempt(
+    a: &mut Leg,
+    m: &mut MirrorLeg<'_>,
+    request: &Request<'_>,
+    env: &Env<'_>,
+    began: bool,
+) -> Result<Written, Lost> {
+    let sent = send_active(a, request).await?;
+    let mirror_began = if began { send_begin(m, request, env).await } else { true };
+    let evaluated = read_context(a, request, sent).await?;
+    let answer = a.answer(ResponseKind::Generic, ANSWER_MAX).await?;
+    if answer.summary.is_error {
+        return refused(a, m, request, env, answer, began && mirror_began).await;
+    }
+    let mut poisoned = false;
+    match verdict(&answer, a.capabilities, request, &evaluated, env, mirror_began) {
+        Verdict::Nothing => {
+            if began && mirror_began {
+                settle_empty(m, request, env).await;
+            }
+        }
+        Verdict::Defer(reason) => {
+            env.deferred(reason);
+            poisoned = true;
+            if began && mirror_began {
+                settle_empty(m, request, env).await;
+            }
+        }
+        Verdict::Failed => poisoned = true,
+        Verdict::Mirror if env.shared.mirror_after_commit && request.implicit => {}
+        Verdict::Mirror => {
+            poisoned = !execute(m, request, env, &answer, &evaluated, began).await;
+        }
+    }
+    finish(a, m, request, env, answer, &evaluated, poisoned).await
+}
+
+/// Sends A everything in one write; returns the number of context answers.
+async fn send_active(a: &mut Leg, request: &Request<'_>) -> Result<usize, Lost> {
+    let context = request.inline.context;
+    let mut out = Vec::with_capacity(request.active_command.len() + 192);
+    let mut sent = 0;
+    let caps = a.capabilities;
+    let mut put = |sql: &[u8]| {
+        put_query(&mut out, caps, sql);
+        sent += 1;
+    };
+    if context.time && !request.client_timestamp {
+        put(FREEZE_TIME);
+    }
+    if context.rand {
+        put(seed_statement(request.seed).as_bytes());
+    }
+    if context.last_insert_id {
+        put(b"SELECT LAST_INSERT_ID()");
+    }
+    if context.user_variables {
+        put(&select_variables(request.user_variables));
+    }
+    if request.implicit {
+        put(b"BEGIN");
+    }
+    out.extend_from_slice(request.active_command);
+    a.send(&out).await?;
+    Ok(sent)
+}
+
+fn seed_statement((a, b): (u32, u32)) -> String {
+    format!("SET RAND_SEED1={a}, RAND_SEED2={b}")
+}
+
+fn select_variables(names: &[Vec<u8>]) -> Vec<u8> {
+    let mut sql = b"SELECT ".to_vec();
+    sql.extend_from_slice(&names.join(&b", "[..]));
+    sql
+}
+
+/// Sends M its BEGIN while A works. Its OK is *read* before the statement
+/// goes there: were the BEGIN lost (C3), the statement would commit by itself.
+async fn send_begin(m: &mut MirrorLeg<'_>, request: &Request<'_>, env: &Env<'_>) -> bool {
+    let deadline = env.shared.deadline;
+    let Some(leg) = m.leg.as_mut() else {
+        env.fail(m, Failure::Lost, "no leg");
+        return false;
+    };
+    let mut out = Vec::with_capacity(128);
+    if leg.isolation != Some(request.isolation) {
+        let sql = format!(
+            "SET SESSION TRANSACTION ISOLATION LEVEL {}",
+            request.isolation.as_sql()
+        );
+        put_query(&mut out, leg.capabilities, sql.as_bytes());
+    }
+    put_query(&mut out, leg.capabilities, b"BEGIN");
+    for name in request.savepoints {
+        put_query(&mut out, leg.capabilities, &[b"SAVEPOINT ", &name[..]].concat());
+    }
+    match tokio::time::timeout(deadline, leg.send(&out)).await {
+        Ok(Ok(())) => true,
+        Ok(Err(lost)) => {
+            env.fail(m, Failure::Lost, &lost.what);
+            false
+        }
+        Err(_) => {
+            env.fail(m, Failure::Deadline, "BEGIN could not be sent");
+            false
+        }
+    }
+}
+
+/// Reads A's answers to the context statements and the BEGIN.
+async fn read_context(
+    a: &mut Leg,
+    request: &Request<'_>,
+    sent: usize,
+) -> Result<Evaluated, Lost> {
+    let context = request.inline.context;
+    let mut evaluated = Evaluated::default();
+    let mut left = sent;
+    if context.time && !request.client_timestamp {
+        left -= 1;
+        let answer = a.answer(ResponseKind::Generic, ANSWER_MAX).await?;
+        evaluated.timestamp = tracked(&answer, a.capabilities, b"timestamp");
+        evaluated.incomplete |= evaluated.timestamp.is_none();
+    }
+    if context.rand {
+        left -= 1;
+        let answer = a.answer(ResponseKind::Generic, ANSWER_MAX).await?;
+        evaluated.incomplete |= answer.summary.is_error;
+    }
+    if context.last_insert_id {
+        left -= 1;
+        let answer = a.answer(ResponseKind::Generic, ANSWER_MAX).await?;
+        evaluated.last_insert_id = first_value(&answer, a.capabilities);
+        evaluated.incomplete |= evaluated.last_insert_id.is_none();
+    }
+    if context.user_variables {
+        left -= 1;
+        let answer = a.answer(ResponseKind::Generic, ANSWER_MAX).await?;
+        match variables(&answer, a.capabilities, request.user_variables) {
+            Some(sets) => evaluated.user_variables = sets,
+            None => evaluated.incomplete = true,
+        }
+    }
+    for _ in 0..left {
+        // The BEGIN: whether it took is told by IN_TRANS in the statement's
+        // answer, which also sees a KILL QUERY that swallowed it.
+        a.answer(ResponseKind::Generic, ANSWER_MAX).await?;
+    }
+    Ok(evaluated)
+}
+
+/// The value a tracker reports for a system variable.
+fn tracked(answer: &Answer, capabilities: Capabilities, wanted: &[u8]) -> Option<Vec<u8>> {
+    let ok = answer.ok(capabilities)?;
+    changes(ok.session_state?).find_map(|change| match change {
+        Ok((Change::SystemVariable { name, value }, _)) if name == wanted => Some(value.to_vec()),
+        _ => None,
+    })
+}
+
+fn first_value(answer: &Answer, capabilities: Capabilities) -> Option<Vec<u8>> {
+    match parse_text_result(&answer.bytes, capabilities) {
+        Ok(QueryAnswer::Rows(rows)) => rows.value(0, 0).flatten().map(<[u8]>::to_vec),
+        _ => None,
+    }
+}
+
+/// `SET @x=…` statements that give user variables A's values, type and
+/// collation kept. None when a value cannot be carried exactly.
+fn variables(
+    answer: &Answer,
+    capabilities: Capabilities,
+    names: &[Vec<u8>],
+) -> Option<Vec<Vec<u8>>> {
+    let Ok(QueryAnswer::Rows(rows)) = parse_text_result(&answer.bytes, capabilities) else {
+        return None;
+    };
+    let mut sets = Vec::with_capacity(names.len());
+    for (i, name) in names.iter().enumerate() {
+        let column = rows.columns.get(i)?;
+        let mut sql = b"SET ".to_vec();
+        sql.extend_from_slice(name);
+        sql.extend_from_slice(b"=");
+        match rows.value(0, i)? {
+            None => sql.extend_from_slice(b"NULL"),
+            Some(value) => match column.column_type {
+                // LONGLONG, NEWDECIMAL: literals of the same type.
+                8 | 246 => sql.extend_from_slice(value),
+                // DOUBLE: an exponent makes the literal a double.
+                5 => {
+                    sql.extend_from_slice(value);
+                    if !value.iter().any(|b| matches!(b, b'e' | b'E')) {
+                        sql.extend_from_slice(b"e0");
+                    }
+                }
+                // Text comes converted to the connection's character set, so
+                // only what no conversion changes is carried.
+                _ if value.is_ascii() => {
+                    sql.push(b'\'');
+                    for &b in value {
+                        if matches!(b, b'\'' | b'\\') {
+                            return None;
+                        }
+                        sql.push(b);
+                    }
+                    sql.push(b'\'');
+                }
+                _ => return None,
+            },
+        }
+        sets.push(sql);
+    }
+    Some(sets)
+}
+
+enum Verdict {
+    Mirror,
+    /// A examined nothing that it still holds, or changed nothing.
+    Nothing,
+    Defer(&'static str),
+    /// Already counted.
+    Failed,
+}
+
+/// The answer rules of step 2.
+fn verdict(
+    answer: &Answer,
+    capabilities: Capabilities,
+    request: &Request<'_>,
+    evaluated: &Evaluated,
+    env: &Env<'_>,
+    mirror_began: bool,
+) -> Verdict {
+    let Some(ok) = answer.ok(capabilities) else {
+        return Verdict::Defer("answered_with_rows");
+    };
+    if !ok.status.has(Status::IN_TRANS) {
+        // Committed already: a KILL QUERY swallowed the BEGIN (C3).
+        return Verdict::Defer("committed_early");
+    }
+    if ok.affected_rows == 0 {
+        // Nothing to mirror; and below REPEATABLE READ the rows it examined
+        // are not locked any more (C1), so it must not run on M.
+        return Verdict::Nothing;
+    }
+    if !mirror_began {
+        return Verdict::Failed;
+    }
+    if let Some(keys) = request.inline.matched_rows {
+        let matched = matched_rows(&ok).unwrap_or(ok.affected_rows);
+        if matched != keys {
+            return Verdict::Defer("not_every_key_matched");
+        }
+    }
+    if evaluated.incomplete {
+        return Verdict::Defer("context_not_known");
+    }
+    if request.inline.ids == Ids::Generated && ok.insert_id == 0 {
+        return Verdict::Defer("no_insert_id");
+    }
+    if env.route().is_none_or(|r| r.suspended()) {
+        return Verdict::Defer("suspended");
+    }
+    Verdict::Mirror
+}
+
+/// The number in `Rows matched: N`; servers of other languages say it in
+/// other words, so only digits count: the first number of the text.
+fn matched_rows(ok: &OkPacket<'_>) -> Option<u64> {
+    let start = ok.info.iter().position(u8::is_ascii_digit)?;
+    let digits = ok.info.get(start..)?;
+    let end = digits
+        .iter()
+        .position(|b| !b.is_ascii_digit())
+        .unwrap_or(digits.len());
+    std::str::from_utf8(&digits[..end]).ok()?.parse().ok()
+}
+
+/// Runs `work` on the mirror until the deadline, or until another statement
+/// suspends the route: then everybody lets go at once (H3).
+async fn bounded<T>(
+    env: &Env<'_>,
+    limit: Duration,
+    work: impl Future<Output = Result<T, Lost>>,
+) -> Result<T, (Failure, String)> {
+    let Some(route) = env.route() else {
+        return Err((Failure::Unexpected, "no such route".into()));
+    };
+    let suspension = route.live.suspension.notified();
+    tokio::pin!(suspension);
+    // Registered before the flag is looked at, so that a suspension between
+    // the two is not missed.
+    suspension.as_mut().enable();
+    if route.suspended() {
+        return Err((Failure::Suspended, "the route was suspended".into()));
+    }
+    tokio::select! {
+        biased;
+        done = work => done.map_err(|lost| (Failure::Lost, lost.what)),
+        () = &mut suspension => Err((Failure::Suspended, "the route was suspended".into())),
+        () = tokio::time::sleep(limit) => {
+            Err((Failure::Deadline, format!("no answer within {} ms", limit.as_millis())))
+        }
+    }
+}
+
+/// Executes on M. False when it failed; then everything is counted.
+async fn execute(
+    m: &mut MirrorLeg<'_>,
+    request: &Request<'_>,
+    env: &Env<'_>,
+    answer: &Answer,
+    evaluated: &Evaluated,
+    began: bool,
+) -> bool {
+    let started = std::time::Instant::now();
+    let begin_answers = if began { begin_answer_count(m, request) } else { 0 };
+    let outcome = {
+        let Some(leg) = m.leg.as_mut() else {
+            env.fail(m, Failure::Lost, "no leg");
+            return false;
+        };
+        let work = execute_on(leg, request, answer, evaluated, begin_answers);
+        bounded(env, env.shared.deadline, work).await
+    };
+    telemetry::mirror_waited(env.route_name(), started.elapsed());
+    match outcome {
+        Ok(Ok(affected)) => {
+            *m.part = Part::Open;
+            if affected != answer.summary.affected_rows {
+                env.note(Kind::Suspect, "affected_rows_differ");
+                telemetry::mirror_write(env.route_name(), "suspect");
+            }
+            true
+        }
+        Ok(Err((failure, what))) => {
+            env.fail(m, failure, &what);
+            false
+        }
+        Err((failure, what)) => {
+            env.fail(m, failure, &what);
+            false
+        }
+    }
+}
+
+fn begin_answer_count(m: &MirrorLeg<'_>, request: &Request<'_>) -> usize {
+    let isolation = m
+        .leg
+        .as_ref()
+        .is_some_and(|leg| leg.isolation != Some(request.isolation));
+    usize::from(isolation) + 1 + request.savepoints.len()
+}
+
+/// Ok(affected rows), or what M answered instead.
+type OnMirror = Result<u64, (Failure, String)>;
+
+async fn execute_on(
+    leg: &mut Leg,
+    request: &Request<'_>,
+    answer: &Answer,
+    evaluated: &Evaluated,
+    begin_answers: usize,
+) -> Result<OnMirror, Lost> {
+    for _ in 0..begin_answers {
+        let begin = leg.answer(ResponseKind::Generic, ANSWER_MAX).await?;
+        if begin.summary.is_error {
+            return Ok(Err((Failure::Refused, begin.error_text())));
+        }
+    }
+    if begin_answers > 0 {
+        leg.isolation = Some(request.isolation);
+        if !leg.status.has(Status::IN_TRANS) {
+            return Ok(Err((Failure::Unexpected, "BEGIN opened no transaction".into())));
+        }
+    }
+    let mut out = Vec::with_capacity(request.mirror_command.len() + 128);
+    let mut context_answers = 0;
+    let caps = leg.capabilities;
+    let mut put = |sql: &[u8]| {
+        put_query(&mut out, caps, sql);
+        context_answers += 1;
+    };
+    if let Some(timestamp) = &evaluated.timestamp {
+        put(&[b"SET timestamp=", &timestamp[..]].concat());
+        leg.timestamp_set = true;
+    }
+    if request.inline.context.rand {
+        put(seed_statement(request.seed).as_bytes());
+    }
+    if let Some(id) = &evaluated.last_insert_id {
+        put(&[b"SET LAST_INSERT_ID=", &id[..]].concat());
+    }
+    for set in &evaluated.user_variables {
+        put(set);
+    }
+    if request.inline.ids == Ids::Generated {
+        put(format!("SET INSERT_ID={}", answer.summary.insert_id).as_bytes());
+    }
+    out.extend_from_slice(request.mirror_command);
+    leg.send(&out).await?;
+    let mut refused = None;
+    for _ in 0..context_answers {
+        let context = leg.answer(ResponseKind::Generic, ANSWER_MAX).await?;
+        if context.summary.is_error {
+            refused.get_or_insert(context.error_text());
+        }
+    }
+    let mirrored = leg.answer(ResponseKind::Generic, ANSWER_MAX).await?;
+    if let Some(what) = refused {
+        return Ok(Err((Failure::Refused, what)));
+    }
+    if mirrored.summary.is_error {
+        return Ok(Err((Failure::Refused, mirrored.error_text())));
+    }
+    if !mirrored.summary.status.has(Status::IN_TRANS) {
+        return Ok(Err((Failure::Unexpected, "it committed by itself".into())));
+    }
+    if request.inline.ids == Ids::Generated
+        && mirrored.summary.insert_id != answer.summary.insert_id
+    {
+        // INSERT_ID was not consumed, so it would leak into the next insert.
+        return Ok(Err((Failure::Unexpected, "another insert id".into())));
+    }
+    Ok(Ok(mirrored.summary.affected_rows))
+}
+
+/// M's BEGIN was for nothing: end the empty transaction, so that no read on
+/// this leg ever runs inside it.
+async fn settle_empty(m: &mut MirrorLeg<'_>, request: &Request<'_>, env: &Env<'_>) {
+    let answers = begin_answer_count(m, request);
+    let Some(leg) = m.leg.as_mut() else { return };
+    let settled = bounded(env, env.shared.deadline, async {
+        for _ in 0..answers {
+            let answer = leg.answer(ResponseKind::Generic, ANSWER_MAX).await?;
+            if answer.summary.is_error {
+                return Err(leg.lost(answer.error_text()));
+            }
+        }
+        leg.isolation = Some(request.isolation);
+        Ok(())
+    });
+    match settled.await {
+        Ok(()) => rollback(m, env).await,
+        Err(_) => env.discard(m),
+    }
+}
+
+/// Rolls M's transaction back, within the deadline; else discards the leg.
+pub async fn rollback(m: &mut MirrorLeg<'_>, env: &Env<'_>) {
+    *m.part = Part::None;
+    let Some(leg) = m.leg.as_mut() else { return };
+    let done = tokio::time::timeout(env.shared.deadline, leg.query(ROLLBACK)).await;
+    match done {
+        Ok(Ok(answer)) if !answer.summary.is_error => {}
+        _ => env.discard(m),
+    }
+}
+
+/// A refused the statement: nothing of it reaches M.
+async fn refused(
+    a: &mut Leg,
+    m: &mut MirrorLeg<'_>,
+    request: &Request<'_>,
+    env: &Env<'_>,
+    answer: Answer,
+    begun_here: bool,
+) -> Result<Written, Lost> {
+    let mut diagnostics = None;
+    let wraps = request.implicit || request.inline.context.time;
+    if wraps {
+        // Our ROLLBACK (or SET) wipes SHOW ERRORS, so take it first.
+        let list = a.query(b"SHOW WARNINGS").await?;
+        diagnostics = Some(Diagnostics {
+            row_count: -1,
+            warnings: count_rows(&list),
+            errors: 1,
+            list: (!list.summary.is_error).then_some(list.bytes),
+        });
+    }
+    if request.implicit {
+        a.query(ROLLBACK).await?;
+    }
+    reset_time(a, request).await?;
+    if begun_here {
+        settle_empty(m, request, env).await;
+    } else if *m.part == Part::Open && !request.implicit && !a.ping_in_transaction().await? {
+        // A deadlock rolled back the whole transaction on A (C2). Its number
+        // does not tell, its flags do.
+        rollback(m, env).await;
+    }
+    let status = Status(a.status.0 & !Status::SESSION_STATE_CHANGED.0);
+    Ok(Written {
+        answer: answer.bytes,
+        state: Vec::new(),
+        is_error: true,
+        status,
+        diagnostics,
+        poisoned: false,
+        commit_pending: false,
+    })
+}
+
+fn count_rows(answer: &Answer) -> u16 {
+    // Column count, definitions, EOFs and rows are a packet each; three
+    // definitions in SHOW WARNINGS.
+    u16::try_from(answer.summary.packets.saturating_sub(5)).unwrap_or(u16::MAX)
+}
+
+async fn reset_time(a: &mut Leg, request: &Request<'_>) -> Result<(), Lost> {
+    if request.inline.context.time && !request.client_timestamp {
+        a.query(UNFREEZE_TIME).await?;
+    }
+    Ok(())
+}
+
+/// Steps 3 and 4: commits what was wrapped, and makes the client's answer.
+async fn finish(
+    a: &mut Leg,
+    m: &mut MirrorLeg<'_>,
+    request: &Request<'_>,
+    env: &Env<'_>,
+    answer: Answer,
+    evaluated: &Evaluated,
+    poisoned: bool,
+) -> Result<Written, Lost> {
+    let caps = a.capabilities;
+    let frozen = request.inline.context.time && !request.client_timestamp;
+    let mut diagnostics = None;
+    if request.implicit || frozen {
+        let list = if answer.summary.warnings > 0 {
+            let list = a.query(b"SHOW WARNINGS").await?;
+            (!list.summary.is_error).then_some(list.bytes)
+        } else {
+            None
+        };
+        diagnostics = Some(Diagnostics {
+            row_count: i64::try_from(answer.summary.affected_rows).unwrap_or(i64::MAX),
+            warnings: answer.summary.warnings,
+            errors: 0,
+            list,
+        });
+    }
+    let mut out = Vec::with_capacity(96);
+    if request.implicit {
+        put_query(&mut out, caps, COMMIT);
+    }
+    if frozen {
+        put_query(&mut out, caps, UNFREEZE_TIME);
+    }
+    if !out.is_empty() {
+        a.send(&out).await?;
+    }
+    let mut commit = None;
+    if request.implicit {
+        commit = Some(a.answer(ResponseKind::Generic, ANSWER_MAX).await?);
+    }
+    if frozen {
+        a.answer(ResponseKind::Generic, ANSWER_MAX).await?;
+    }
+    if let Some(commit) = &commit {
+        if commit.summary.is_error {
+            rollback(m, env).await;
+            return Ok(failed_commit(a, commit));
+        }
+        if env.shared.mirror_after_commit
+            && request.implicit
+            && !poisoned
+            && answer.summary.affected_rows > 0
+        {
+            execute(m, request, env, &answer, evaluated, true).await;
+        }
+    }
+    let mut commit_pending = false;
+    if commit.is_some() && *m.part == Part::Open {
+        commit_pending = super::transaction::commit_mirror(m, env).await;
+    }
+    Ok(answer_client(a, &answer, commit.as_ref(), diagnostics, poisoned, commit_pending))
+}
+
+fn failed_commit(a: &Leg, commit: &Answer) -> Written {
+    Written {
+        answer: commit.bytes.clone(),
+        state: Vec::new(),
+        is_error: true,
+        status: a.status.without(Status::IN_TRANS),
+        diagnostics: None,
+        poisoned: false,
+        commit_pending: false,
+    }
+}
+
+/// The client's OK is the statement's: affected rows, insert id, warnings and
+/// info; the transaction state as it would be without our BEGIN, and the GTID
+/// of our COMMIT, where it now is (protocol-review H9).
+fn answer_client(
+    a: &Leg,
+    answer: &Answer,
+    commit: Option<&Answer>,
+    diagnostics: Option<Diagnostics>,
+    poisoned: bool,
+    commit_pending: bool,
+) -> Written {
+    let caps = a.capabilities;
+    let mut written = Written {
+        answer: Vec::new(),
+        state: Vec::new(),
+        is_error: false,
+        status: answer.summary.status,
+        diagnostics,
+        poisoned,
+        commit_pending,
+    };
+    let Some(ok) = answer.ok(caps) else {
+        written.answer = answer.bytes.clone();
+        return written;
+    };
+    let mut state = Vec::new();
+    let statement_changes = ok.session_state.unwrap_or(&[]);
+    let Some(commit) = commit else {
+        written.answer = answer.bytes.clone();
+        written.state = statement_changes.to_vec();
+        return written;
+    };
+    for (change, _) in changes(statement_changes).flatten() {
+        match change {
+            Change::TransactionState(_)
+            | Change::TransactionCharacteristics(_)
+            | Change::Gtids { .. } => {}
+            other => put_change(&mut state, &other),
+        }
+    }
+    let commit_ok = commit.ok(caps);
+    for (change, _) in changes(commit_ok.and_then(|ok| ok.session_state).unwrap_or(&[])).flatten()
+    {
+        if let Change::Gtids { .. } = change {
+            put_change(&mut state, &change);
+        }
+    }
+    let mut status = ok.status.without(Status::IN_TRANS);
+    status = if state.is_empty() {
+        status.without(Status::SESSION_STATE_CHANGED)
+    } else {
+        status.with(Status::SESSION_STATE_CHANGED)
+    };
+    let rebuilt = OkPacket {
+        status,
+        session_state: (!state.is_empty()).then_some(&state[..]),
+        ..ok
+    };
+    let mut sequence = 1;
+    frame::put_packet(&mut written.answer, &mut sequence, &rebuilt.build(caps));
+    written.status = status;
+    written.state = state;
+    written
+}
+
+/// When the client of a route is answered.
+pub fn acknowledges_early(env: &Env<'_>) -> bool {
+    env.route().is_some_and(|r| r.ack == Ack::Active)
+}

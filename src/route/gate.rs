@@ -1,0 +1,550 @@
+//! The gate: changing a route's phase under load (DESIGN §7, in-process part).
+//!
+//! Every session owns a [`Slot`]. Before a statement that may write it stores
+//! the mask of the routes it touches there, then looks whether one of them is
+//! closed; it clears the mask when the statement, or the transaction it
+//! belongs to, has ended on both legs. An edge closes the route, waits until
+//! no slot holds its bit, swaps the table and opens again.
+//!
+//! The race this prevents, both sides being sequentially consistent:
+//! 1. session S loads the table: epoch 3, active = source;
+//! 2. the edge closes the gate, sees no slot held, swaps to epoch 4;
+//! 3. S sends its write to the source by the plan of epoch 3: lost on the new
+//!    active side.
+//!
+//! Here S stores its mask *before* it looks at `closed`, and the edge sets
+//! `closed` *before* it looks at the masks: one of them sees the other. And S
+//! plans again when the generation it planned from is not the current one
+//! after it entered.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::table::{ALL_ROUTES, Phase, Route, RouteMask, RouteTable, route_bit};
+use crate::Side;
+
+/// How often the drain looks at the slots again, beside being notified.
+const DRAIN_POLL: Duration = Duration::from_millis(2);
+
+/// The longest list of holding sessions a refusal names.
+const HELD_BY_MAX: usize = 20;
+
+/// The longest a statement waits at a closed gate before it looks again; the
+/// gate itself is bounded by [`GateLimits::total`].
+const HOLD_RECHECK: Duration = Duration::from_millis(500);
+
+/// A session's mark of the routes it holds.
+pub struct Slot {
+    /// The session's id.
+    pub id: u64,
+    holding: AtomicU64,
+    since_ms: AtomicU64,
+    killed: AtomicBool,
+    kill: Notify,
+    label: Mutex<String>,
+}
+
+impl Slot {
+    /// Names the session for refusals (`user@address`).
+    pub fn set_label(&self, label: String) {
+        *self.label.lock() = label;
+    }
+
+    /// The name given by [`Slot::set_label`].
+    pub fn label(&self) -> String {
+        self.label.lock().clone()
+    }
+
+    /// The routes held now.
+    pub fn holding(&self) -> RouteMask {
+        self.holding.load(Ordering::Relaxed)
+    }
+
+    /// Asks the session to end.
+    pub fn kill(&self) {
+        self.killed.store(true, Ordering::Release);
+        self.kill.notify_waiters();
+        self.kill.notify_one();
+    }
+
+    /// Whether the session was asked to end.
+    pub fn is_killed(&self) -> bool {
+        self.killed.load(Ordering::Acquire)
+    }
+
+    /// Resolves once the session was asked to end.
+    pub async fn killed(&self) {
+        while !self.is_killed() {
+            self.kill.notified().await;
+        }
+    }
+}
+
+/// Bounds of one edge.
+#[derive(Clone, Copy, Debug)]
+pub struct GateLimits {
+    /// For transactions of the old epoch to end.
+    pub drain: Duration,
+    /// For the whole edge while the gate is closed.
+    pub total: Duration,
+}
+
+/// What an edge changes.
+#[derive(Clone, Copy, Debug)]
+pub struct RouteChange {
+    /// The new phase.
+    pub phase: Phase,
+    /// The target's share of reads after the edge.
+    pub reads_percent: u8,
+}
+
+/// How an edge went.
+#[derive(Clone, Copy, Debug)]
+pub struct GateReport {
+    /// How long the gate was closed.
+    pub pause: Duration,
+    /// Sessions that were ended to drain.
+    pub killed: u32,
+    /// The epoch after the edge.
+    pub epoch: u64,
+}
+
+/// A session that kept an edge from draining.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct HeldBy {
+    /// The session's id, as `lockstep sessions` shows it.
+    pub session_id: u64,
+    /// `user@address`.
+    pub user: String,
+    /// For how long it has held the route, in milliseconds.
+    pub since_ms: u64,
+}
+
+/// Why an edge was not taken; the old phase is in force.
+#[derive(Debug, thiserror::Error)]
+pub enum GateRefusal {
+    /// No route of that name.
+    #[error("no route named {0}")]
+    NoSuchRoute(String),
+    /// Another edge is under way.
+    #[error("another phase change is under way")]
+    Busy,
+    /// Transactions did not end in time.
+    #[error("{} session(s) did not end their transaction within the drain limit: {}", .0.len(),
+        .0.iter().map(|h| format!("{} ({}, {} ms)", h.session_id, h.user, h.since_ms)).collect::<Vec<_>>().join(", "))]
+    Undrained(Vec<HeldBy>),
+    /// The new phase could not be stored.
+    #[error("the new phase could not be stored: {0}")]
+    Persist(String),
+}
+
+/// Owner of the routing table and its gate.
+pub struct Routes {
+    table: ArcSwap<RouteTable>,
+    closed: AtomicU64,
+    slots: Mutex<HashMap<u64, Arc<Slot>>>,
+    next_slot: AtomicU64,
+    opened: Notify,
+    left: Notify,
+    edge: tokio::sync::Mutex<()>,
+    edit: Mutex<()>,
+    started: Instant,
+}
+
+/// Opens the gate again however the edge ends.
+struct Closed<'a>(&'a Routes, RouteMask);
+
+impl Drop for Closed<'_> {
+    fn drop(&mut self) {
+        self.0.closed.fetch_and(!self.1, Ordering::SeqCst);
+        self.0.opened.notify_waiters();
+    }
+}
+
+impl Routes {
+    /// Starts with a table; `passive` is worked out here.
+    pub fn new(mut table: RouteTable) -> Arc<Routes> {
+        table.passive = is_passive(&table);
+        Arc::new(Routes {
+            table: ArcSwap::from_pointee(table),
+            closed: AtomicU64::new(0),
+            slots: Mutex::new(HashMap::new()),
+            next_slot: AtomicU64::new(1),
+            opened: Notify::new(),
+            left: Notify::new(),
+            edge: tokio::sync::Mutex::new(()),
+            edit: Mutex::new(()),
+            started: Instant::now(),
+        })
+    }
+
+    /// The current snapshot.
+    pub fn load(&self) -> Arc<RouteTable> {
+        self.table.load_full()
+    }
+
+    /// The current snapshot, borrowed for one plan: no reference count is
+    /// touched. Not to be held across an await.
+    pub fn peek(&self) -> arc_swap::Guard<Arc<RouteTable>> {
+        self.table.load()
+    }
+
+    /// Registers a session.
+    pub fn register(&self) -> Arc<Slot> {
+        let id = self.next_slot.fetch_add(1, Ordering::Relaxed);
+        let slot = Arc::new(Slot {
+            id,
+            holding: AtomicU64::new(0),
+            since_ms: AtomicU64::new(0),
+            killed: AtomicBool::new(false),
+            kill: Notify::new(),
+            label: Mutex::new(String::new()),
+        });
+        self.slots.lock().insert(id, slot.clone());
+        slot
+    }
+
+    /// Forgets a session whose legs have ended.
+    pub fn unregister(&self, slot: &Slot) {
+        self.leave(slot);
+        self.slots.lock().remove(&slot.id);
+    }
+
+    /// A registered session's slot.
+    pub fn slot(&self, id: u64) -> Option<Arc<Slot>> {
+        self.slots.lock().get(&id).cloned()
+    }
+
+    /// Enters without waiting. False: a route of `mask` that this session does
+    /// not hold yet is closed, and nothing new is held.
+    pub fn try_enter(&self, slot: &Slot, mask: RouteMask) -> bool {
+        let held = slot.holding.load(Ordering::Relaxed);
+        if held & mask == mask {
+            return true;
+        }
+        slot.holding.store(held | mask, Ordering::SeqCst);
+        if self.closed.load(Ordering::SeqCst) & mask & !held != 0 {
+            slot.holding.store(held, Ordering::SeqCst);
+            self.left.notify_one();
+            return false;
+        }
+        if held == 0 && mask != ALL_ROUTES {
+            let now = self.started.elapsed().as_millis() as u64;
+            slot.since_ms.store(now, Ordering::Relaxed);
+        }
+        true
+    }
+
+    /// Enters, waiting at a closed gate. The wait is bounded by the edge's own
+    /// limit, after which the gate opens whatever happened.
+    pub async fn enter(&self, slot: &Slot, mask: RouteMask) {
+        loop {
+            let opened = self.opened.notified();
+            tokio::pin!(opened);
+            opened.as_mut().enable();
+            if self.try_enter(slot, mask) {
+                return;
+            }
+            let _ = tokio::time::timeout(HOLD_RECHECK, opened).await;
+        }
+    }
+
+    /// Gives up every route: the statement or transaction has ended on both
+    /// legs.
+    pub fn leave(&self, slot: &Slot) {
+        slot.holding.store(0, Ordering::SeqCst);
+        if self.closed.load(Ordering::SeqCst) != 0 {
+            self.left.notify_one();
+        }
+    }
+
+    /// Swaps the table without a gate: for what no write depends on (the
+    /// reads split, adding and removing `source_only` routes).
+    pub fn edit(&self, f: impl FnOnce(&mut RouteTable)) {
+        let _one_at_a_time = self.edit.lock();
+        let mut table = RouteTable::clone(&self.table.load());
+        f(&mut table);
+        table.generation += 1;
+        table.passive = table.passive_after_edit();
+        self.table.store(Arc::new(table));
+    }
+
+    /// Takes one edge: close, drain, persist, swap, open. `persist` is given
+    /// the route as it will be and runs while the gate is closed.
+    ///
+    /// # Errors
+    /// Any refusal leaves the old phase in force and the gate open.
+    pub async fn change(
+        &self,
+        name: &str,
+        limits: GateLimits,
+        kill: bool,
+        change: RouteChange,
+        persist: impl FnOnce(&Route) -> Result<(), String>,
+    ) -> Result<GateReport, GateRefusal> {
+        let Ok(_edge) = self.edge.try_lock() else {
+            return Err(GateRefusal::Busy);
+        };
+        let Some(index) = self.load().index_of(name) else {
+            return Err(GateRefusal::NoSuchRoute(name.to_string()));
+        };
+        let bit = route_bit(index);
+        self.arm(bit, limits).await;
+        let result = self
+            .change_closed(index, bit, limits, kill, change, persist)
+            .await;
+        if result.is_err() {
+            // Back to passive where the refused edge had armed the table.
+            self.edit(|_| {});
+        }
+        result
+    }
+
+    /// Leaves the passive mode with the gate open: statements that began
+    /// unclassified hold every route, so give them time to end before anybody
+    /// is made to wait.
+    async fn arm(&self, bit: RouteMask, limits: GateLimits) {
+        if !self.load().passive {
+            return;
+        }
+        {
+            let _one_at_a_time = self.edit.lock();
+            let mut table = RouteTable::clone(&self.table.load());
+            table.generation += 1;
+            table.passive = false;
+            self.table.store(Arc::new(table));
+        }
+        let deadline = Instant::now() + limits.total;
+        // New writes of the route come and go; only what has been there since
+        // before the swap is waited for: those hold ALL_ROUTES.
+        while Instant::now() < deadline {
+            let unclassified = self
+                .slots
+                .lock()
+                .values()
+                .any(|s| s.holding() == ALL_ROUTES && s.holding() & bit != 0);
+            if !unclassified {
+                return;
+            }
+            tokio::time::sleep(DRAIN_POLL).await;
+        }
+    }
+
+    async fn change_closed(
+        &self,
+        index: usize,
+        bit: RouteMask,
+        limits: GateLimits,
+        kill: bool,
+        change: RouteChange,
+        persist: impl FnOnce(&Route) -> Result<(), String>,
+    ) -> Result<GateReport, GateRefusal> {
+        let begun = Instant::now();
+        self.closed.fetch_or(bit, Ordering::SeqCst);
+        let closed = Closed(self, bit);
+        let mut killed = 0;
+        let drain_until = begun + limits.drain.min(limits.total);
+        if !self.drained(bit, drain_until).await {
+            if !kill {
+                return Err(GateRefusal::Undrained(self.held_by(bit)));
+            }
+            killed = self.kill_holders(bit);
+            if !self.drained(bit, begun + limits.total).await {
+                return Err(GateRefusal::Undrained(self.held_by(bit)));
+            }
+        }
+        let _one_at_a_time = self.edit.lock();
+        let mut table = RouteTable::clone(&self.table.load());
+        let Some(route) = table.routes.get_mut(index) else {
+            return Err(GateRefusal::Busy);
+        };
+        route.phase = change.phase;
+        route.reads_percent = change.reads_percent;
+        route.epoch += 1;
+        let epoch = route.epoch;
+        persist(route).map_err(GateRefusal::Persist)?;
+        table.generation += 1;
+        table.passive = is_passive(&table);
+        self.table.store(Arc::new(table));
+        drop(closed);
+        Ok(GateReport {
+            pause: begun.elapsed(),
+            killed,
+            epoch,
+        })
+    }
+
+    async fn drained(&self, bit: RouteMask, until: Instant) -> bool {
+        loop {
+            let held = self.slots.lock().values().any(|s| {
+                // Pairs with the SeqCst store of try_enter.
+                s.holding.load(Ordering::SeqCst) & bit != 0
+            });
+            if !held {
+                return true;
+            }
+            if Instant::now() >= until {
+                return false;
+            }
+            let _ = tokio::time::timeout(DRAIN_POLL, self.left.notified()).await;
+        }
+    }
+
+    fn held_by(&self, bit: RouteMask) -> Vec<HeldBy> {
+        let now = self.started.elapsed().as_millis() as u64;
+        let slots = self.slots.lock();
+        slots
+            .values()
+            .filter(|s| s.holding() & bit != 0)
+            .take(HELD_BY_MAX)
+            .map(|s| HeldBy {
+                session_id: s.id,
+                user: s.label(),
+                since_ms: now.saturating_sub(s.since_ms.load(Ordering::Relaxed)),
+            })
+            .collect()
+    }
+
+    fn kill_holders(&self, bit: RouteMask) -> u32 {
+        let slots = self.slots.lock();
+        let mut killed = 0;
+        for slot in slots.values().filter(|s| s.holding() & bit != 0) {
+            slot.kill();
+            killed += 1;
+        }
+        killed
+    }
+
+    /// Runs `work` with a route closed and drained, for DDL on both sides.
+    /// None when the route did not drain in time: `work` was not run.
+    pub async fn exclusively<T>(
+        &self,
+        own: &Slot,
+        index: usize,
+        limits: GateLimits,
+        work: impl Future<Output = T>,
+    ) -> Result<T, GateRefusal> {
+        let Ok(_edge) = tokio::time::timeout(limits.total, self.edge.lock()).await else {
+            return Err(GateRefusal::Busy);
+        };
+        let bit = route_bit(index);
+        self.leave(own);
+        self.closed.fetch_or(bit, Ordering::SeqCst);
+        let closed = Closed(self, bit);
+        if !self.drained(bit, Instant::now() + limits.drain).await {
+            return Err(GateRefusal::Undrained(self.held_by(bit)));
+        }
+        let done = work.await;
+        drop(closed);
+        Ok(done)
+    }
+}
+
+fn is_passive(table: &RouteTable) -> bool {
+    table.routes.iter().all(|r| r.phase == Phase::SourceOnly)
+}
+
+impl RouteTable {
+    /// An edit may make the table passive again, and never leaves a mirrored
+    /// route unclassified.
+    fn passive_after_edit(&self) -> bool {
+        is_passive(self) && self.home() == Side::Source
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::route::table::{Ack, DdlPolicy, DeferredPolicy, ReadsBy, RouteLive, TableGlob};
+
+    fn routes(phase: Phase) -> Arc<Routes> {
+        Routes::new(RouteTable {
+            routes: vec![Route {
+                name: "shop".into(),
+                tables: vec![TableGlob::parse("shop.*").unwrap()],
+                phase,
+                epoch: 7,
+                reads_percent: 0,
+                reads_by: ReadsBy::Session,
+                ack: Ack::Both,
+                deferred: DeferredPolicy::Wait,
+                ddl: DdlPolicy::Both,
+                live: Arc::new(RouteLive::default()),
+            }],
+            ..RouteTable::default()
+        })
+    }
+
+    const LIMITS: GateLimits = GateLimits {
+        drain: Duration::from_millis(50),
+        total: Duration::from_millis(200),
+    };
+    const TO_TARGET: RouteChange = RouteChange {
+        phase: Phase::TargetFirst,
+        reads_percent: 100,
+    };
+
+    #[tokio::test]
+    async fn an_edge_waits_for_holders_and_names_them() {
+        let r = routes(Phase::SourceFirst);
+        let slot = r.register();
+        slot.set_label("app@here".into());
+        assert!(r.try_enter(&slot, 1));
+        let refused = r.change("shop", LIMITS, false, TO_TARGET, |_| Ok(())).await;
+        match refused {
+            Err(GateRefusal::Undrained(held)) => assert_eq!(held[0].user, "app@here"),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(r.load().routes[0].phase, Phase::SourceFirst);
+        assert!(r.try_enter(&slot, 1), "the gate is open again");
+        r.leave(&slot);
+        let report = r
+            .change("shop", LIMITS, false, TO_TARGET, |_| Ok(()))
+            .await
+            .unwrap();
+        assert_eq!(report.epoch, 8);
+        assert_eq!(r.load().home(), Side::Target);
+    }
+
+    #[tokio::test]
+    async fn a_holder_may_go_on_while_others_wait() {
+        let r = routes(Phase::SourceFirst);
+        let (inside, outside) = (r.register(), r.register());
+        assert!(r.try_enter(&inside, 1));
+        let edge = tokio::spawn({
+            let r = r.clone();
+            async move { r.change("shop", LIMITS, false, TO_TARGET, |_| Ok(())).await }
+        });
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        assert!(!r.try_enter(&outside, 1), "a newcomer waits");
+        assert!(r.try_enter(&inside, 1), "a holder goes on");
+        r.leave(&inside);
+        edge.await.unwrap().unwrap();
+        r.enter(&outside, 1).await;
+        assert_eq!(r.load().routes[0].epoch, 8);
+    }
+
+    #[tokio::test]
+    async fn a_failed_persist_changes_nothing() {
+        let r = routes(Phase::SourceOnly);
+        assert!(r.load().passive);
+        let refused = r
+            .change(
+                "shop",
+                LIMITS,
+                false,
+                TO_TARGET,
+                |_| Err("disk full".into()),
+            )
+            .await;
+        assert!(matches!(refused, Err(GateRefusal::Persist(_))));
+        assert_eq!(r.load().routes[0].epoch, 7);
+        assert!(r.load().passive);
+    }
+}

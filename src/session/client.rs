@@ -1,0 +1,139 @@
+//! The client's end: reading commands, writing answers.
+
+use std::task::Poll;
+
+use tokio::io::AsyncWriteExt;
+
+use super::End;
+use crate::leg::Leg;
+use crate::leg::buffer::Buffer;
+use crate::leg::stream::Stream;
+use crate::wire::frame::{HEADER_LEN, PAYLOAD_MAX, header};
+use crate::wire::Capabilities;
+use crate::wire::ok::ErrPacket;
+
+/// The largest command kept whole, in payload bytes: one full packet. A
+/// longer one is streamed to the active side, and deferred if it is a write.
+pub const COMMAND_MAX: usize = PAYLOAD_MAX - 1;
+
+/// The client's connection.
+pub struct Client {
+    /// The stream.
+    pub stream: Stream,
+    /// Bytes read and not consumed.
+    pub input: Buffer,
+    /// Negotiated with the client.
+    pub capabilities: Capabilities,
+}
+
+/// What woke an idle session.
+pub enum Woken {
+    /// Bytes from the client.
+    Client,
+    /// A leg closed or said something by itself.
+    Leg(usize),
+}
+
+impl Client {
+    /// Writes bytes to the client.
+    ///
+    /// # Errors
+    /// The client is gone.
+    pub async fn send(&mut self, bytes: &[u8]) -> Result<(), End> {
+        self.stream.write_all(bytes).await.map_err(End::client)?;
+        if self.stream.is_tls() {
+            self.stream.flush().await.map_err(End::client)?;
+        }
+        Ok(())
+    }
+
+    /// Reads more bytes.
+    ///
+    /// # Errors
+    /// The client is gone.
+    pub async fn fill(&mut self) -> Result<(), End> {
+        match self.input.fill(&mut self.stream).await {
+            Ok(0) => Err(End::ClientGone),
+            Ok(_) => Ok(()),
+            Err(e) => Err(End::client(e)),
+        }
+    }
+
+    /// Waits until a command's first bytes are here, watching the legs
+    /// meanwhile so that a KILL or a timeout of a server is seen at once.
+    ///
+    /// # Errors
+    /// The client is gone.
+    pub async fn wait(&mut self, legs: &mut [Option<Leg>; 2]) -> Result<Woken, End> {
+        std::future::poll_fn(|cx| {
+            if self.input.pending().len() > HEADER_LEN {
+                return Poll::Ready(Ok(Woken::Client));
+            }
+            match self.input.poll_fill(&mut self.stream, cx) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(End::ClientGone)),
+                Poll::Ready(Ok(_)) => return Poll::Ready(Ok(Woken::Client)),
+                Poll::Ready(Err(e)) => return Poll::Ready(Err(End::client(e))),
+                Poll::Pending => {}
+            }
+            for (i, leg) in legs.iter_mut().enumerate() {
+                if let Some(leg) = leg
+                    && leg.input.poll_fill(&mut leg.stream, cx).is_ready()
+                {
+                    return Poll::Ready(Ok(Woken::Leg(i)));
+                }
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Reads until the first physical packet's header and command byte are
+    /// here; returns the payload's length.
+    ///
+    /// # Errors
+    /// The client is gone, or broke the protocol with an empty command.
+    pub async fn command_head(&mut self) -> Result<usize, End> {
+        loop {
+            if let Some(head) = header(self.input.pending()) {
+                if head.len == 0 {
+                    return Err(End::Protocol("an empty command"));
+                }
+                if self.input.pending().len() > HEADER_LEN {
+                    return Ok(head.len);
+                }
+            }
+            self.fill().await?;
+        }
+    }
+
+    /// Reads until `total` bytes are pending; the caller bounds `total`.
+    ///
+    /// # Errors
+    /// The client is gone.
+    pub async fn whole(&mut self, total: usize) -> Result<(), End> {
+        if self.input.pending().len() >= total {
+            return Ok(());
+        }
+        self.input.reserve(total);
+        while self.input.pending().len() < total {
+            self.fill().await?;
+        }
+        Ok(())
+    }
+
+    /// Answers with an error of ours, at sequence id 1.
+    ///
+    /// # Errors
+    /// The client is gone.
+    pub async fn refuse(&mut self, code: u16, state: &[u8; 5], message: &str) -> Result<(), End> {
+        let packet = ErrPacket {
+            code,
+            sqlstate: *state,
+            message: message.as_bytes(),
+        };
+        let mut out = Vec::new();
+        let mut sequence = 1;
+        crate::wire::frame::put_packet(&mut out, &mut sequence, &packet.build());
+        self.send(&out).await
+    }
+}

@@ -1,0 +1,185 @@
+//! The list of client sessions, for operators, KILL and the gate.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::Instant;
+
+use parking_lot::Mutex;
+use serde::Serialize;
+
+use crate::Side;
+use crate::route::gate::Slot;
+
+/// What one session shows of itself. Written by the session, read by others.
+pub struct Entry {
+    /// Its slot at the gate; the id of both is the same.
+    pub slot: Arc<Slot>,
+    /// The client's account name.
+    pub user: String,
+    /// Where the client connects from.
+    pub address: SocketAddr,
+    /// The thread id the client was greeted with.
+    pub greeted_id: u32,
+    /// The side that greeted.
+    pub greeted_by: Side,
+    /// Thread ids of the legs, 0 for none (source, target).
+    pub legs: [AtomicU32; 2],
+    /// Statements so far.
+    pub statements: AtomicU64,
+    /// When the open transaction began, in milliseconds since the session's
+    /// start plus one; 0 for none.
+    pub transaction_since: AtomicU64,
+    /// The other leg was wanted and could not be opened.
+    pub without_other_leg: AtomicBool,
+    /// The default schema.
+    pub database: Mutex<String>,
+    /// When the session began.
+    pub began: Instant,
+}
+
+/// One line of `lockstep sessions`.
+#[derive(Clone, Debug, Serialize)]
+pub struct SessionInfo {
+    /// The session's id.
+    pub id: u64,
+    /// The client's account name.
+    pub user: String,
+    /// Where it connects from.
+    pub address: String,
+    /// The default schema.
+    pub database: String,
+    /// The thread id the client knows.
+    pub greeted_id: u32,
+    /// Backend thread ids.
+    pub legs: Legs,
+    /// Whether a transaction is open.
+    pub in_transaction: bool,
+    /// For how long, in milliseconds.
+    pub transaction_ms: u64,
+    /// Statements so far.
+    pub statements: u64,
+    /// False when the other leg was wanted and could not be opened.
+    pub other_leg: bool,
+}
+
+/// Thread ids on the two backends.
+#[derive(Clone, Debug, Serialize)]
+pub struct Legs {
+    /// On the source.
+    pub source: Option<u32>,
+    /// On the target.
+    pub target: Option<u32>,
+}
+
+/// All sessions of the process.
+#[derive(Default)]
+pub struct Registry {
+    sessions: Mutex<HashMap<u64, Arc<Entry>>>,
+}
+
+impl Registry {
+    /// Adds a session.
+    pub fn add(&self, entry: Arc<Entry>) {
+        self.sessions.lock().insert(entry.slot.id, entry);
+    }
+
+    /// Removes a session.
+    pub fn remove(&self, id: u64) {
+        self.sessions.lock().remove(&id);
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.sessions.lock().len()
+    }
+
+    /// How many want their other leg and have none.
+    pub fn without_other_leg(&self) -> usize {
+        self.sessions
+            .lock()
+            .values()
+            .filter(|e| e.without_other_leg.load(Ordering::Relaxed))
+            .count()
+    }
+
+    /// Asks a session to end. False when there is none of that id.
+    pub fn kill(&self, id: u64) -> bool {
+        match self.sessions.lock().get(&id) {
+            Some(entry) => {
+                entry.slot.kill();
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// The session a client means by a thread id it has seen: the one that was
+    /// greeted with it by this side.
+    pub fn by_greeted_id(&self, id: u32, side: Side) -> Option<Arc<Entry>> {
+        self.sessions
+            .lock()
+            .values()
+            .find(|e| e.greeted_id == id && e.greeted_by == side)
+            .cloned()
+    }
+
+    /// The session a client means by a thread id: whoever was greeted with it,
+    /// by the given side first.
+    pub fn by_client_id(&self, id: u32, prefer: Side) -> Option<Arc<Entry>> {
+        self.by_greeted_id(id, prefer)
+            .or_else(|| self.by_greeted_id(id, prefer.other()))
+    }
+
+    /// All sessions, by id.
+    pub fn list(&self) -> Vec<SessionInfo> {
+        let mut list: Vec<SessionInfo> = self
+            .sessions
+            .lock()
+            .values()
+            .map(|entry| entry.info())
+            .collect();
+        list.sort_by_key(|s| s.id);
+        list
+    }
+}
+
+impl Entry {
+    /// Notes whether a transaction is open.
+    pub fn set_transaction(&self, open: bool) {
+        let since = self.transaction_since.load(Ordering::Relaxed);
+        if !open {
+            if since != 0 {
+                self.transaction_since.store(0, Ordering::Relaxed);
+            }
+        } else if since == 0 {
+            let now = self.began.elapsed().as_millis() as u64 + 1;
+            self.transaction_since.store(now, Ordering::Relaxed);
+        }
+    }
+
+    fn info(&self) -> SessionInfo {
+        let leg = |side: Side| match self.legs[side.index()].load(Ordering::Relaxed) {
+            0 => None,
+            id => Some(id),
+        };
+        let since = self.transaction_since.load(Ordering::Relaxed);
+        let now = self.began.elapsed().as_millis() as u64 + 1;
+        SessionInfo {
+            id: self.slot.id,
+            user: self.user.clone(),
+            address: self.address.to_string(),
+            database: self.database.lock().clone(),
+            greeted_id: self.greeted_id,
+            legs: Legs {
+                source: leg(Side::Source),
+                target: leg(Side::Target),
+            },
+            in_transaction: since != 0,
+            transaction_ms: if since == 0 { 0 } else { now.saturating_sub(since) },
+            statements: self.statements.load(Ordering::Relaxed),
+            other_leg: !self.without_other_leg.load(Ordering::Relaxed),
+        }
+    }
+}

@@ -1,0 +1,353 @@
+//! What a session has set on its server, as the server itself reports it.
+//!
+//! Every leg runs with `session_track_system_variables='*'` and
+//! `session_track_schema`, so each change comes back in an OK packet, however
+//! it was made (SET, a stored routine, PREPARE). The values are kept to bring
+//! a leg opened later to the same state, and the client is shown only the
+//! trackers it asked for itself.
+
+use std::collections::BTreeMap;
+
+use crate::sql::{CharsetClass, Isolation, ScanMode, ServerKind};
+use crate::wire::Status;
+use crate::wire::session_track::{Change, changes, put_change};
+
+/// Variables kept per session: more than any server has (MySQL 9.7 has about
+/// 250 session variables).
+const VARIABLES_MAX: usize = 1024;
+
+/// The largest value kept, in bytes; `init_connect`-sized text is the largest
+/// that occurs.
+const VALUE_MAX: usize = 64 * 1024;
+
+/// Variables that are not part of what a new leg must be told: they are one
+/// statement's context, our own settings, or follow from others.
+const NOT_REPLAYED: &[&[u8]] = &[
+    b"autocommit",
+    b"timestamp",
+    b"insert_id",
+    b"last_insert_id",
+    b"identity",
+    b"rand_seed1",
+    b"rand_seed2",
+    b"pseudo_thread_id",
+    b"pseudo_slave_mode",
+    b"pseudo_replica_mode",
+    b"session_track_system_variables",
+    b"session_track_schema",
+    b"session_track_state_change",
+    b"session_track_transaction_info",
+    b"session_track_gtids",
+    b"tx_isolation",
+    b"transaction_isolation",
+    b"tx_read_only",
+    b"transaction_read_only",
+    b"last_gtid",
+    b"gtid_next",
+    b"sql_log_bin",
+    b"warning_count",
+    b"error_count",
+    b"in_transaction",
+    b"external_user",
+    b"proxy_user",
+    b"collation_database",
+    b"character_set_database",
+    b"resultset_metadata",
+    b"statement_id",
+    b"original_commit_timestamp",
+    b"immediate_server_version",
+    b"original_server_version",
+    b"gtid_seq_no",
+    b"gtid_domain_id",
+    b"server_id",
+    b"skip_parallel_replication",
+    b"rand_seed",
+];
+
+/// One tracked variable.
+struct Variable {
+    value: Vec<u8>,
+    version: u64,
+}
+
+/// The state of one session.
+pub struct State {
+    /// The flags the client last saw.
+    pub status: Status,
+    /// The default schema.
+    pub database: Option<Vec<u8>>,
+    /// Bumped by every change a leg would have to be told.
+    pub version: u64,
+    /// The session's isolation level.
+    pub isolation: Isolation,
+    /// Of the next transaction only.
+    pub next_isolation: Option<Isolation>,
+    /// SET sql_log_bin=0 is in force.
+    pub log_bin_off: bool,
+    /// NO_AUTO_VALUE_ON_ZERO is in force.
+    pub no_auto_value_on_zero: bool,
+    /// The client set `timestamp` itself.
+    pub client_timestamp: Option<Vec<u8>>,
+    /// COM_SET_OPTION's last argument.
+    pub multi_statements: Option<bool>,
+    /// How statements are to be read.
+    pub mode: ScanMode,
+    variables: BTreeMap<Vec<u8>, Variable>,
+    /// The client's own `session_track_system_variables`.
+    tracked: Vec<u8>,
+    /// The client's own `session_track_schema`.
+    track_schema: bool,
+    /// The client changed a tracker; ours have to be set again.
+    pub trackers_changed: bool,
+}
+
+impl State {
+    /// The state right after login. `tracked` is what the server tracks by
+    /// itself.
+    pub fn new(database: Option<Vec<u8>>, status: Status, server: ServerKind) -> State {
+        State {
+            status,
+            database,
+            version: 1,
+            isolation: Isolation::RepeatableRead,
+            next_isolation: None,
+            log_bin_off: false,
+            no_auto_value_on_zero: false,
+            client_timestamp: None,
+            multi_statements: None,
+            mode: ScanMode {
+                server,
+                ..ScanMode::default()
+            },
+            variables: BTreeMap::new(),
+            tracked: Vec::new(),
+            track_schema: true,
+            trackers_changed: false,
+        }
+    }
+
+    /// Whether the client has a transaction open or will have one with its
+    /// next statement.
+    pub fn in_transaction(&self) -> bool {
+        self.status.has(Status::IN_TRANS) || !self.status.has(Status::AUTOCOMMIT)
+    }
+
+    /// The isolation of the transaction that is open, or would begin now.
+    pub fn effective_isolation(&self) -> Isolation {
+        self.next_isolation.unwrap_or(self.isolation)
+    }
+
+    /// What the server tracks unless asked otherwise, and the other values
+    /// that are read once at login.
+    pub fn set_defaults(&mut self, name: &[u8], value: &[u8]) {
+        match name {
+            b"session_track_system_variables" => self.tracked = value.to_vec(),
+            b"session_track_schema" => self.track_schema = is_on(value),
+            _ => self.interpret(name, value),
+        }
+    }
+
+    fn interpret(&mut self, name: &[u8], value: &[u8]) {
+        match name {
+            b"sql_mode" => {
+                let has = |mode: &str| contains_word(value, mode.as_bytes());
+                self.mode.ansi_quotes = has("ANSI_QUOTES");
+                self.mode.no_backslash_escapes = has("NO_BACKSLASH_ESCAPES");
+                self.no_auto_value_on_zero = has("NO_AUTO_VALUE_ON_ZERO");
+            }
+            b"character_set_client" => self.mode.charset = CharsetClass::of_name(value),
+            b"tx_isolation" | b"transaction_isolation" => {
+                if let Some(level) = Isolation::parse(value) {
+                    self.isolation = level;
+                }
+            }
+            b"sql_log_bin" => self.log_bin_off = !is_on(value),
+            _ => {}
+        }
+    }
+
+    /// Learns from a session-state block and appends to `shown` what the
+    /// client is to see of it.
+    pub fn learn(&mut self, block: &[u8], client_tracks: bool, shown: &mut Vec<u8>) {
+        for change in changes(block) {
+            let Ok((change, _)) = change else { break };
+            match change {
+                Change::SystemVariable { name, value } => {
+                    self.variable(name, value);
+                    if client_tracks && self.tracks(name) {
+                        put_change(shown, &change);
+                    }
+                }
+                Change::Schema(schema) => {
+                    self.set_database(schema);
+                    if client_tracks && self.track_schema {
+                        put_change(shown, &change);
+                    }
+                }
+                _ if client_tracks => put_change(shown, &change),
+                _ => {}
+            }
+        }
+    }
+
+    /// The default schema is this one now.
+    pub fn set_database(&mut self, schema: &[u8]) {
+        if self.database.as_deref() != Some(schema) {
+            self.database = (!schema.is_empty()).then(|| schema.to_vec());
+            self.version += 1;
+        }
+    }
+
+    fn variable(&mut self, name: &[u8], value: &[u8]) {
+        match name {
+            // Our own '*' comes back too: only another value is the client's.
+            b"session_track_system_variables" if value != b"*" => {
+                self.tracked = value.to_vec();
+                self.trackers_changed = true;
+                return;
+            }
+            b"session_track_schema" if !is_on(value) => {
+                self.track_schema = false;
+                self.trackers_changed = true;
+                return;
+            }
+            b"session_track_schema" => {
+                self.track_schema = true;
+                return;
+            }
+            _ => self.interpret(name, value),
+        }
+        let replayed = !NOT_REPLAYED.contains(&name);
+        let fits = value.len() <= VALUE_MAX
+            && (self.variables.len() < VARIABLES_MAX || self.variables.contains_key(name));
+        if replayed && fits {
+            self.version += 1;
+            let variable = Variable {
+                value: value.to_vec(),
+                version: self.version,
+            };
+            self.variables.insert(name.to_vec(), variable);
+        }
+    }
+
+    fn tracks(&self, name: &[u8]) -> bool {
+        self.tracked == b"*" || contains_word(&self.tracked, name)
+    }
+
+    /// The client's own setting of `session_track_system_variables`.
+    pub fn client_tracked(&self) -> &[u8] {
+        &self.tracked
+    }
+
+    /// The statements that bring a leg from version `from` to this state.
+    pub fn replay(&self, from: u64) -> Vec<Vec<u8>> {
+        let mut statements = Vec::new();
+        for (name, variable) in &self.variables {
+            if variable.version > from {
+                statements.push(set_statement(name, &variable.value));
+            }
+        }
+        statements
+    }
+
+    /// COM_RESET_CONNECTION or COM_CHANGE_USER: everything is the server's
+    /// default again.
+    pub fn reset(&mut self, database: Option<Vec<u8>>) {
+        let server = self.mode.server;
+        let version = self.version + 1;
+        let tracked = std::mem::take(&mut self.tracked);
+        let isolation = self.isolation;
+        *self = State::new(database, self.status, server);
+        self.version = version;
+        self.tracked = tracked;
+        self.isolation = isolation;
+    }
+}
+
+fn is_on(value: &[u8]) -> bool {
+    value == b"1" || value.eq_ignore_ascii_case(b"on")
+}
+
+fn contains_word(list: &[u8], word: &[u8]) -> bool {
+    list.split(|&b| b == b',')
+        .any(|item| item.trim_ascii().eq_ignore_ascii_case(word))
+}
+
+/// `SET @@session.x = value`, numbers bare and the rest quoted: numeric
+/// variables refuse strings, and no enum or string value is all digits that
+/// would not be taken as a number as well.
+fn set_statement(name: &[u8], value: &[u8]) -> Vec<u8> {
+    let mut sql = b"SET @@session.`".to_vec();
+    sql.extend(name.iter().filter(|&&b| b != b'`'));
+    sql.extend_from_slice(b"`=");
+    if is_number(value) {
+        sql.extend_from_slice(value);
+        return sql;
+    }
+    // Hex avoids every question of quoting and escaping modes.
+    sql.extend_from_slice(b"_utf8mb4 0x");
+    if value.is_empty() {
+        sql.truncate(sql.len() - b"_utf8mb4 0x".len());
+        sql.extend_from_slice(b"''");
+        return sql;
+    }
+    for byte in value {
+        sql.extend_from_slice(format!("{byte:02x}").as_bytes());
+    }
+    sql
+}
+
+fn is_number(value: &[u8]) -> bool {
+    let digits = value.strip_prefix(b"-").unwrap_or(value);
+    let mut dots = 0;
+    !digits.is_empty()
+        && digits.iter().all(|b| {
+            dots += usize::from(*b == b'.');
+            b.is_ascii_digit() || *b == b'.'
+        })
+        && dots <= 1
+        && digits.first().is_some_and(u8::is_ascii_digit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn block(changes: &[Change<'_>]) -> Vec<u8> {
+        let mut out = Vec::new();
+        for c in changes {
+            put_change(&mut out, c);
+        }
+        out
+    }
+
+    #[test]
+    fn shows_only_what_the_client_tracks() {
+        let mut s = State::new(None, Status::AUTOCOMMIT, ServerKind::default());
+        s.set_defaults(b"session_track_system_variables", b"time_zone, autocommit");
+        let b = block(&[
+            Change::SystemVariable { name: b"sql_mode", value: b"ANSI_QUOTES,STRICT_ALL_TABLES" },
+            Change::SystemVariable { name: b"time_zone", value: b"+01:00" },
+            Change::Schema(b"shop"),
+        ]);
+        let mut shown = Vec::new();
+        s.learn(&b, true, &mut shown);
+        let seen: Vec<_> = changes(&shown).map(|c| format!("{:?}", c.unwrap().0)).collect();
+        assert_eq!(seen.len(), 2, "{seen:?}");
+        assert!(s.mode.ansi_quotes && !s.mode.no_backslash_escapes);
+        assert_eq!(s.database.as_deref(), Some(&b"shop"[..]));
+        assert_eq!(s.replay(1).len(), 2);
+        assert!(s.replay(s.version).is_empty());
+        let mut none = Vec::new();
+        s.learn(&b, false, &mut none);
+        assert!(none.is_empty());
+    }
+
+    #[test]
+    fn values_are_set_by_kind() {
+        assert_eq!(set_statement(b"x", b"-1.5"), b"SET @@session.`x`=-1.5");
+        assert_eq!(set_statement(b"x", b""), b"SET @@session.`x`=''");
+        assert_eq!(set_statement(b"x", b"ON"), b"SET @@session.`x`=_utf8mb4 0x4f4e");
+        assert_eq!(set_statement(b"x", b"1.2.3").len(), 27 + 5);
+    }
+}
