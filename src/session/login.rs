@@ -330,7 +330,11 @@ pub(crate) fn ok_for_client(ok: &[u8], leg: Capabilities, client: Capabilities) 
         return ok.to_vec();
     }
     match OkPacket::parse(ok, leg) {
-        Ok(packet) => packet.build(client),
+        Ok(mut packet) => {
+            // An empty info stood there only because the state came after it.
+            packet.has_info = !packet.info.is_empty();
+            packet.build(client)
+        }
         Err(_) => ok.to_vec(),
     }
 }
