@@ -22,7 +22,7 @@ const RETRY_PAUSE: Duration = Duration::from_secs(1);
 const OPEN_LIMIT: Duration = Duration::from_secs(10);
 
 /// Our own trackers. What they report is filtered before a client sees it.
-const TRACK: &[u8] = b"SET @@session.session_track_system_variables='*', @@session.session_track_schema=ON";
+pub(super) const TRACK: &[u8] = b"SET @@session.session_track_system_variables='*', @@session.session_track_schema=ON";
 
 /// Values read once at login: what the client tracks by itself, and what the
 /// scanner and the mirror have to know before the first change is reported.
