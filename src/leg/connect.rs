@@ -43,6 +43,11 @@ pub use login::{BACKEND_LOGIN_TIMEOUT, LoginParams, login};
 /// conversations ask one question a round.
 pub const AUTH_ROUNDS_MAX: usize = 16;
 
+/// Collation id known to all servers of both families.
+pub(crate) const UTF8MB4_GENERAL_CI: u8 = 45;
+/// MySQL 8's default collation, which MariaDB (before 11.4) does not have.
+const UTF8MB4_0900_AI_CI: u8 = 255;
+
 /// ER_ACCESS_DENIED_ERROR: the credentials are wrong for this server.
 pub const ER_ACCESS_DENIED: u16 = 1045;
 
@@ -239,22 +244,19 @@ impl Opened {
 
     /// Switches to TLS if the backend's settings and greeting say so. Must be
     /// called once, before the handshake response, whose capabilities,
-    /// largest packet and collation the request repeats.
+    /// largest packet and collation it must carry as they are: a server may
+    /// take them from either packet.
     pub(crate) async fn secure(
         mut self,
         capabilities: Capabilities,
         max_packet: u32,
-        charset: u16,
+        charset: u8,
     ) -> Result<Opened, LegError> {
         let Some((config, name)) = self.tls.take() else {
             return Ok(self);
         };
         let side = self.side;
-        let request = ssl_request(
-            capabilities.with(Capabilities::SSL),
-            max_packet,
-            login_charset(charset, &self.greeting),
-        );
+        let request = ssl_request(capabilities.with(Capabilities::SSL), max_packet, charset);
         write_packet(&mut self.stream, &mut self.seq, &request)
             .await
             .map_err(lost(side))?;
@@ -306,9 +308,19 @@ impl Opened {
     }
 }
 
-/// The collation byte of a login.
+/// The collation byte of a login of ours.
+///
+/// A server that does not know the collation silently takes its own default
+/// character set, latin1 on many, and would misread every literal. So ids that
+/// it cannot know, or that do not fit the byte, become `utf8mb4_general_ci`:
+/// another collation of the same character set. The session sets the exact
+/// one afterwards where the server has it.
 pub(crate) fn login_charset(charset: u16, greeting: &Greeting) -> u8 {
-    u8::try_from(charset).unwrap_or(greeting.charset)
+    match u8::try_from(charset) {
+        Ok(UTF8MB4_0900_AI_CI) if greeting.is_mariadb() => UTF8MB4_GENERAL_CI,
+        Ok(charset) => charset,
+        Err(_) => UTF8MB4_GENERAL_CI,
+    }
 }
 
 /// The nonce in a switch request or a plugin's first data; None if it is

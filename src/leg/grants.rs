@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::connect::{Authenticated, BackendConfig, LegError, LoginParams, login, lost, open};
+use super::connect::{
+    Authenticated, BackendConfig, LegError, LoginParams, UTF8MB4_GENERAL_CI, login, lost, open,
+};
 use crate::auth::{Account, native};
 use crate::wire::capability::Capabilities;
 use crate::wire::command::COM_QUERY;
@@ -153,11 +155,9 @@ impl GrantReader {
 
 /// Parameters of the proxy's own connections.
 pub(crate) fn service_params() -> LoginParams {
-    /// utf8mb4_general_ci: known to both families.
-    const UTF8MB4: u16 = 45;
     LoginParams {
         capabilities: Capabilities::LONG_PASSWORD | Capabilities::DEPRECATE_EOF,
-        charset: UTF8MB4,
+        charset: u16::from(UTF8MB4_GENERAL_CI),
         max_packet: 16 * 1024 * 1024,
         database: None,
         connect_attrs: Vec::new(),

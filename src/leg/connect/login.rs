@@ -23,8 +23,9 @@ pub struct LoginParams {
     /// Wanted capabilities; what the server lacks is left out, what the
     /// protocol needs is added.
     pub capabilities: Capabilities,
-    /// Collation id. A login can carry one byte of it: with a larger id the
-    /// server's default is asked for, and the session sets its own afterwards.
+    /// Collation id. A login can carry one byte of it, and each family has
+    /// collations of its own: where the server cannot take it, it is replaced
+    /// by another of utf8mb4, and the session sets its own afterwards.
     pub charset: u16,
     /// Largest packet, in bytes, as the client announced it.
     pub max_packet: u32,
@@ -87,15 +88,14 @@ async fn login_now(
     let side = opened.side;
     let tls = opened.uses_tls();
     let caps = own_capabilities(opened.greeting.capabilities, params, tls);
-    let mut opened = opened
-        .secure(caps, params.max_packet, params.charset)
-        .await?;
+    let charset = login_charset(params.charset, &opened.greeting);
+    let mut opened = opened.secure(caps, params.max_packet, charset).await?;
     let mut plugin = first_plugin(account, &opened.greeting.auth_plugin).to_vec();
     let mut nonce = opened.greeting.nonce;
     let response = HandshakeResponse {
         capabilities: caps,
         max_packet: params.max_packet,
-        charset: login_charset(params.charset, &opened.greeting),
+        charset,
         user: account.user().to_vec(),
         auth_response: account.answer(&plugin, &nonce).unwrap_or_default(),
         database: params.database.clone(),

@@ -90,3 +90,13 @@ fn tls_follows_the_setting_and_the_offer() {
         "no CA was given"
     );
 }
+
+#[test]
+fn no_server_is_asked_for_a_collation_it_cannot_know() {
+    let mysql = greeting(Capabilities::LONG_PASSWORD);
+    let mariadb = greeting(Capabilities::NONE);
+    for (wanted, on_mysql, on_mariadb) in [(8, 8, 8), (45, 45, 45), (255, 255, 45), (309, 45, 45)] {
+        assert_eq!(login_charset(wanted, &mysql), on_mysql);
+        assert_eq!(login_charset(wanted, &mariadb), on_mariadb);
+    }
+}

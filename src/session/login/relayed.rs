@@ -19,7 +19,7 @@ pub(super) async fn relayed_login(
     let (tls, greeting) = (opened.uses_tls(), &opened.greeting);
     let mut response = for_home(ctx, answered, greeting.capabilities, tls);
     let caps = response.capabilities;
-    let (max_packet, charset) = (response.max_packet, u16::from(response.charset));
+    let (max_packet, charset) = (response.max_packet, response.charset);
     let nonce = greeting.nonce;
     let begun = async {
         let mut opened = opened.secure(caps, max_packet, charset).await?;
