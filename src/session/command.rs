@@ -10,14 +10,22 @@ use crate::leg::{ANSWER_MAX, Leg};
 use crate::mirror::Part;
 use crate::route::table::ALL_ROUTES;
 use crate::telemetry;
+use crate::wire::Status;
 use crate::wire::command::*;
 use crate::wire::frame::{HEADER_LEN, put_command};
 use crate::wire::response::Summary;
-use crate::wire::Status;
 
 impl Session {
     /// Serves the command whose first bytes are pending.
     pub(super) async fn command(&mut self) -> Result<(), End> {
+        let served = self.dispatch().await;
+        if self.slot.holding() != 0 {
+            self.let_go();
+        }
+        served
+    }
+
+    async fn dispatch(&mut self) -> Result<(), End> {
         let length = self.client.command_head().await?;
         let com = self.client.input.pending()[HEADER_LEN];
         self.statement_count += 1;
@@ -96,7 +104,9 @@ impl Session {
     /// bounded by [`COMMAND_MAX`].
     pub(super) async fn whole_command(&mut self, length: usize) -> Result<(), End> {
         if length > COMMAND_MAX {
-            return Err(End::Protocol("a command of several packets where none may be"));
+            return Err(End::Protocol(
+                "a command of several packets where none may be",
+            ));
         }
         self.client.whole(HEADER_LEN + length).await
     }
@@ -151,11 +161,7 @@ impl Session {
 
     /// The server forgot everything this session had: so do we, and the other
     /// leg is opened anew when it is needed.
-    async fn forget_session(
-        &mut self,
-        side: Side,
-        database: Option<Vec<u8>>,
-    ) -> Result<(), End> {
+    async fn forget_session(&mut self, side: Side, database: Option<Vec<u8>>) -> Result<(), End> {
         let other = side.other();
         if self.parts[other.index()] == Part::Open {
             // A rolled back; so does M, with its connection.
@@ -223,7 +229,10 @@ impl Session {
 
     async fn set_option(&mut self, length: usize) -> Result<(), End> {
         self.whole_command(length).await?;
-        let option = self.payload(length).get(1..3).map(|b| u16::from_le_bytes([b[0], b[1]]));
+        let option = self
+            .payload(length)
+            .get(1..3)
+            .map(|b| u16::from_le_bytes([b[0], b[1]]));
         let side = self.lead();
         let summary = self.plain(side, ResponseKind::OneEof).await?;
         if !summary.is_error
@@ -360,7 +369,10 @@ impl Session {
             let body = [&own.to_le_bytes()[..], &parameter.to_le_bytes(), &data].concat();
             put_command(&mut out, COM_STMT_SEND_LONG_DATA, &body);
             let limit = self.shared.mirror.deadline;
-            if !matches!(tokio::time::timeout(limit, leg.send(&out)).await, Ok(Ok(()))) {
+            if !matches!(
+                tokio::time::timeout(limit, leg.send(&out)).await,
+                Ok(Ok(()))
+            ) {
                 self.drop_leg(other);
             }
         }

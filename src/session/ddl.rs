@@ -61,7 +61,10 @@ impl Session {
             }
         }
         if let Some(route) = s.table.routes.get(index) {
-            circuit::suspend(route, "DDL ran on the active side only: the route did not drain");
+            circuit::suspend(
+                route,
+                "DDL ran on the active side only: the route did not drain",
+            );
         }
         self.note(s.table, index, Kind::Deferred, "ddl_not_drained");
         self.run(active, s).await

@@ -8,11 +8,11 @@
 use super::{End, Session, relay};
 use crate::leg::ANSWER_MAX;
 use crate::sql::DiagnosticsForm;
+use crate::wire::Capabilities;
 use crate::wire::Status;
 use crate::wire::command::ResponseKind;
 use crate::wire::frame::{self, HEADER_LEN};
 use crate::wire::lenenc::{Reader, put_bytes};
-use crate::wire::Capabilities;
 
 impl Session {
     /// Serves such a statement; [`Session::diagnostics`] is set.
@@ -27,7 +27,8 @@ impl Session {
         let lead = self.lead();
         match form {
             DiagnosticsForm::ShowWarnings { offset, count } => {
-                self.answer_list(length, &kept.list, false, offset, count).await
+                self.answer_list(length, &kept.list, false, offset, count)
+                    .await
             }
             DiagnosticsForm::ShowErrors { offset, count } => {
                 let list = if kept.errors > 0 { kept.list } else { None };
@@ -160,8 +161,14 @@ fn with_status(payload: &[u8], eof: bool, status: Status) -> Vec<u8> {
     let _ = eof;
     if let Some(bytes) = packet.get_mut(place..place + 2) {
         let flags = Status(u16::from_le_bytes([bytes[0], bytes[1]]));
-        let keep = flags.without(Status::IN_TRANS).without(Status::SESSION_STATE_CHANGED);
-        let now = if status.has(Status::IN_TRANS) { keep.with(Status::IN_TRANS) } else { keep };
+        let keep = flags
+            .without(Status::IN_TRANS)
+            .without(Status::SESSION_STATE_CHANGED);
+        let now = if status.has(Status::IN_TRANS) {
+            keep.with(Status::IN_TRANS)
+        } else {
+            keep
+        };
         bytes.copy_from_slice(&now.0.to_le_bytes());
     }
     packet

@@ -13,7 +13,7 @@ use super::prepared::{Bound, Statement as Prepared, TEXT_MAX};
 use super::statement::Statement;
 use super::{End, Session};
 use crate::Side;
-use crate::leg::{ANSWER_MAX, Answer};
+use crate::leg::Answer;
 use crate::route::plan::{Plan, Planned, plan};
 use crate::route::table::{ALL_ROUTES, RouteTable};
 use crate::sql::{Facts, scan};
@@ -68,7 +68,9 @@ impl Session {
         self.legs_broken = true;
         leg.send(&self.client.input.pending()[..HEADER_LEN + length])
             .await?;
-        let mut answer = leg.answer(ResponseKind::Prepare, PREPARE_ANSWER_MAX).await?;
+        let mut answer = leg
+            .answer(ResponseKind::Prepare, PREPARE_ANSWER_MAX)
+            .await?;
         self.legs_broken = false;
         self.consume_command(length);
         if let Some(ok) = answer.summary.prepare {
@@ -188,7 +190,9 @@ impl Session {
     /// Keeps the types a client binds, for executions that rely on them.
     fn remember_types(&mut self, length: usize, id: u32, side: Side) {
         let caps = self.client.capabilities;
-        let Some(statement) = self.prepared.get(id) else { return };
+        let Some(statement) = self.prepared.get(id) else {
+            return;
+        };
         let payload = self.payload(length);
         let Ok(call) = parse_execute(payload, statement.parameters, caps) else {
             return;
@@ -248,7 +252,11 @@ impl Session {
             Plan::MirrorRead(side) => side,
             other => answering(other, lead),
         };
-        let answers = if call.facts.tables.is_empty() { lead } else { answers };
+        let answers = if call.facts.tables.is_empty() {
+            lead
+        } else {
+            answers
+        };
         let mut commands = [Vec::new(), Vec::new()];
         self.need_leg(answering(planned.plan, answers)).await?;
         commands[answers.index()] = match self.command_for(length, &call, answers).await? {
@@ -302,7 +310,14 @@ impl Session {
                 types: &call.types,
                 long_data,
             };
-            let planned = plan(&call.sql, &call.facts, &view, &table, &catalog, Some(&bound));
+            let planned = plan(
+                &call.sql,
+                &call.facts,
+                &view,
+                &table,
+                &catalog,
+                Some(&bound),
+            );
             drop(catalog);
             if self.held(&table, planned.routes).await {
                 return (table, planned);
@@ -321,8 +336,7 @@ impl Session {
     ) -> Plan {
         let limit = self.shared.mirror.deadline;
         if self.try_leg(mirror, limit).await {
-            let made =
-                tokio::time::timeout(limit, self.command_for(length, call, mirror)).await;
+            let made = tokio::time::timeout(limit, self.command_for(length, call, mirror)).await;
             match made {
                 Ok(Ok(Some(command))) => {
                     commands[mirror.index()] = command;
@@ -358,8 +372,8 @@ impl Session {
         let Some(statement) = self.prepared.get(call.client_id) else {
             return Ok(None);
         };
-        let types = (!statement.types_sent[index] && !call.types.is_empty())
-            .then_some(&call.types[..]);
+        let types =
+            (!statement.types_sent[index] && !call.types.is_empty()).then_some(&call.types[..]);
         let payload = self.payload(length);
         let mut body = Vec::with_capacity(payload.len() + call.types.len() + 8);
         if execute_for_leg(payload, &call.execute, own, types, &mut body).is_err() {
@@ -388,7 +402,9 @@ impl Session {
             return Ok(None);
         };
         leg.send(&out).await?;
-        let answer: Answer = leg.answer(ResponseKind::Prepare, PREPARE_ANSWER_MAX).await?;
+        let answer: Answer = leg
+            .answer(ResponseKind::Prepare, PREPARE_ANSWER_MAX)
+            .await?;
         let Some(ok) = answer.summary.prepare else {
             return Ok(None);
         };
@@ -447,7 +463,11 @@ impl Session {
         let need = HEADER_LEN + 10;
         self.client.whole(need).await?;
         let id = statement_id(self.payload(10)).unwrap_or_default();
-        if self.prepared.get(id).is_some_and(|s| s.ids[side.index()] != Some(id)) {
+        if self
+            .prepared
+            .get(id)
+            .is_some_and(|s| s.ids[side.index()] != Some(id))
+        {
             return Err(End::Protocol("an EXECUTE over 16 MiB on another leg"));
         }
         let summary = self.plain(side, ResponseKind::Generic).await?;

@@ -27,7 +27,11 @@ impl Session {
         }
         self.diagnostics = None;
         self.consume_command(s.length);
-        let verb: &str = if kill.query_only { "KILL QUERY" } else { "KILL CONNECTION" };
+        let verb: &str = if kill.query_only {
+            "KILL QUERY"
+        } else {
+            "KILL CONNECTION"
+        };
         self.kill_leg(side, &format!("{verb} {id}")).await
     }
 
@@ -52,7 +56,10 @@ impl Session {
     /// the lead side if there is one, else the other.
     fn meant_by(&self, id: u64, lead: Side) -> Option<(Side, u32)> {
         let id = u32::try_from(id).ok()?;
-        let entry = self.shared.registry.by_client_id(id, self.entry.greeted_by)?;
+        let entry = self
+            .shared
+            .registry
+            .by_client_id(id, self.entry.greeted_by)?;
         [lead, lead.other()].into_iter().find_map(|side| {
             match entry.legs[side.index()].load(Ordering::Relaxed) {
                 0 => None,

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use super::client::COMMAND_MAX;
 use super::{End, Session, relay};
 use crate::Side;
+use crate::leg::put_query;
 use crate::mirror::journal::Kind;
 use crate::mirror::write::{Request, Written, write};
 use crate::mirror::{Env, MirrorLeg, Part, transaction as ends};
-use crate::leg::put_query;
 use crate::route::plan::{Inline, Plan, Planned, SessionView, plan};
 use crate::route::table::{ALL_ROUTES, RouteMask, RouteTable};
 use crate::sql::{Agreement, Class, Facts, Flags, Verb, cross_check, scan};
@@ -190,7 +190,11 @@ impl Session {
         match s.planned.plan {
             Plan::Active(side) => {
                 telemetry::statements(label, "active");
-                let side = if s.facts.tables.is_empty() { self.lead() } else { side };
+                let side = if s.facts.tables.is_empty() {
+                    self.lead()
+                } else {
+                    side
+                };
                 if s.commands.is_none() && s.facts.statements == 1 {
                     match s.facts.verb {
                         Verb::Commit | Verb::Rollback => return self.end_transaction(s).await,
@@ -215,7 +219,11 @@ impl Session {
             Plan::Deferred(side) => {
                 telemetry::statements(label, "deferred");
                 self.defer(&s, s.planned.reason.as_str());
-                let side = if s.facts.tables.is_empty() { self.lead() } else { side };
+                let side = if s.facts.tables.is_empty() {
+                    self.lead()
+                } else {
+                    side
+                };
                 self.run(side, s).await
             }
             Plan::Ddl { active, both } => {
@@ -245,7 +253,8 @@ impl Session {
         self.diagnostics = None;
         let second = self.take_side(side).await?;
         if self.parts[side.other().index()] == Part::Open && is_opaque(s.facts) {
-            self.give_up_part(side, s.table, "unclear_transaction").await;
+            self.give_up_part(side, s.table, "unclear_transaction")
+                .await;
         }
         let masked = s.facts.flags.has(Flags::SESSION_TRACK) && s.facts.verb != Verb::Set;
         if masked {
@@ -347,19 +356,18 @@ impl Session {
     }
 
     /// An inline write.
-    async fn mirrored(
-        &mut self,
-        inline: Inline,
-        s: Statement<'_>,
-        label: &str,
-    ) -> Result<(), End> {
+    async fn mirrored(&mut self, inline: Inline, s: Statement<'_>, label: &str) -> Result<(), End> {
         let (active, mirror) = (inline.active, inline.active.other());
         let second = self.take_side(active).await?;
         let reason = if second {
             Some("another_route_in_the_transaction")
-        } else if cross_check(s.sql, s.facts, self.state.mode) == Agreement::Disagree {
+        } else if disagree(&s, self.state.mode) {
             telemetry::parse_disagreement();
             Some("parsers_disagree")
+        } else if inline.context.user_variables
+            && crate::sql::user_variables(s.sql, self.state.mode).is_empty()
+        {
+            Some("user_variables")
         } else if !self.try_leg(mirror, self.shared.mirror.deadline).await {
             Some("no_mirror_leg")
         } else {
@@ -419,7 +427,7 @@ impl Session {
             savepoints: &self.transaction.savepoints,
             user_variables: &user_variables,
             seed,
-            client_timestamp: self.state.client_timestamp.is_some(),
+            client_timestamp: self.state.client_timestamp,
         };
         self.legs_broken = true;
         let part = &mut self.parts[mirror.index()];
@@ -580,13 +588,23 @@ impl Session {
         if let Some((crate::sql::Scope::NextOnly, level)) = facts.transaction_isolation {
             self.state.next_isolation = Some(level);
         }
+        for set in &facts.set_variables {
+            if set.name.of(s.sql).eq_ignore_ascii_case(b"timestamp") {
+                let value = set.value.of(s.sql).trim_ascii();
+                self.state.client_timestamp =
+                    !(value.eq_ignore_ascii_case(b"default") || value == b"0");
+            }
+        }
         match facts.verb {
             Verb::CreateTable | Verb::DropTable => self.temporary(s),
             Verb::LockTables => self.locked_tables = true,
             Verb::UnlockTables | Verb::Begin => self.locked_tables = false,
             Verb::Flush if facts.flags.has(Flags::FLUSH_READ_LOCK) => self.locked_tables = true,
             Verb::Xa => {
-                let mut words = s.sql.split(u8::is_ascii_whitespace).filter(|w| !w.is_empty());
+                let mut words = s
+                    .sql
+                    .split(u8::is_ascii_whitespace)
+                    .filter(|w| !w.is_empty());
                 let verb = words.nth(1).unwrap_or(&[]).to_ascii_uppercase();
                 self.xa = !matches!(&verb[..], b"COMMIT" | b"ROLLBACK" | b"PREPARE" | b"RECOVER");
             }
@@ -618,5 +636,15 @@ impl Session {
 fn is_opaque(facts: &Facts) -> bool {
     facts.statements > 1
         || facts.class == Class::Unknown
-        || matches!(facts.verb, Verb::Call | Verb::ExecutePrepared | Verb::Unknown)
+        || matches!(
+            facts.verb,
+            Verb::Call | Verb::ExecutePrepared | Verb::Unknown
+        )
+}
+
+/// Whether sqlparser reads another statement than the scanner; text that is
+/// not UTF-8 stands as scanned.
+fn disagree(s: &Statement<'_>, mode: crate::sql::ScanMode) -> bool {
+    std::str::from_utf8(s.sql)
+        .is_ok_and(|text| cross_check(text, s.facts, mode) == Agreement::Disagree)
 }

@@ -96,7 +96,12 @@ impl Session {
         Ok(())
     }
 
-    fn with_env<'e>(&self, shared: &'e super::Shared, table: &'e RouteTable, active: Side) -> Env<'e> {
+    fn with_env<'e>(
+        &self,
+        shared: &'e super::Shared,
+        table: &'e RouteTable,
+        active: Side,
+    ) -> Env<'e> {
         Env {
             shared: &shared.mirror,
             table,

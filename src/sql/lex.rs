@@ -527,3 +527,29 @@ fn find_quote(rest: &[u8], quote: u8) -> Option<usize> {
     let tail = rest.get(BY_HAND..)?;
     memchr2(quote, b'\\', tail).map(|n| n + BY_HAND)
 }
+
+/// The user variables a statement names, each once, as written (`@x`,
+/// `` @`a b` ``). Empty when there are more than [`USER_VARIABLES_MAX`].
+pub fn user_variables(sql: &[u8], mode: ScanMode) -> Vec<Vec<u8>> {
+    let mut lexer = Lexer::new(sql, mode);
+    let mut names: Vec<Vec<u8>> = Vec::new();
+    loop {
+        let token = lexer.next();
+        match token.kind {
+            Kind::End => return names,
+            Kind::UserVariable => {
+                let name = token.span().of(sql);
+                if !names.iter().any(|n| n.eq_ignore_ascii_case(name)) {
+                    names.push(name.to_vec());
+                }
+                if names.len() > USER_VARIABLES_MAX {
+                    return Vec::new();
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// User variables whose values one statement may carry to the mirror.
+const USER_VARIABLES_MAX: usize = 64;
