@@ -5,5 +5,7 @@
 
 mod docker;
 mod harness;
+mod order;
 mod support;
 mod tidy;
+mod workload;
