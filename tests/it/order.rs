@@ -11,8 +11,7 @@ use std::time::Duration;
 
 /// No deadline of a mirror on a busy test machine may end in a deferred write:
 /// these tests are about order, `faults.rs` is about deadlines.
-pub const PATIENT: &str =
-    "limits: { mirror_deadline_ms: 20000, drain_ms: 5000, gate_ms: 10000, mirror_errors_per_min: 1000000 }";
+pub const PATIENT: &str = "limits: { mirror_deadline_ms: 20000, drain_ms: 5000, gate_ms: 10000, mirror_errors_per_min: 1000000 }";
 
 const STRICT: &str = "strict";
 const LOOSE: &str = "loose";
@@ -20,7 +19,8 @@ const LOOSE: &str = "loose";
 const MIX: Mix = Mix {
     hot: 16,
     others: true,
-    inserts: 0,
+    kills: true,
+    ..Mix::NONE
 };
 
 const PHASES: [&str; 2] = ["source_first", "target_first"];
@@ -250,8 +250,7 @@ fn mirroring_after_the_commit_is_seen_by_the_same_check() {
         let marks = [source, target].map(binlog_order::mark);
         let mix = Mix {
             hot: 16,
-            others: false,
-            inserts: 0,
+            ..Mix::NONE
         };
         let opts = proxy.opts(Some("t"));
         let mut differing = 0;

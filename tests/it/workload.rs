@@ -17,6 +17,13 @@ use std::time::{Duration, Instant};
 const P: u32 = 1_000_003;
 /// Rows of the tables that clients fight over.
 const ROWS: u32 = 10;
+/// A statement that takes longer was held up by something: nearly the default
+/// deadline of a mirror.
+const STALL: Duration = Duration::from_millis(180);
+/// Stalls within this time belong together.
+const EPISODE: Duration = Duration::from_millis(400);
+/// Stalls kept for each client.
+const STALLS_MAX: usize = 1000;
 /// Errors that are described in a report.
 const EXAMPLES: usize = 8;
 
@@ -148,11 +155,25 @@ fn values(row: impl Fn(u32) -> String) -> String {
 pub struct Mix {
     /// Clients on the ten hot rows.
     pub hot: u32,
-    /// One client of each other kind, two of those that need a partner: ten in
-    /// all. A KILL QUERY is part of it.
+    /// Clients that all update one row.
+    pub one_row: u32,
+    /// The other kinds, twelve clients: two of each that needs a partner.
     pub others: bool,
+    /// A client whose statements another one interrupts with KILL QUERY.
+    pub kills: bool,
     /// Clients that insert and read.
     pub inserts: u32,
+}
+
+impl Mix {
+    /// Nobody; for `..Mix::NONE`.
+    pub const NONE: Mix = Mix {
+        hot: 0,
+        one_row: 0,
+        others: false,
+        kills: false,
+        inserts: 0,
+    };
 }
 
 /// What the clients saw.
@@ -166,8 +187,10 @@ pub struct Report {
     pub unexpected: u64,
     /// The first few of them, described.
     pub examples: Vec<String>,
-    /// The longest single statement, and every one above the limit asked for.
+    /// The longest single statement.
     pub longest: Duration,
+    /// When statements longer than [`STALL`] ended.
+    pub stalls: Vec<Instant>,
 }
 
 impl Report {
@@ -180,6 +203,16 @@ impl Report {
         self.examples.extend(other.examples);
         self.examples.truncate(EXAMPLES);
         self.longest = self.longest.max(other.longest);
+        self.stalls.extend(other.stalls);
+    }
+
+    /// How many times clients were held up: stalls closer together than
+    /// [`EPISODE`] are one.
+    pub fn episodes(&self) -> usize {
+        let mut ends = self.stalls.clone();
+        ends.sort();
+        let again = ends.windows(2).filter(|w| w[1] - w[0] > EPISODE).count();
+        again + usize::from(!ends.is_empty())
     }
 
     /// Panics if a client saw an error that the active side alone would not
@@ -218,6 +251,7 @@ impl Random {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Role {
     Hot,
+    OneRow,
     InsertOne,
     InsertMany,
     InsertBinary,
@@ -242,6 +276,7 @@ impl Role {
             // The statement was interrupted.
             Role::Victim => &[1317, 1213],
             Role::Hot
+            | Role::OneRow
             | Role::InsertMany
             | Role::InsertBinary
             | Role::Killer
@@ -261,6 +296,7 @@ impl Load {
     pub fn start(opts: &OptsBuilder, tables: &Tables, mix: Mix) -> Load {
         let stop = Arc::new(AtomicBool::new(false));
         let mut roles = vec![Role::Hot; mix.hot as usize];
+        roles.extend(vec![Role::OneRow; mix.one_row as usize]);
         if mix.others {
             roles.extend([
                 Role::InsertOne,
@@ -275,9 +311,10 @@ impl Load {
                 Role::Optimistic,
                 Role::Optimistic,
                 Role::Savepoint,
-                Role::Victim,
-                Role::Killer,
             ]);
+        }
+        if mix.kills {
+            roles.extend([Role::Victim, Role::Killer]);
         }
         roles.extend(vec![Role::InsertAndRead; mix.inserts as usize]);
         let victim = Arc::new(AtomicU32::new(0));
@@ -408,7 +445,11 @@ impl Client {
     }
 
     fn took(&mut self, began: Instant, done: Result<(), Error>) -> Result<(), Error> {
-        self.report.longest = self.report.longest.max(began.elapsed());
+        let took = began.elapsed();
+        self.report.longest = self.report.longest.max(took);
+        if took > STALL && self.report.stalls.len() < STALLS_MAX {
+            self.report.stalls.push(Instant::now());
+        }
         done?;
         self.report.statements += 1;
         Ok(())
@@ -419,6 +460,10 @@ impl Client {
             Role::Hot => {
                 let hot = self.tables.hot.clone();
                 self.update(conn, &hot).await
+            }
+            Role::OneRow => {
+                let hot = self.tables.hot.clone();
+                self.update_row(conn, &hot, 1).await
             }
             Role::InsertOne => self.insert_one(conn).await,
             Role::InsertMany => self.insert_many(conn).await,
@@ -450,8 +495,11 @@ impl Client {
             let sql = format!("UPDATE {table} SET v={new}%{P} WHERE id=?");
             self.binary(conn, sql, vec![id.into()]).await
         } else {
-            self.text(conn, format!("UPDATE {table} SET v={new}%{P} WHERE id={id}"))
-                .await
+            self.text(
+                conn,
+                format!("UPDATE {table} SET v={new}%{P} WHERE id={id}"),
+            )
+            .await
         }
     }
 
