@@ -8,7 +8,9 @@
 //! The mirror never hurts the application: whatever it does wrong ends in
 //! [`Env::fail`], which counts, journals, and discards the leg.
 
+mod answer;
 pub mod circuit;
+mod context;
 pub mod journal;
 pub mod positions;
 pub mod reaper;
@@ -127,7 +129,9 @@ impl Env<'_> {
     pub fn note(&self, kind: Kind, reason: &'static str) {
         let since = self.shared.positions.get(self.active);
         let since = since.as_deref().map(String::as_str);
-        self.shared.journal.note(self.route_name(), kind, reason, since);
+        self.shared
+            .journal
+            .note(self.route_name(), kind, reason, since);
         telemetry::journal_entry(self.route_name(), kind.as_str());
     }
 
