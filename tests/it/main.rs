@@ -7,3 +7,4 @@ mod docker;
 mod harness;
 mod support;
 mod tidy;
+mod transparency;
