@@ -12,3 +12,4 @@ mod order;
 mod support;
 mod tidy;
 mod workload;
+mod transparency;
