@@ -84,15 +84,24 @@ mirror=$(cat /etc/apt/sources.list /etc/apt/sources.list.d/* 2>/dev/null |
 keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 printf 'deb [signed-by=%s] %s sid main\n' "$keyring" "${mirror:-http://deb.debian.org/debian}" > "$mysql/apt/sources"
 
-own_apt() {
-  apt-get -qq \
-    -o Dir::State="$mysql/apt" -o Dir::State::status="$mysql/apt/status" \
-    -o Dir::Cache="$mysql/apt" -o Dir::Etc::sourcelist="$mysql/apt/sources" \
-    -o Dir::Etc::sourceparts=/dev/null -o Dir::Etc::preferences=/dev/null \
-    -o Dir::Etc::preferencesparts=/dev/null -o APT::Install-Recommends=false \
-    -o APT::Sandbox::User="$(id -un)" -o Acquire::Languages=none \
-    -o Acquire::Retries=3 "$@"
-}
+# Read after the system's own settings, whose hooks would tidy the system's cache.
+cat > "$mysql/apt/conf" << END
+#clear APT::Update::Post-Invoke;
+#clear APT::Update::Post-Invoke-Success;
+#clear DPkg::Post-Invoke;
+Dir::State "$mysql/apt";
+Dir::State::status "$mysql/apt/status";
+Dir::Cache "$mysql/apt";
+Dir::Etc::sourcelist "$mysql/apt/sources";
+Dir::Etc::sourceparts "/dev/null";
+Dir::Etc::preferences "/dev/null";
+Dir::Etc::preferencesparts "/dev/null";
+APT::Install-Recommends "false";
+APT::Sandbox::User "$(id -un)";
+Acquire::Languages "none";
+Acquire::Retries "3";
+END
+own_apt() { apt-get -qq -c "$mysql/apt/conf" "$@"; }
 own_apt update
 # libcap2 and libsystemd0 are only recommended through others, but mysqld links
 # to them. Perl serves helper scripts nobody runs here.

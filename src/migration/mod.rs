@@ -1,1 +1,536 @@
-//! Stub.
+//! Phases' edges, their conditions, and the only way to change a route.
+//!
+//! An operator's wish takes this way: [`edges::path`] names the phases to go
+//! through; for each the facts are gathered anew and the [`edges::conditions`]
+//! judged; then [`crate::route::gate::Routes::change`] closes the gate, drains,
+//! and calls back to have the new phase on disk *before* any session sees it.
+//! A crash between the two leaves the store ahead: the restarted process goes
+//! on in the new phase, and no session had written under either meanwhile.
+//!
+//! One wish at a time: a second one is refused, not queued, for it was made
+//! looking at a state that is about to change.
+
+pub mod edges;
+pub mod events;
+pub mod monitor;
+mod seed;
+mod shapes;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::Side;
+use crate::config::{Limits, RouteConfig};
+use crate::route::gate::{GateLimits, GateRefusal, RouteChange, Routes};
+use crate::route::table::{Phase, ReadsBy, Route, RouteTable};
+use crate::rows::catalog::CatalogLoader;
+use crate::store::{Store, StoredRoute};
+use edges::{Condition, Direction, Facts};
+use events::Events;
+use monitor::Backends;
+
+pub use seed::{SeedError, seed};
+
+/// For the refresh of table shapes before conditions are judged; beyond it the
+/// shapes known so far are judged.
+const REFRESH_LIMIT: Duration = Duration::from_secs(10);
+
+/// What migration needs to know of the sessions.
+pub trait Sessions: Send + Sync {
+    /// Sessions connected now.
+    fn count(&self) -> usize;
+    /// Those whose leg to the other backend cannot be opened.
+    fn without_other_leg(&self) -> usize;
+}
+
+/// How an edge is to be taken.
+#[derive(Clone, Copy, Default, Debug, serde::Deserialize)]
+#[serde(default)]
+pub struct Wish {
+    /// The phase to reach; None: one step.
+    pub to: Option<Phase>,
+    /// Whether conditions that do not hold, or are not known, are overridden.
+    pub force: bool,
+    /// Whether sessions that hold up the drain are ended.
+    pub kill: bool,
+    /// Whether only to look.
+    pub dry_run: bool,
+}
+
+/// One edge taken, or that would be taken.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Step {
+    /// From this phase.
+    pub from: Phase,
+    /// To this one.
+    pub to: Phase,
+    /// The epoch after it; None: not taken.
+    pub epoch: Option<u64>,
+    /// How long writes of the route were held, in milliseconds.
+    pub pause_ms: Option<f64>,
+    /// Sessions ended to drain.
+    pub killed: u32,
+    /// All its conditions.
+    pub conditions: Vec<Condition>,
+    /// The names of those that did not hold and were overridden.
+    pub overridden: Vec<String>,
+}
+
+/// What became of a wish.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Outcome {
+    /// The route.
+    pub route: String,
+    /// Its phase now.
+    pub phase: Phase,
+    /// Its epoch now.
+    pub epoch: u64,
+    /// Nothing was changed, only looked at.
+    pub dry_run: bool,
+    /// The edges, in order. Empty: it was there already.
+    pub steps: Vec<Step>,
+}
+
+/// Why a wish was not granted.
+#[derive(thiserror::Error, Debug)]
+pub enum Refusal {
+    /// No such route.
+    #[error("no route named {0}")]
+    NoSuchRoute(String),
+    /// The wish itself makes no sense.
+    #[error("{0}")]
+    Bad(String),
+    /// Not now, or not safely.
+    #[error("{error}")]
+    Refused {
+        /// Why.
+        error: String,
+        /// The conditions judged, those that hold as well.
+        conditions: Vec<Condition>,
+        /// Edges that were taken before the refused one.
+        done: Vec<Step>,
+    },
+    /// The proxy failed.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl Refusal {
+    fn plain(error: impl Into<String>) -> Refusal {
+        Refusal::Refused {
+            error: error.into(),
+            conditions: Vec::new(),
+            done: Vec::new(),
+        }
+    }
+}
+
+/// What [`Migration`] is made of.
+pub struct Parts {
+    /// The routing table and its gate.
+    pub routes: Arc<Routes>,
+    /// Durable state.
+    pub store: Arc<dyn Store>,
+    /// Table shapes.
+    pub catalog: Arc<CatalogLoader>,
+    /// Facts about sessions.
+    pub sessions: Arc<dyn Sessions>,
+    /// The gate's limits and the mirror's deadline.
+    pub limits: Limits,
+}
+
+/// See the module.
+pub struct Migration {
+    parts: Parts,
+    backends: Backends,
+    events: Events,
+    one: tokio::sync::Mutex<()>,
+}
+
+impl Migration {
+    /// Nothing is asked of the backends yet.
+    pub fn new(parts: Parts) -> Arc<Migration> {
+        let migration = Arc::new(Migration {
+            parts,
+            backends: Backends::default(),
+            events: Events::default(),
+            one: tokio::sync::Mutex::new(()),
+        });
+        for route in &migration.routes().load().routes {
+            show(route);
+        }
+        migration
+    }
+
+    /// The routing table.
+    pub fn routes(&self) -> &Arc<Routes> {
+        &self.parts.routes
+    }
+
+    /// Table shapes.
+    pub fn catalog(&self) -> &Arc<CatalogLoader> {
+        &self.parts.catalog
+    }
+
+    /// What is known of the backends.
+    pub fn backends(&self) -> &Backends {
+        &self.backends
+    }
+
+    /// What happened.
+    pub fn events(&self) -> &Events {
+        &self.events
+    }
+
+    /// The configured limits.
+    pub fn limits(&self) -> &Limits {
+        &self.parts.limits
+    }
+
+    /// Facts about sessions.
+    pub fn sessions(&self) -> &dyn Sessions {
+        self.parts.sessions.as_ref()
+    }
+
+    /// Takes over how the servers compare table names. Without case if either
+    /// does: a name covered too much is only planned too carefully.
+    pub(crate) fn fold_names(&self) {
+        let fold = [Side::Source, Side::Target]
+            .into_iter()
+            .any(|s| self.backends.get(s).folds_names == Some(true));
+        if self.routes().load().fold_names != fold {
+            self.routes().edit(|t| t.fold_names = fold);
+        }
+    }
+
+    /// What a route's conditions are judged by, as known now.
+    pub fn facts(&self, route: &Route, table: &RouteTable) -> Facts {
+        let states = [Side::Source, Side::Target].map(|s| self.backends.get(s));
+        let loaded = self.catalog().loaded(Side::Source) && self.catalog().loaded(Side::Target);
+        let catalog = self.catalog().snapshot();
+        let (tables, unequal) = shapes::compare(route, &catalog, table.fold_names);
+        let live = &route.live;
+        Facts {
+            up: [0, 1].map(|i| states.get(i).and_then(|s| s.up)),
+            read_only: [0, 1].map(|i| states.get(i).and_then(|s| s.read_only)),
+            same_server: self.backends.same_server(),
+            unequal_tables: loaded.then_some(unequal),
+            tables,
+            suspended: route
+                .suspended()
+                .then(|| live.suspended_reason.lock().clone()),
+            without_other_leg: self.sessions().without_other_leg(),
+            unmirrored: live.writes_failed.load(Ordering::Relaxed)
+                + live.writes_deferred.load(Ordering::Relaxed),
+        }
+    }
+
+    fn find(&self, name: &str) -> Result<(Arc<RouteTable>, Route), Refusal> {
+        let table = self.routes().load();
+        let route = table
+            .index_of(name)
+            .and_then(|i| table.routes.get(i).cloned())
+            .ok_or_else(|| Refusal::NoSuchRoute(name.to_owned()))?;
+        Ok((table, route))
+    }
+
+    fn begin(&self) -> Result<tokio::sync::MutexGuard<'_, ()>, Refusal> {
+        self.one
+            .try_lock()
+            .map_err(|_| Refusal::plain("another change of a route is under way"))
+    }
+
+    /// Moves a route along its phases.
+    ///
+    /// # Errors
+    /// What stands in the way; edges taken before it stay taken and are named.
+    pub async fn go(
+        &self,
+        name: &str,
+        direction: Direction,
+        wish: Wish,
+    ) -> Result<Outcome, Refusal> {
+        let _one = self.begin()?;
+        let (_, route) = self.find(name)?;
+        let way = edges::path(route.phase, wish.to, direction, wish.force)
+            .map_err(|e| Refusal::plain(format!("{name}: {e}")))?;
+        if way.iter().any(|p| *p != Phase::SourceOnly) {
+            let _ = tokio::time::timeout(REFRESH_LIMIT, self.catalog().refresh()).await;
+        }
+        let mut steps: Vec<Step> = Vec::new();
+        let mut from = route.phase;
+        for to in way {
+            match self.step(name, from, to, wish).await {
+                Ok(step) => steps.push(step),
+                Err(Refusal::Refused {
+                    error, conditions, ..
+                }) => {
+                    self.events.say("refused", Some(name), error.clone());
+                    return Err(Refusal::Refused {
+                        error,
+                        conditions,
+                        done: steps,
+                    });
+                }
+                Err(other) => return Err(other),
+            }
+            from = to;
+        }
+        let (_, route) = self.find(name)?;
+        Ok(Outcome {
+            route: route.name,
+            phase: route.phase,
+            epoch: route.epoch,
+            dry_run: wish.dry_run,
+            steps,
+        })
+    }
+
+    async fn step(&self, name: &str, from: Phase, to: Phase, wish: Wish) -> Result<Step, Refusal> {
+        let (table, route) = self.find(name)?;
+        let conditions = edges::conditions(from, to, &self.facts(&route, &table));
+        let failing: Vec<&Condition> = conditions.iter().filter(|c| c.ok != Some(true)).collect();
+        let overridden: Vec<String> = failing.iter().map(|c| c.name.clone()).collect();
+        if !failing.is_empty() && !wish.force {
+            let reasons: Vec<String> = failing
+                .iter()
+                .map(|c| format!("{} ({})", c.name, c.detail))
+                .collect();
+            let error = format!(
+                "{name}: {from} to {to} is refused: {}; --force overrides",
+                reasons.join(", ")
+            );
+            return Err(Refusal::Refused {
+                error,
+                conditions,
+                done: Vec::new(),
+            });
+        }
+        let mut step = Step {
+            from,
+            to,
+            epoch: None,
+            pause_ms: None,
+            killed: 0,
+            conditions,
+            overridden,
+        };
+        if !wish.dry_run {
+            self.take(&route, wish.kill, &mut step).await?;
+        }
+        Ok(step)
+    }
+
+    /// Goes through the gate.
+    async fn take(&self, route: &Route, kill: bool, step: &mut Step) -> Result<(), Refusal> {
+        let limits = GateLimits {
+            drain: self.limits().drain(),
+            total: self.limits().gate(),
+        };
+        let change = RouteChange {
+            phase: step.to,
+            reads_percent: edges::reads_after(step.from, step.to, route.reads_percent),
+        };
+        let store = self.parts.store.clone();
+        let persist = move |new: &Route| {
+            store
+                .save_route(&StoredRoute::from(new))
+                .map_err(|e| e.to_string())
+        };
+        let report = self
+            .routes()
+            .change(&route.name, limits, kill, change, persist)
+            .await
+            .map_err(|refusal| refused(&route.name, step, &refusal))?;
+        // A suspension belongs to the mirroring that ended or begins here.
+        route.live.suspended.store(false, Ordering::Release);
+        route.live.suspended_reason.lock().clear();
+        crate::telemetry::mirror_suspended(&route.name, false);
+        crate::telemetry::gate(&route.name, report.pause);
+        step.epoch = Some(report.epoch);
+        step.pause_ms = Some(report.pause.as_secs_f64() * 1_000.0);
+        step.killed = report.killed;
+        if let Ok((_, now)) = self.find(&route.name) {
+            show(&now);
+        }
+        let forced = if step.overridden.is_empty() {
+            String::new()
+        } else {
+            format!(", overriding {}", step.overridden.join(", "))
+        };
+        let detail = format!(
+            "{}: {} to {}, epoch {}, writes held for {:.1} ms{forced}",
+            route.name,
+            step.from,
+            step.to,
+            report.epoch,
+            report.pause.as_secs_f64() * 1_000.0
+        );
+        self.events.say("phase", Some(&route.name), detail);
+        Ok(())
+    }
+
+    /// Sets the target's share of a route's reads, and what it is a share of.
+    ///
+    /// # Errors
+    /// The phase does not split reads, or the side they would go to lacks
+    /// tables.
+    pub async fn reads(
+        &self,
+        name: &str,
+        percent: u64,
+        by: Option<ReadsBy>,
+    ) -> Result<Route, Refusal> {
+        let percent = u8::try_from(percent)
+            .ok()
+            .filter(|p| *p <= 100)
+            .ok_or_else(|| Refusal::Bad("percent: must be a whole number from 0 to 100".into()))?;
+        let _one = self.begin()?;
+        let (_, mut route) = self.find(name)?;
+        if !route.phase.mirrored() {
+            return Err(Refusal::plain(format!(
+                "{name}: reads are split in source_first and target_first only; it is {}",
+                route.phase
+            )));
+        }
+        let mirror = route.phase.active().other();
+        let to_mirror = match mirror {
+            Side::Target => percent,
+            Side::Source => 100 - percent,
+        };
+        if to_mirror > 0 {
+            let missing = shapes::missing_on(self, &route, mirror);
+            if !missing.is_empty() {
+                return Err(Refusal::plain(format!(
+                    "{name}: the {mirror} has no table {}",
+                    missing.join(", ")
+                )));
+            }
+        }
+        route.reads_percent = percent;
+        route.reads_by = by.unwrap_or(route.reads_by);
+        self.put_in(&route)?;
+        let detail = format!("{name}: {percent} % of reads go to the target");
+        self.events.say("reads", Some(name), detail);
+        Ok(route)
+    }
+
+    /// Persists a route whose phase stays, then publishes it.
+    fn put_in(&self, route: &Route) -> Result<(), Refusal> {
+        self.parts
+            .store
+            .save_route(&StoredRoute::from(route))
+            .map_err(|e| Refusal::Failed(e.to_string()))?;
+        self.routes().edit(|table| {
+            let place = table.routes.iter_mut().find(|r| r.name == route.name);
+            match place {
+                Some(place) => *place = route.clone(),
+                None => table.routes.push(route.clone()),
+            }
+        });
+        show(route);
+        Ok(())
+    }
+
+    /// Adds a route, or changes the policies of one; its tables change in
+    /// `source_only` only.
+    ///
+    /// # Errors
+    /// Bad settings, an overlap, or tables of a route that has moved.
+    pub async fn put(&self, wanted: &RouteConfig) -> Result<Route, Refusal> {
+        let _one = self.begin()?;
+        let table = self.routes().load();
+        let old = table
+            .index_of(&wanted.name)
+            .and_then(|i| table.routes.get(i));
+        let mut all: Vec<RouteConfig> = table
+            .routes
+            .iter()
+            .filter(|r| r.name != wanted.name)
+            .map(seed::config_of)
+            .collect();
+        all.push(wanted.clone());
+        seed::check(&all).map_err(Refusal::Bad)?;
+        let mut stored = StoredRoute::new(wanted);
+        let mut kind = "route_added";
+        if let Some(old) = old {
+            kind = "route_changed";
+            let before = StoredRoute::from(old);
+            if old.phase != Phase::SourceOnly && before.tables != stored.tables {
+                return Err(Refusal::plain(format!(
+                    "{}: its tables change in source_only only; it is {}",
+                    old.name, old.phase
+                )));
+            }
+            stored.phase = before.phase;
+            stored.epoch = before.epoch;
+            stored.reads_percent = before.reads_percent;
+        }
+        let mut route = seed::route_of(&stored).map_err(Refusal::Bad)?;
+        if let Some(old) = old {
+            route.live = old.live.clone();
+        }
+        self.put_in(&route)?;
+        self.catalog().poke();
+        let detail = format!("{}: {}", route.name, stored.tables.join(", "));
+        self.events.say(kind, Some(&route.name), detail);
+        Ok(route)
+    }
+
+    /// Removes a route in `source_only`.
+    ///
+    /// # Errors
+    /// It has moved; or it is not the last in the table while others have: a
+    /// route's index is its bit in what sessions hold, so removing one from
+    /// the middle would let an edge overlook a session.
+    pub async fn delete(&self, name: &str) -> Result<(), Refusal> {
+        let _one = self.begin()?;
+        let (table, route) = self.find(name)?;
+        if route.phase != Phase::SourceOnly {
+            return Err(Refusal::plain(format!(
+                "{name}: only a route in source_only can be removed; it is {}",
+                route.phase
+            )));
+        }
+        let last = table.routes.last().is_some_and(|r| r.name == name);
+        if !last && !table.passive {
+            return Err(Refusal::plain(format!(
+                "{name}: cannot be removed while routes after it are beyond source_only"
+            )));
+        }
+        self.parts
+            .store
+            .remove_route(name)
+            .map_err(|e| Refusal::Failed(e.to_string()))?;
+        self.routes().edit(|t| t.routes.retain(|r| r.name != name));
+        let detail = format!("{name}: removed");
+        self.events.say("route_removed", Some(name), detail);
+        Ok(())
+    }
+}
+
+/// Shows a route in the metrics.
+fn show(route: &Route) {
+    crate::telemetry::route(&route.name, route.phase, route.epoch, route.reads_percent);
+    crate::telemetry::mirror_suspended(&route.name, route.suspended());
+}
+
+fn refused(name: &str, step: &Step, refusal: &GateRefusal) -> Refusal {
+    let mut conditions = step.conditions.clone();
+    match refusal {
+        GateRefusal::NoSuchRoute(name) => return Refusal::NoSuchRoute(name.clone()),
+        GateRefusal::Persist(e) => return Refusal::Failed(e.clone()),
+        GateRefusal::Busy => {}
+        GateRefusal::Undrained(_) => conditions.push(Condition {
+            name: "drained".to_owned(),
+            ok: Some(false),
+            detail: refusal.to_string(),
+        }),
+    }
+    Refusal::Refused {
+        error: format!("{name}: {} to {}: {refusal}", step.from, step.to),
+        conditions,
+        done: Vec::new(),
+    }
+}

@@ -57,6 +57,9 @@ pub fn count_error(route: &Route, per_minute: u32, what: &str) {
         errors.1 > per_minute
     };
     if over {
-        suspend(route, &format!("more than {per_minute} errors a minute: {what}"));
+        suspend(
+            route,
+            &format!("more than {per_minute} errors a minute: {what}"),
+        );
     }
 }

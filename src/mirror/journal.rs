@@ -257,7 +257,12 @@ impl Journal {
                 serde_json::to_writer(&mut file, &entry)?;
                 file.write_all(b"\n")?;
             }
-            serde_json::to_writer(&mut file, &Line::Mark { mark: "opened".into() })?;
+            serde_json::to_writer(
+                &mut file,
+                &Line::Mark {
+                    mark: "opened".into(),
+                },
+            )?;
             file.write_all(b"\n")?;
             file.sync_data()?;
             std::fs::rename(&temporary, self.directory.join(FILE))?;
@@ -351,7 +356,8 @@ mod tests {
     use super::*;
 
     fn directory(name: &str) -> PathBuf {
-        let d = std::env::temp_dir().join(format!("lockstep-journal-{name}-{}", std::process::id()));
+        let d =
+            std::env::temp_dir().join(format!("lockstep-journal-{name}-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&d);
         std::fs::create_dir_all(&d).unwrap();
         d

@@ -127,7 +127,9 @@ impl Env<'_> {
     pub fn note(&self, kind: Kind, reason: &'static str) {
         let since = self.shared.positions.get(self.active);
         let since = since.as_deref().map(String::as_str);
-        self.shared.journal.note(self.route_name(), kind, reason, since);
+        self.shared
+            .journal
+            .note(self.route_name(), kind, reason, since);
         telemetry::journal_entry(self.route_name(), kind.as_str());
     }
 

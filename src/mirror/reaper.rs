@@ -105,7 +105,10 @@ async fn end(
         Some(conn) => conn,
         None => connection.insert(mysql_async::Conn::new(opts.clone()).await?),
     };
-    match conn.query_drop(format!("KILL CONNECTION {}", job.thread_id)).await {
+    match conn
+        .query_drop(format!("KILL CONNECTION {}", job.thread_id))
+        .await
+    {
         Ok(()) => {}
         // 1094: no such thread, which is what was wanted.
         Err(mysql_async::Error::Server(e)) if e.code == 1094 => return Ok(()),

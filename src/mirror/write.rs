@@ -135,14 +135,25 @@ async fn attempt(
     began: bool,
 ) -> Result<Written, Lost> {
     let sent = send_active(a, request).await?;
-    let mirror_began = if began { send_begin(m, request, env).await } else { true };
+    let mirror_began = if began {
+        send_begin(m, request, env).await
+    } else {
+        true
+    };
     let evaluated = read_context(a, request, sent).await?;
     let answer = a.answer(ResponseKind::Generic, ANSWER_MAX).await?;
     if answer.summary.is_error {
         return refused(a, m, request, env, answer, began && mirror_began).await;
     }
     let mut poisoned = false;
-    match verdict(&answer, a.capabilities, request, &evaluated, env, mirror_began) {
+    match verdict(
+        &answer,
+        a.capabilities,
+        request,
+        &evaluated,
+        env,
+        mirror_began,
+    ) {
         Verdict::Nothing => {
             if began && mirror_began {
                 settle_empty(m, request, env).await;
@@ -222,7 +233,11 @@ async fn send_begin(m: &mut MirrorLeg<'_>, request: &Request<'_>, env: &Env<'_>)
     }
     put_query(&mut out, leg.capabilities, b"BEGIN");
     for name in request.savepoints {
-        put_query(&mut out, leg.capabilities, &[b"SAVEPOINT ", &name[..]].concat());
+        put_query(
+            &mut out,
+            leg.capabilities,
+            &[b"SAVEPOINT ", &name[..]].concat(),
+        );
     }
     match tokio::time::timeout(deadline, leg.send(&out)).await {
         Ok(Ok(())) => true,
@@ -238,11 +253,7 @@ async fn send_begin(m: &mut MirrorLeg<'_>, request: &Request<'_>, env: &Env<'_>)
 }
 
 /// Reads A's answers to the context statements and the BEGIN.
-async fn read_context(
-    a: &mut Leg,
-    request: &Request<'_>,
-    sent: usize,
-) -> Result<Evaluated, Lost> {
+async fn read_context(a: &mut Leg, request: &Request<'_>, sent: usize) -> Result<Evaluated, Lost> {
     let context = request.inline.context;
     let mut evaluated = Evaluated::default();
     let mut left = sent;
@@ -444,7 +455,11 @@ async fn execute(
     began: bool,
 ) -> bool {
     let started = std::time::Instant::now();
-    let begin_answers = if began { begin_answer_count(m, request) } else { 0 };
+    let begin_answers = if began {
+        begin_answer_count(m, request)
+    } else {
+        0
+    };
     let outcome = {
         let Some(leg) = m.leg.as_mut() else {
             env.fail(m, Failure::Lost, "no leg");
@@ -501,7 +516,10 @@ async fn execute_on(
     if begin_answers > 0 {
         leg.isolation = Some(request.isolation);
         if !leg.status.has(Status::IN_TRANS) {
-            return Ok(Err((Failure::Unexpected, "BEGIN opened no transaction".into())));
+            return Ok(Err((
+                Failure::Unexpected,
+                "BEGIN opened no transaction".into(),
+            )));
         }
     }
     let mut out = Vec::with_capacity(request.mirror_command.len() + 128);
@@ -705,7 +723,14 @@ async fn finish(
     if commit.is_some() && *m.part == Part::Open {
         commit_pending = super::transaction::commit_mirror(m, env).await;
     }
-    Ok(answer_client(a, &answer, commit.as_ref(), diagnostics, poisoned, commit_pending))
+    Ok(answer_client(
+        a,
+        &answer,
+        commit.as_ref(),
+        diagnostics,
+        poisoned,
+        commit_pending,
+    ))
 }
 
 fn failed_commit(a: &Leg, commit: &Answer) -> Written {
@@ -761,8 +786,7 @@ fn answer_client(
         }
     }
     let commit_ok = commit.ok(caps);
-    for (change, _) in changes(commit_ok.and_then(|ok| ok.session_state).unwrap_or(&[])).flatten()
-    {
+    for (change, _) in changes(commit_ok.and_then(|ok| ok.session_state).unwrap_or(&[])).flatten() {
         if let Change::Gtids { .. } = change {
             put_change(&mut state, &change);
         }

@@ -1,10 +1,15 @@
 //! The routing decision: a pure function of the statement's facts, the
 //! session's view, the route table and the catalog (DESIGN §4, §5).
 
-use super::table::{ALL_ROUTES, RouteMask, RouteTable};
+use super::table::{
+    ALL_ROUTES, DdlPolicy, ReadsBy, Route, RouteMask, RouteTable, TableGlob, route_bit,
+};
 use crate::Side;
-use crate::rows::shape::Catalog;
-use crate::sql::{Facts, Isolation, ScanMode};
+use crate::rows::shape::{Catalog, TableShape};
+use crate::sql::{
+    Class, EqValue, Facts, Flags, InsertShape, Isolation, KeyedShape, ScanMode, ValueKind, Verb,
+    WriteShape, unquote,
+};
 
 /// What the plan needs to know about the session.
 #[derive(Clone, Copy)]
@@ -138,6 +143,211 @@ pub struct Planned {
     pub reason: Reason,
 }
 
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $name:ident = $text:expr;)*) => {
+        impl Reason { $($(#[$doc])* pub const $name: Reason = Reason($text);)* }
+    };
+}
+
+reasons! {
+    /// Every route is source_only.
+    PASSIVE = "passive";
+    /// Names no table.
+    NO_TABLE = "no_table";
+    /// Its tables are not routed.
+    UNROUTED = "unrouted";
+    /// Changes the session or the transaction only.
+    SESSION = "session";
+    /// The route is not mirrored in this phase.
+    PHASE = "phase";
+    /// A read by the route's split.
+    SPLIT = "split";
+    /// A read in a transaction.
+    IN_TRANSACTION = "in_transaction";
+    /// A read that needs the active side's session or locks.
+    NEEDS_ACTIVE = "needs_active";
+    /// May call a stored function.
+    UNKNOWN_FUNCTION = "unknown_function";
+    /// The mirror is suspended.
+    SUSPENDED = "suspended";
+    /// Tables' active sides differ.
+    MIXED = "mixed_sides";
+    /// A definition of a routed table.
+    DDL = "ddl";
+    /// CALL, EXECUTE, compound or unknown.
+    UNKNOWN = "not_understood";
+    /// Several statements in one text.
+    MULTI_STATEMENT = "multi_statement";
+    /// A temporary table.
+    TEMPORARY = "temporary_table";
+    /// A write on both sides.
+    MIRRORED = "mirrored";
+    /// An earlier statement of the transaction was deferred.
+    POISONED = "transaction_deferred";
+    /// LOCK TABLES, FTWRL.
+    LOCKED = "locked_tables";
+    /// An XA transaction.
+    XA = "xa";
+    /// sql_log_bin=0.
+    LOG_BIN_OFF = "log_bin_off";
+    /// No other leg.
+    NO_OTHER_LEG = "no_other_leg";
+    /// Subquery, join, multi-table form.
+    NOT_ROW_LOCAL = "not_row_local";
+    /// LIMIT.
+    LIMIT = "limit";
+    /// IGNORE.
+    IGNORE = "ignore";
+    /// RETURNING.
+    RETURNING = "returning";
+    /// A function that differs between servers.
+    UNSAFE_FUNCTION = "unsafe_function";
+    /// `@x := …`.
+    USER_VARIABLE_WRITE = "user_variable_write";
+    /// `@@x`.
+    SYSTEM_VARIABLE = "system_variable";
+    /// Reads diagnostics.
+    DIAGNOSTICS = "diagnostics";
+    /// An executable comment or a hint.
+    COMMENT = "executable_comment";
+    /// RAND() over an unknown order of rows.
+    RAND = "rand_row_order";
+    /// The catalog lacks the table on a side.
+    NO_SHAPE = "table_shape_unknown";
+    /// Not InnoDB.
+    ENGINE = "not_transactional";
+    /// A trigger.
+    TRIGGER = "trigger";
+    /// A view.
+    VIEW = "view";
+    /// A default that differs between servers.
+    VOLATILE_DEFAULT = "volatile_default";
+    /// REPLACE or upsert with several unique keys.
+    SEVERAL_KEYS = "several_unique_keys";
+    /// REPLACE or upsert that generates ids.
+    UPSERT_IDS = "upsert_generated_ids";
+    /// Some ids given, some generated, or not known.
+    MIXED_IDS = "mixed_ids";
+    /// Below REPEATABLE READ, not by a full unique key.
+    ISOLATION = "isolation";
+}
+
+/// What the statement's tables say together.
+struct Touched {
+    /// Bits of the routes.
+    mask: RouteMask,
+    /// The first routed table's route.
+    first: Option<usize>,
+    /// Any table outside all routes.
+    unrouted: bool,
+    /// Any temporary table.
+    temporary: bool,
+    /// Routes of both active sides, or a routed table active on the target
+    /// beside an unrouted one.
+    mixed: Option<(Option<usize>, Option<usize>)>,
+    /// Where it goes.
+    side: Side,
+    /// Any route in a mirrored phase.
+    mirrored: bool,
+}
+
+/// Schemas every server has of its own: they go along with anything.
+fn is_system_schema(db: &[u8]) -> bool {
+    [
+        &b"information_schema"[..],
+        b"performance_schema",
+        b"sys",
+        b"mysql",
+    ]
+    .iter()
+    .any(|s| s.eq_ignore_ascii_case(db))
+}
+
+fn touched(sql: &[u8], facts: &Facts, view: &SessionView<'_>, table: &RouteTable) -> Touched {
+    let mut t = Touched {
+        mask: 0,
+        first: None,
+        unrouted: false,
+        temporary: false,
+        mixed: None,
+        side: table.home(),
+        mirrored: false,
+    };
+    for (db, name) in facts.tables.iter(sql) {
+        let Some(db) = db.as_deref().or(view.database) else {
+            t.unrouted = true;
+            continue;
+        };
+        if view
+            .temporary_tables
+            .iter()
+            .any(|(d, n)| same(d, db, table) && same(n, &name, table))
+        {
+            t.temporary = true;
+        }
+        match table.route_of(db, &name) {
+            Some(route) => add_route(&mut t, table, route),
+            None if is_system_schema(db) => {}
+            None => t.unrouted = true,
+        }
+    }
+    if schema_wide(facts.verb) {
+        let db = facts.database.map(|d| unquote(d.of(sql)));
+        let db = db.as_deref().or(view.database);
+        for (index, route) in table.routes.iter().enumerate() {
+            if db.is_none_or(|db| schema_matches(route, db, table.fold_names)) {
+                add_route(&mut t, table, index);
+            }
+        }
+    }
+    if t.unrouted {
+        if t.first.is_some() && t.side == Side::Target {
+            t.mixed = t.mixed.or(Some((t.first, None)));
+        }
+        t.side = Side::Source;
+    }
+    t
+}
+
+fn same(a: &[u8], b: &[u8], table: &RouteTable) -> bool {
+    a == b || (table.fold_names && a.eq_ignore_ascii_case(b))
+}
+
+/// Statements that reach tables of a schema without naming them.
+fn schema_wide(verb: Verb) -> bool {
+    matches!(
+        verb,
+        Verb::DropDatabase | Verb::AlterDatabase | Verb::DropTrigger
+    )
+}
+
+fn schema_matches(route: &Route, db: &[u8], fold: bool) -> bool {
+    route.tables.iter().any(|glob| {
+        let any = TableGlob {
+            database: glob.database.clone(),
+            table: b"*".to_vec(),
+        };
+        any.matches(db, b"x", fold)
+    })
+}
+
+fn add_route(t: &mut Touched, table: &RouteTable, index: usize) {
+    let Some(route) = table.routes.get(index) else {
+        return;
+    };
+    let side = route.phase.active();
+    t.mask |= route_bit(index);
+    t.mirrored |= route.phase.mirrored();
+    match t.first {
+        None => {
+            t.first = Some(index);
+            t.side = side;
+        }
+        Some(first) if side != t.side => t.mixed = t.mixed.or(Some((Some(first), Some(index)))),
+        Some(_) => {}
+    }
+}
+
 /// Decides.
 pub fn plan(
     sql: &[u8],
@@ -147,11 +357,532 @@ pub fn plan(
     catalog: &Catalog,
     parameters: Option<&dyn Parameters>,
 ) -> Planned {
-    let _ = (sql, facts, view, catalog, parameters);
-    Planned {
-        plan: Plan::Deferred(table.home()),
-        routes: ALL_ROUTES,
-        route: None,
-        reason: Reason("not_understood"),
+    if table.passive {
+        return Planned {
+            plan: Plan::Active(table.home()),
+            routes: 0,
+            route: None,
+            reason: Reason::PASSIVE,
+        };
+    }
+    let t = touched(sql, facts, view, table);
+    if let Some((a, b)) = t.mixed {
+        return Planned {
+            plan: Plan::RefusedMixed { a, b },
+            routes: 0,
+            route: t.first,
+            reason: Reason::MIXED,
+        };
+    }
+    let may_write_anything = facts
+        .flags
+        .any(Flags::UNKNOWN_FUNCTION.with(Flags::OVERFLOW));
+    if facts.statements > 1 && facts.class > Class::Read {
+        return anything(table, &t, Reason::MULTI_STATEMENT);
+    }
+    match facts.class {
+        Class::Unknown => anything(table, &t, Reason::UNKNOWN),
+        Class::Read if facts.verb == Verb::Do && may_write_anything => {
+            anything(table, &t, Reason::UNKNOWN_FUNCTION)
+        }
+        Class::Read => read(sql, facts, view, table, catalog, &t),
+        Class::Session | Class::Transaction | Class::Admin => Planned {
+            plan: Plan::Active(t.side),
+            routes: if may_write_anything {
+                ALL_ROUTES
+            } else {
+                t.mask
+            },
+            route: t.first,
+            reason: Reason::SESSION,
+        },
+        Class::Ddl => ddl(facts, table, &t),
+        Class::Write if may_write_anything => anything(table, &t, Reason::UNKNOWN_FUNCTION),
+        Class::Write => write(sql, facts, view, table, catalog, parameters, &t),
     }
 }
+
+/// May write any table: on the active side, all gates held, deferred if any
+/// route is mirrored.
+fn anything(table: &RouteTable, t: &Touched, reason: Reason) -> Planned {
+    let mirrored = table.routes.iter().any(|r| r.phase.mirrored());
+    Planned {
+        plan: if mirrored {
+            Plan::Deferred(t.side)
+        } else {
+            Plan::Active(t.side)
+        },
+        routes: ALL_ROUTES,
+        route: t.first,
+        reason,
+    }
+}
+
+/// Reads that only the active side answers as the application expects.
+const ACTIVE_READ: Flags = Flags::LOCKING_READ
+    .with(Flags::USER_VARIABLE_READ)
+    .with(Flags::USER_VARIABLE_WRITE)
+    .with(Flags::UNSAFE_FUNCTION)
+    .with(Flags::LAST_INSERT_ID)
+    .with(Flags::LAST_INSERT_ID_SET)
+    .with(Flags::FOUND_ROWS)
+    .with(Flags::ROW_COUNT)
+    .with(Flags::SYSTEM_VARIABLE)
+    .with(Flags::GET_LOCK)
+    .with(Flags::SELECT_INTO)
+    .with(Flags::EXECUTABLE_COMMENT)
+    .with(Flags::CALC_FOUND_ROWS)
+    .with(Flags::DIAGNOSTICS)
+    .with(Flags::UNTERMINATED)
+    .with(Flags::OVERFLOW)
+    .with(Flags::SEQUENCE)
+    .with(Flags::SYSTEM_TIME)
+    .with(Flags::INDEX_HINT)
+    .with(Flags::PARTITION)
+    .with(Flags::SET_STATEMENT)
+    .with(Flags::ODD);
+
+fn read(
+    sql: &[u8],
+    facts: &Facts,
+    view: &SessionView<'_>,
+    table: &RouteTable,
+    catalog: &Catalog,
+    t: &Touched,
+) -> Planned {
+    let mut out = Planned {
+        plan: Plan::Active(t.side),
+        routes: 0,
+        route: t.first,
+        reason: Reason::SPLIT,
+    };
+    if view.in_transaction || facts.flags.any(Flags::LOCKING_READ) {
+        out.routes = t.mask;
+    }
+    if facts.flags.any(Flags::UNKNOWN_FUNCTION) {
+        out.routes = ALL_ROUTES;
+        out.reason = Reason::UNKNOWN_FUNCTION;
+        return out;
+    }
+    let settled = if facts.tables.is_empty() {
+        Some(Reason::NO_TABLE)
+    } else if t.unrouted || t.first.is_none() {
+        Some(Reason::UNROUTED)
+    } else if t.temporary {
+        Some(Reason::TEMPORARY)
+    } else if view.in_transaction {
+        Some(Reason::IN_TRANSACTION)
+    } else if view.locked_tables || view.xa || view.poisoned {
+        Some(Reason::NEEDS_ACTIVE)
+    } else if facts.flags.any(ACTIVE_READ)
+        || facts.statements > 1
+        || !matches!(facts.verb, Verb::Select | Verb::Table)
+    {
+        Some(Reason::NEEDS_ACTIVE)
+    } else if !view.other_leg {
+        Some(Reason::NO_OTHER_LEG)
+    } else {
+        None
+    };
+    if let Some(reason) = settled {
+        out.reason = reason;
+        return out;
+    }
+    let mut wanted = None;
+    for (index, route) in table.routes.iter().enumerate() {
+        if t.mask & route_bit(index) == 0 {
+            continue;
+        }
+        let (side, reason) = read_side(route, view);
+        if side == t.side || wanted.is_some_and(|w| w != side) {
+            out.reason = reason;
+            return out;
+        }
+        wanted = Some(side);
+    }
+    match wanted {
+        Some(_) if !readable_on_both(sql, facts, view, catalog) => out.reason = Reason::NO_SHAPE,
+        Some(side) => out.plan = Plan::MirrorRead(side),
+        None => {}
+    }
+    out
+}
+
+/// Where this route's split sends a read.
+fn read_side(route: &Route, view: &SessionView<'_>) -> (Side, Reason) {
+    let active = route.phase.active();
+    if !route.phase.mirrored() {
+        return (active, Reason::PHASE);
+    }
+    let bucket = match route.reads_by {
+        ReadsBy::Session => view.read_bucket,
+        ReadsBy::Statement => view.statement_bucket,
+    };
+    let wanted = if bucket < route.reads_percent {
+        Side::Target
+    } else {
+        Side::Source
+    };
+    if wanted != active && route.suspended() {
+        return (active, Reason::SUSPENDED);
+    }
+    (wanted, Reason::SPLIT)
+}
+
+/// Each table is a base table on both sides.
+fn readable_on_both(sql: &[u8], facts: &Facts, view: &SessionView<'_>, catalog: &Catalog) -> bool {
+    facts.tables.iter(sql).all(|(db, name)| {
+        let Some(db) = db.as_deref().or(view.database) else {
+            return false;
+        };
+        let Some(pair) = catalog.get(db, &name) else {
+            return false;
+        };
+        [Side::Source, Side::Target]
+            .into_iter()
+            .all(|side| pair.on(side).is_some_and(|shape| !shape.is_view))
+    })
+}
+
+fn ddl(facts: &Facts, table: &RouteTable, t: &Touched) -> Planned {
+    let mut out = Planned {
+        plan: Plan::Active(t.side),
+        routes: t.mask,
+        route: t.first,
+        reason: Reason::UNROUTED,
+    };
+    if t.first.is_none() {
+        return out;
+    }
+    if facts.flags.any(Flags::TEMPORARY) || t.temporary {
+        out.reason = Reason::TEMPORARY;
+        return out;
+    }
+    out.reason = Reason::DDL;
+    if t.mirrored {
+        let both = table
+            .routes
+            .iter()
+            .enumerate()
+            .filter(|(i, r)| t.mask & route_bit(*i) != 0 && r.phase.mirrored())
+            .all(|(_, r)| r.ddl == DdlPolicy::Both);
+        out.plan = Plan::Ddl {
+            active: t.side,
+            both,
+        };
+    }
+    out
+}
+
+fn write(
+    sql: &[u8],
+    facts: &Facts,
+    view: &SessionView<'_>,
+    table: &RouteTable,
+    catalog: &Catalog,
+    parameters: Option<&dyn Parameters>,
+    t: &Touched,
+) -> Planned {
+    let mut out = Planned {
+        plan: Plan::Active(t.side),
+        routes: t.mask,
+        route: t.first,
+        reason: Reason::PHASE,
+    };
+    if facts.tables.is_empty() {
+        // A write that names no table we can see.
+        return anything(table, t, Reason::UNKNOWN);
+    }
+    if t.first.is_none() {
+        out.reason = Reason::UNROUTED;
+        return out;
+    }
+    if !t.mirrored {
+        return out;
+    }
+    if t.temporary && facts.tables.len() == 1 {
+        out.reason = Reason::TEMPORARY;
+        return out;
+    }
+    let decided = refusal(facts, view, t)
+        .map_or_else(|| inline(sql, facts, view, catalog, parameters, t), Err);
+    let suspended = table
+        .routes
+        .iter()
+        .enumerate()
+        .any(|(i, r)| t.mask & route_bit(i) != 0 && r.suspended());
+    (out.plan, out.reason) = match decided {
+        Err(reason) => (Plan::Deferred(t.side), reason),
+        Ok(_) if suspended => (Plan::Deferred(t.side), Reason::SUSPENDED),
+        Ok(inline) => (Plan::Inline(inline), Reason::MIRRORED),
+    };
+    out
+}
+
+/// Why a write is deferred whatever its table's shape.
+fn refusal(facts: &Facts, view: &SessionView<'_>, t: &Touched) -> Option<Reason> {
+    let f = facts.flags;
+    let state = [
+        (view.poisoned, Reason::POISONED),
+        (view.locked_tables, Reason::LOCKED),
+        (view.xa, Reason::XA),
+        (view.log_bin_off, Reason::LOG_BIN_OFF),
+        (!view.other_leg, Reason::NO_OTHER_LEG),
+        (t.temporary, Reason::TEMPORARY),
+        (t.unrouted, Reason::NOT_ROW_LOCAL),
+        (facts.verb == Verb::LoadData, Reason::NOT_ROW_LOCAL),
+    ];
+    let text = [
+        (
+            Flags::SUBQUERY
+                .with(Flags::MULTI_TABLE)
+                .with(Flags::SELECT_SOURCE)
+                .with(Flags::WITH_CTE)
+                .with(Flags::SYSTEM_TIME),
+            Reason::NOT_ROW_LOCAL,
+        ),
+        (Flags::LIMIT, Reason::LIMIT),
+        (Flags::IGNORE, Reason::IGNORE),
+        (Flags::RETURNING, Reason::RETURNING),
+        (
+            Flags::UNSAFE_FUNCTION
+                .with(Flags::SEQUENCE)
+                .with(Flags::GET_LOCK)
+                .with(Flags::FOUND_ROWS),
+            Reason::UNSAFE_FUNCTION,
+        ),
+        (
+            Flags::ROW_COUNT.with(Flags::DIAGNOSTICS),
+            Reason::DIAGNOSTICS,
+        ),
+        (Flags::USER_VARIABLE_WRITE, Reason::USER_VARIABLE_WRITE),
+        (Flags::SYSTEM_VARIABLE, Reason::SYSTEM_VARIABLE),
+        (
+            Flags::EXECUTABLE_COMMENT.with(Flags::OPTIMIZER_HINT),
+            Reason::COMMENT,
+        ),
+        (
+            Flags::SET_STATEMENT
+                .with(Flags::INDEX_HINT)
+                .with(Flags::PARTITION)
+                .with(Flags::UNTERMINATED)
+                .with(Flags::ODD),
+            Reason::UNKNOWN,
+        ),
+    ];
+    state
+        .into_iter()
+        .find(|(found, _)| *found)
+        .or_else(|| {
+            text.into_iter()
+                .map(|(flags, r)| (f.any(flags), r))
+                .find(|(found, _)| *found)
+        })
+        .map(|(_, reason)| reason)
+}
+
+/// Judges a single-table write by its form and its table's shapes.
+fn inline(
+    sql: &[u8],
+    facts: &Facts,
+    view: &SessionView<'_>,
+    catalog: &Catalog,
+    parameters: Option<&dyn Parameters>,
+    t: &Touched,
+) -> Result<Inline, Reason> {
+    let form = facts.write.as_deref().ok_or(Reason::UNKNOWN)?;
+    let (db, name) = facts.tables.iter(sql).next().ok_or(Reason::UNKNOWN)?;
+    let db = db.as_deref().or(view.database).ok_or(Reason::UNKNOWN)?;
+    let pair = catalog.get(db, &name).ok_or(Reason::NO_SHAPE)?;
+    let active = pair.on(t.side).ok_or(Reason::NO_SHAPE)?;
+    let mirror = pair.on(t.side.other()).ok_or(Reason::NO_SHAPE)?;
+    for shape in [active, mirror] {
+        if shape.is_view {
+            return Err(Reason::VIEW);
+        }
+        if !shape.transactional {
+            return Err(Reason::ENGINE);
+        }
+        if shape.triggers > 0 {
+            return Err(Reason::TRIGGER);
+        }
+    }
+    // `SET a = DEFAULT` evaluates a default just as an INSERT does.
+    if !matches!(form, WriteShape::Delete(_))
+        && (active.volatile_defaults || mirror.volatile_defaults)
+    {
+        return Err(Reason::VOLATILE_DEFAULT);
+    }
+    let (ids, matched_rows) = match form {
+        WriteShape::Insert(insert) => {
+            let upsert = insert.replace || insert.on_duplicate;
+            if upsert && view.isolation < Isolation::RepeatableRead {
+                return Err(Reason::ISOLATION);
+            }
+            if upsert && (active.unique_keys.len() > 1 || mirror.unique_keys.len() > 1) {
+                return Err(Reason::SEVERAL_KEYS);
+            }
+            let ids = ids(sql, insert, active, mirror, view, parameters)?;
+            if upsert && ids == Ids::Generated {
+                return Err(Reason::UPSERT_IDS);
+            }
+            (ids, None)
+        }
+        WriteShape::Update(keyed) | WriteShape::Delete(keyed) => {
+            let keys = keys_given(sql, keyed, active, parameters);
+            // Rows may be visited in another order on the other side, and
+            // each takes the next number.
+            if facts.flags.any(Flags::RAND) && keys != Some(1) {
+                return Err(Reason::RAND);
+            }
+            if view.isolation < Isolation::RepeatableRead {
+                (Ids::None, Some(keys.ok_or(Reason::ISOLATION)?))
+            } else {
+                (Ids::None, None)
+            }
+        }
+    };
+    let defaults =
+        !matches!(form, WriteShape::Delete(_)) && (active.time_defaults || mirror.time_defaults);
+    Ok(Inline {
+        active: t.side,
+        context: Context {
+            time: facts.flags.any(Flags::TIME_FUNCTION) || defaults,
+            rand: facts.flags.any(Flags::RAND),
+            last_insert_id: facts.flags.any(Flags::LAST_INSERT_ID),
+            user_variables: facts.flags.any(Flags::USER_VARIABLE_READ),
+        },
+        ids,
+        matched_rows,
+    })
+}
+
+/// Where the ids of an INSERT come from.
+fn ids(
+    sql: &[u8],
+    insert: &InsertShape,
+    active: &TableShape,
+    mirror: &TableShape,
+    view: &SessionView<'_>,
+    parameters: Option<&dyn Parameters>,
+) -> Result<Ids, Reason> {
+    let auto = |shape: &TableShape| {
+        let column = shape.columns.get(shape.auto_increment?)?;
+        Some(column.name.clone())
+    };
+    let (Some(name), other) = (auto(active), auto(mirror)) else {
+        // No ids on the active side; the mirror must not make any up.
+        return match auto(mirror) {
+            None => Ok(Ids::None),
+            Some(_) => Err(Reason::MIXED_IDS),
+        };
+    };
+    if !other.is_some_and(|o| o.eq_ignore_ascii_case(&name)) {
+        return Err(Reason::MIXED_IDS);
+    }
+    let position = match &insert.columns {
+        Some(columns) => {
+            let names = || columns.iter().map(|c| unquote(c.of(sql)));
+            if !name.is_ascii() && names().any(|n| !n.is_ascii()) {
+                // The text's character set may not be the catalog's.
+                return Err(Reason::MIXED_IDS);
+            }
+            match names().position(|n| n.eq_ignore_ascii_case(&name)) {
+                Some(position) => position,
+                None => return Ok(Ids::Generated),
+            }
+        }
+        None => {
+            let visible = active.columns.iter().filter(|c| !c.invisible);
+            match visible.map(|c| &c.name).position(|n| *n == name) {
+                Some(position) => position,
+                None => return Ok(Ids::Generated),
+            }
+        }
+    };
+    let mut found: Option<Result<Ids, Reason>> = None;
+    insert.values_of(sql, view.mode, position, &mut |value| {
+        let this = id_of(value, view, parameters);
+        let merged = match found {
+            None => this,
+            Some(before) if before == this => this,
+            Some(_) => Err(Reason::MIXED_IDS),
+        };
+        found = Some(merged);
+        merged.is_ok()
+    });
+    found.unwrap_or(Err(Reason::MIXED_IDS))
+}
+
+fn id_of(
+    value: ValueKind,
+    view: &SessionView<'_>,
+    parameters: Option<&dyn Parameters>,
+) -> Result<Ids, Reason> {
+    let zero = if view.no_auto_value_on_zero {
+        Ids::Given
+    } else {
+        Ids::Generated
+    };
+    match value {
+        ValueKind::Null | ValueKind::Default => Ok(Ids::Generated),
+        ValueKind::Zero => Ok(zero),
+        ValueKind::Literal | ValueKind::NegativeLiteral => Ok(Ids::Given),
+        ValueKind::Expression => Err(Reason::MIXED_IDS),
+        ValueKind::Parameter(i) => {
+            let bound = parameters.ok_or(Reason::MIXED_IDS)?;
+            Ok(if bound.is_null(i as usize) {
+                Ids::Generated
+            } else if bound.is_zero(i as usize) {
+                zero
+            } else {
+                Ids::Given
+            })
+        }
+    }
+}
+
+/// How many keys the WHERE gives, if it is nothing but equality or IN on all
+/// columns of one unique key and the server compares them by that key.
+fn keys_given(
+    sql: &[u8],
+    keyed: &KeyedShape,
+    shape: &TableShape,
+    parameters: Option<&dyn Parameters>,
+) -> Option<u64> {
+    let equalities = keyed.where_equalities.as_deref()?;
+    let mut columns = Vec::with_capacity(equalities.len());
+    let mut keys = 1u64;
+    for equality in equalities {
+        let column = shape.column(&unquote(equality.column.of(sql)))?;
+        if columns.contains(&column) {
+            return None;
+        }
+        columns.push(column);
+        keys = keys.checked_mul(equality.values.len() as u64)?;
+        // A text column compared with a number converts every row's value:
+        // no key serves that, and several rows may match.
+        if shape.columns.get(column)?.is_text() {
+            let text = |v: &EqValue| match *v {
+                EqValue::Text(_) => true,
+                EqValue::Number(_) => false,
+                EqValue::Parameter(i) => parameters.is_some_and(|p| p.is_text(i as usize)),
+            };
+            if !equality.values.iter().all(text) {
+                return None;
+            }
+        }
+    }
+    shape
+        .unique_keys
+        .iter()
+        .any(|key| {
+            !key.columns.is_empty()
+                && key.columns.len() == columns.len()
+                && key.columns.iter().all(|c| columns.contains(c))
+        })
+        .then_some(keys)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,3 +1,7 @@
 //! Table shapes, keys, row values.
 
+pub mod catalog;
+pub mod service;
 pub mod shape;
+
+mod load;

@@ -19,9 +19,7 @@ use super::login::{
 };
 use super::proof::Proof;
 use crate::auth::{Account, CACHING_SHA2, NATIVE, NONCE_LEN};
-use crate::leg::connect::{
-    Authenticated, ER_ACCESS_DENIED, LegError, LoginParams, err_code, lost,
-};
+use crate::leg::connect::{Authenticated, ER_ACCESS_DENIED, LegError, LoginParams, err_code, lost};
 use crate::leg::stream::{Stream, write_packet};
 use crate::wire::capability::Capabilities;
 use crate::wire::greeting::ChangeUser;
@@ -222,7 +220,10 @@ impl Conversation<'_> {
     async fn reconnect(&mut self) -> Result<Vec<u8>, LegError> {
         let params = LoginParams {
             capabilities: self.leg.capabilities,
-            charset: self.request.charset.unwrap_or(u16::from(self.leg.info.charset)),
+            charset: self
+                .request
+                .charset
+                .unwrap_or(u16::from(self.leg.info.charset)),
             max_packet: self.leg.max_packet,
             database: self.database(),
             connect_attrs: self.request.connect_attrs.clone().unwrap_or_default(),

@@ -8,8 +8,8 @@ use super::End;
 use crate::leg::Leg;
 use crate::leg::buffer::Buffer;
 use crate::leg::stream::Stream;
-use crate::wire::frame::{HEADER_LEN, PAYLOAD_MAX, header};
 use crate::wire::Capabilities;
+use crate::wire::frame::{HEADER_LEN, PAYLOAD_MAX, header};
 use crate::wire::ok::ErrPacket;
 
 /// The largest command kept whole, in payload bytes: one full packet. A

@@ -22,7 +22,8 @@ const RETRY_PAUSE: Duration = Duration::from_secs(1);
 const OPEN_LIMIT: Duration = Duration::from_secs(10);
 
 /// Our own trackers. What they report is filtered before a client sees it.
-const TRACK: &[u8] = b"SET @@session.session_track_system_variables='*', @@session.session_track_schema=ON";
+pub(super) const TRACK: &[u8] =
+    b"SET @@session.session_track_system_variables='*', @@session.session_track_schema=ON";
 
 /// Values read once at login: what the client tracks by itself, and what the
 /// scanner and the mirror have to know before the first change is reported.
@@ -35,7 +36,11 @@ const DEFAULT_NAMES: &[&str] = &[
 ];
 
 fn defaults_query(leg: &Leg) -> String {
-    let isolation = if leg.info.mariadb { "tx_isolation" } else { "transaction_isolation" };
+    let isolation = if leg.info.mariadb {
+        "tx_isolation"
+    } else {
+        "transaction_isolation"
+    };
     let names: Vec<String> = DEFAULT_NAMES
         .iter()
         .chain(std::iter::once(&isolation))
@@ -62,7 +67,11 @@ impl Session {
         leg.answer(ResponseKind::Generic, ANSWER_MAX).await?;
         let parsed = crate::wire::text_rows::parse_text_result(&answer.bytes, leg.capabilities);
         if let Ok(QueryAnswer::Rows(rows)) = parsed {
-            for (i, name) in DEFAULT_NAMES.iter().chain(std::iter::once(&"tx_isolation")).enumerate() {
+            for (i, name) in DEFAULT_NAMES
+                .iter()
+                .chain(std::iter::once(&"tx_isolation"))
+                .enumerate()
+            {
                 if let Some(Some(value)) = rows.value(0, i) {
                     self.state.set_defaults(name.as_bytes(), value);
                 }
@@ -191,8 +200,7 @@ impl Session {
             return Ok(());
         };
         let wanted = self.state.status.has(crate::wire::Status::AUTOCOMMIT);
-        let autocommit =
-            active && leg.status.has(crate::wire::Status::AUTOCOMMIT) != wanted;
+        let autocommit = active && leg.status.has(crate::wire::Status::AUTOCOMMIT) != wanted;
         let current = leg.applied == self.state.version
             && leg.database == self.state.database
             && !(active && leg.timestamp_set)
@@ -224,7 +232,11 @@ impl Session {
             answers += 1;
         }
         if autocommit {
-            let sql: &[u8] = if wanted { b"SET autocommit=1" } else { b"SET autocommit=0" };
+            let sql: &[u8] = if wanted {
+                b"SET autocommit=1"
+            } else {
+                b"SET autocommit=0"
+            };
             put_query(&mut out, leg.capabilities, sql);
             answers += 1;
         }

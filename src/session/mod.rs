@@ -335,7 +335,8 @@ impl Session {
     /// still commit: a gate that opened earlier would let an old epoch's write
     /// land on the new mirror.
     async fn close(mut self: Box<Self>, end: End) {
-        let clean = matches!(end, End::Quit) || (matches!(end, End::ClientGone) && !self.legs_broken);
+        let clean =
+            matches!(end, End::Quit) || (matches!(end, End::ClientGone) && !self.legs_broken);
         let shared = self.shared.clone();
         for leg in self.legs.iter_mut() {
             let Some(mut leg) = leg.take() else { continue };
@@ -351,10 +352,18 @@ impl Session {
             // its running write finished, as on the server itself.
             let gone = if matches!(end, End::Killed) || self.slot.holding() == 0 {
                 drop(leg);
-                shared.mirror.reaper.kill_and_wait(side, id, END_LIMIT).await
+                shared
+                    .mirror
+                    .reaper
+                    .kill_and_wait(side, id, END_LIMIT)
+                    .await
             } else {
                 wait_closed(leg).await || {
-                    shared.mirror.reaper.kill_and_wait(side, id, END_LIMIT).await
+                    shared
+                        .mirror
+                        .reaper
+                        .kill_and_wait(side, id, END_LIMIT)
+                        .await
                 }
             };
             if !gone {

@@ -177,7 +177,11 @@ impl Entry {
                 target: leg(Side::Target),
             },
             in_transaction: since != 0,
-            transaction_ms: if since == 0 { 0 } else { now.saturating_sub(since) },
+            transaction_ms: if since == 0 {
+                0
+            } else {
+                now.saturating_sub(since)
+            },
             statements: self.statements.load(Ordering::Relaxed),
             other_leg: !self.without_other_leg.load(Ordering::Relaxed),
         }

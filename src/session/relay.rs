@@ -39,7 +39,10 @@ pub async fn response(
             if pending.is_empty() {
                 break;
             }
-            let fed = leg.cursor.feed(pending).map_err(|e| leg.lost(e.to_string()))?;
+            let fed = leg
+                .cursor
+                .feed(pending)
+                .map_err(|e| leg.lost(e.to_string()))?;
             match fed.event {
                 Event::StateChange => {
                     rewrite(client, leg, fed.consumed, state).await?;
@@ -107,7 +110,13 @@ async fn rewrite(
         return client.send(pending).await;
     };
     let mut out = pending[..start].to_vec();
-    shown(&pending[start..end], leg.capabilities, client.capabilities, state, &mut out);
+    shown(
+        &pending[start..end],
+        leg.capabilities,
+        client.capabilities,
+        state,
+        &mut out,
+    );
     client.send(&out).await
 }
 

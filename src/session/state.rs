@@ -326,13 +326,21 @@ mod tests {
         let mut s = State::new(None, Status::AUTOCOMMIT, ServerKind::default());
         s.set_defaults(b"session_track_system_variables", b"time_zone, autocommit");
         let b = block(&[
-            Change::SystemVariable { name: b"sql_mode", value: b"ANSI_QUOTES,STRICT_ALL_TABLES" },
-            Change::SystemVariable { name: b"time_zone", value: b"+01:00" },
+            Change::SystemVariable {
+                name: b"sql_mode",
+                value: b"ANSI_QUOTES,STRICT_ALL_TABLES",
+            },
+            Change::SystemVariable {
+                name: b"time_zone",
+                value: b"+01:00",
+            },
             Change::Schema(b"shop"),
         ]);
         let mut shown = Vec::new();
         s.learn(&b, true, &mut shown);
-        let seen: Vec<_> = changes(&shown).map(|c| format!("{:?}", c.unwrap().0)).collect();
+        let seen: Vec<_> = changes(&shown)
+            .map(|c| format!("{:?}", c.unwrap().0))
+            .collect();
         assert_eq!(seen.len(), 2, "{seen:?}");
         assert!(s.mode.ansi_quotes && !s.mode.no_backslash_escapes);
         assert_eq!(s.database.as_deref(), Some(&b"shop"[..]));
@@ -347,7 +355,10 @@ mod tests {
     fn values_are_set_by_kind() {
         assert_eq!(set_statement(b"x", b"-1.5"), b"SET @@session.`x`=-1.5");
         assert_eq!(set_statement(b"x", b""), b"SET @@session.`x`=''");
-        assert_eq!(set_statement(b"x", b"ON"), b"SET @@session.`x`=_utf8mb4 0x4f4e");
+        assert_eq!(
+            set_statement(b"x", b"ON"),
+            b"SET @@session.`x`=_utf8mb4 0x4f4e"
+        );
         assert_eq!(set_statement(b"x", b"1.2.3").len(), 27 + 5);
     }
 }

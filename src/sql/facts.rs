@@ -351,11 +351,6 @@ impl Flags {
     pub(crate) fn set(&mut self, other: Flags) {
         self.0 |= other.0;
     }
-
-    #[inline]
-    pub(crate) fn unset(&mut self, other: Flags) {
-        self.0 &= !other.0;
-    }
 }
 
 impl std::fmt::Debug for Flags {
@@ -449,6 +444,17 @@ impl Tables {
                 self.len += 1;
             }
             None => self.overflow = true,
+        }
+    }
+
+    /// Moves a table to the front.
+    pub(crate) fn promote(&mut self, sql: &[u8], table: TableName) {
+        let at = self.as_slice().iter().position(|t| {
+            t.name.of(sql) == table.name.of(sql)
+                && t.db.map(|d| d.of(sql)) == table.db.map(|d| d.of(sql))
+        });
+        if let Some(head) = at.and_then(|at| self.list.get_mut(..=at)) {
+            head.rotate_right(1);
         }
     }
 

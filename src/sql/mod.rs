@@ -12,7 +12,12 @@
 mod check;
 mod digest;
 mod facts;
+mod head;
+mod lex;
 mod mode;
+mod scan;
+mod session;
+mod words;
 mod write;
 
 pub use check::{Agreement, cross_check};
@@ -21,11 +26,26 @@ pub use facts::{
     BeginKind, Class, DiagnosticsForm, Facts, Flags, Kill, Scope, SetVariable, Span, TABLES_MAX,
     TableName, Tables, Verb, unquote,
 };
+pub use lex::user_variables;
 pub use mode::{CharsetClass, Isolation, ScanMode, ServerKind};
 pub use write::{EqValue, Equality, InsertShape, KeyedShape, ValueKind, WriteShape};
 
 /// Reads a statement (or several).
 pub fn scan(sql: &[u8], mode: ScanMode) -> Facts {
-    let _ = (sql, mode);
-    Facts::unknown()
+    if u32::try_from(sql.len()).is_err() {
+        // Beyond any server's max_allowed_packet; spans are 32 bits.
+        return Facts::unknown();
+    }
+    let (mut facts, values) = scan::run(sql, mode);
+    if facts.statements == 1 {
+        if facts.class == Class::Write {
+            facts.write = write::shape(&facts, &values, sql, mode).map(Box::new);
+        } else {
+            session::detail(&mut facts, sql, mode);
+        }
+    }
+    facts
 }
+
+#[cfg(test)]
+mod tests;

@@ -227,10 +227,30 @@ struct Source {
 }
 
 impl Source {
-    /// A file that holds nothing but tests.
+    /// Whether the file is compiled for tests only: its parent declares it, or a
+    /// folder on the way to it, under `#[cfg(test)]`.
     fn is_test(&self) -> bool {
-        self.path.ends_with("/tests.rs")
-            || self.path.starts_with("src/") && self.path.contains("/tests/")
+        let path = self
+            .path
+            .trim_end_matches("/mod.rs")
+            .trim_end_matches(".rs");
+        let parts: Vec<&str> = path.split('/').collect();
+        (1..parts.len()).any(|n| {
+            let folder = parts[..n].join("/");
+            let parents = [
+                format!("{folder}/mod.rs"),
+                format!("{folder}.rs"),
+                format!("{folder}/lib.rs"),
+            ];
+            let declared = format!("mod {};", parts[n]);
+            parents
+                .iter()
+                .filter_map(|p| fs::read_to_string(root().join(p)).ok())
+                .any(|text| {
+                    let code = blank(&text);
+                    code.contains(&declared) && !without_tests(&code).contains(&declared)
+                })
+        })
     }
 }
 

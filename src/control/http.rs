@@ -1,0 +1,367 @@
+//! Paths, methods, bodies, and how refusals become answers.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, Path, Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{Html, IntoResponse, Json, Response};
+use axum::routing::{get, post, put};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::{Control, ROW_PLANE, explain, page, status, stream};
+use crate::Side;
+use crate::migration::edges::Direction;
+use crate::migration::{Refusal, Wish};
+use crate::route::table::{Phase, ReadsBy};
+
+/// Largest request body in bytes: a long statement to explain.
+const BODY_MAX: usize = 256 * 1024;
+
+/// Requests answered at once, event streams included: a handful of operators,
+/// dashboards and scrapers, with room.
+const REQUESTS_MAX: usize = 64;
+
+/// Between two tries of an edge that was asked to wait.
+const WAIT_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Longest wait for an edge's conditions. A longer one is a script's loop.
+const WAIT_MAX: Duration = Duration::from_secs(600);
+
+type Shared = State<Arc<Control>>;
+
+/// Serves the control port until `stop` resolves.
+///
+/// # Errors
+/// The listener failed.
+pub async fn serve(
+    listener: tokio::net::TcpListener,
+    control: Arc<Control>,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<()> {
+    axum::serve(listener, router(control))
+        .with_graceful_shutdown(stop)
+        .await
+}
+
+fn router(control: Arc<Control>) -> Router {
+    let guarded = Router::new()
+        .route("/", get(index))
+        .route("/metrics", get(metrics))
+        .route("/v1/status", get(show_status))
+        .route("/v1/openapi.json", get(openapi))
+        .route("/v1/sessions", get(sessions))
+        .route("/v1/events", get(events))
+        .route("/v1/explain", post(explain_it))
+        .route(
+            "/v1/routes/{name}",
+            get(show_route).put(put_route).delete(delete_route),
+        )
+        .route("/v1/routes/{name}/advance", post(advance))
+        .route("/v1/routes/{name}/rollback", post(rollback))
+        .route("/v1/routes/{name}/reads", put(reads))
+        .route("/v1/routes/{name}/compare", post(row_plane))
+        .route("/v1/routes/{name}/pause", post(row_plane))
+        .route("/v1/routes/{name}/resume", post(row_plane))
+        .route("/v1/routes/{name}/divergences", get(row_plane))
+        .fallback(async || error(StatusCode::NOT_FOUND, "no such path"))
+        .method_not_allowed_fallback(async || {
+            error(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "this path has other methods",
+            )
+        })
+        .layer(middleware::from_fn_with_state(control.clone(), guard));
+    Router::new()
+        .route("/healthz", get(async || "ok\n"))
+        .route("/readyz", get(ready))
+        .merge(guarded)
+        .layer(DefaultBodyLimit::max(BODY_MAX))
+        .with_state(control)
+}
+
+/// Counts a request down however it ends.
+struct Counted(Arc<Control>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.requests.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The token, and the bound on requests at once.
+async fn guard(State(control): Shared, request: Request, next: Next) -> Response {
+    if !control.token.is_empty() && !authorized(&control, request.headers()) {
+        let mut refusal = error(StatusCode::UNAUTHORIZED, "a bearer token is required");
+        let scheme = header::HeaderValue::from_static("Bearer");
+        refusal
+            .headers_mut()
+            .insert(header::WWW_AUTHENTICATE, scheme);
+        return refusal;
+    }
+    let before = control.requests.fetch_add(1, Ordering::Relaxed);
+    let _counted = Counted(control.clone());
+    if before >= REQUESTS_MAX {
+        return error(StatusCode::SERVICE_UNAVAILABLE, "too many requests at once");
+    }
+    next.run(request).await
+}
+
+fn authorized(control: &Control, headers: &HeaderMap) -> bool {
+    headers
+        .get(header::AUTHORIZATION)
+        .and_then(|v| v.as_bytes().strip_prefix(b"Bearer "))
+        .is_some_and(|token| control.token.same_as(token))
+}
+
+fn error(status: StatusCode, message: &str) -> Response {
+    (status, Json(json!({ "error": message }))).into_response()
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let message = self.to_string();
+        match self {
+            Refusal::NoSuchRoute(_) => error(StatusCode::NOT_FOUND, &message),
+            Refusal::Bad(_) => error(StatusCode::BAD_REQUEST, &message),
+            Refusal::Failed(_) => error(StatusCode::INTERNAL_SERVER_ERROR, &message),
+            Refusal::Refused {
+                conditions, done, ..
+            } => {
+                let body = json!({ "error": message, "conditions": conditions, "done": done });
+                (StatusCode::CONFLICT, Json(body)).into_response()
+            }
+        }
+    }
+}
+
+/// A JSON body; an empty one is `{}`.
+fn body<T: DeserializeOwned>(bytes: &Bytes) -> Result<T, Response> {
+    let bytes: &[u8] = if bytes.is_empty() { b"{}" } else { bytes };
+    serde_json::from_slice(bytes).map_err(|e| error(StatusCode::BAD_REQUEST, &format!("body: {e}")))
+}
+
+async fn index(State(control): Shared) -> Response {
+    Html(page::render(&status::all(&control))).into_response()
+}
+
+async fn metrics(State(control): Shared) -> Response {
+    let sessions = control.migration.sessions();
+    crate::telemetry::sessions(sessions.count(), sessions.without_other_leg());
+    let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4")];
+    (kind, crate::telemetry::render()).into_response()
+}
+
+async fn show_status(State(control): Shared) -> Json<Value> {
+    Json(status::all(&control))
+}
+
+async fn openapi() -> Response {
+    let kind = [(header::CONTENT_TYPE, "application/json")];
+    (kind, include_str!("openapi.json")).into_response()
+}
+
+async fn sessions(State(control): Shared) -> Json<Value> {
+    Json(json!({ "sessions": control.views.sessions() }))
+}
+
+async fn events(State(control): Shared, headers: HeaderMap) -> Response {
+    let after = headers
+        .get("last-event-id")
+        .and_then(|v| v.to_str().ok())
+        .and_then(|v| v.parse().ok())
+        .unwrap_or(0);
+    stream::watch(&control.migration, after).into_response()
+}
+
+async fn explain_it(State(control): Shared, bytes: Bytes) -> Response {
+    match body::<explain::Question>(&bytes) {
+        Ok(question) => Json(explain::explain(&control, &question)).into_response(),
+        Err(refusal) => refusal,
+    }
+}
+
+async fn ready(State(control): Shared) -> Response {
+    let home = control.migration.routes().load().home();
+    let mut missing = Vec::new();
+    if !control.listening.load(Ordering::Acquire) {
+        missing.push("the data port does not listen yet".to_owned());
+    }
+    if control.migration.backends().get(home).up != Some(true) {
+        missing.push(format!("the {home} was not reached"));
+    }
+    if !control.migration.catalog().loaded(home) {
+        missing.push(format!("the {home}'s table shapes were not read"));
+    }
+    // Said in words only: this path asks for no token.
+    if missing.is_empty() {
+        return "ready\n".into_response();
+    }
+    let text = format!("{}\n", missing.join("\n"));
+    (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
+}
+
+fn no_route(name: &str) -> Response {
+    Refusal::NoSuchRoute(name.to_owned()).into_response()
+}
+
+async fn show_route(State(control): Shared, Path(name): Path<String>) -> Response {
+    let table = control.migration.routes().load();
+    match table.routes.iter().find(|r| r.name == name) {
+        Some(route) => Json(status::route(&control, route, &table)).into_response(),
+        None => no_route(&name),
+    }
+}
+
+async fn put_route(State(control): Shared, Path(name): Path<String>, bytes: Bytes) -> Response {
+    let value: Value = match body(&bytes) {
+        Ok(value) => value,
+        Err(refusal) => return refusal,
+    };
+    let mut problems = Vec::new();
+    let wanted = crate::config::read::route(value, &name, &mut problems);
+    if wanted.name != name {
+        problems.push("name: must be the one in the path".to_owned());
+    }
+    if !problems.is_empty() {
+        return error(StatusCode::BAD_REQUEST, &problems.join("; "));
+    }
+    let migration = control.migration.clone();
+    let done = tokio::spawn(async move { migration.put(&wanted).await }).await;
+    let table = control.migration.routes().load();
+    match done {
+        Ok(Ok(route)) => Json(status::route(&control, &route, &table)).into_response(),
+        Ok(Err(refusal)) => refusal.into_response(),
+        Err(_) => failed(),
+    }
+}
+
+fn failed() -> Response {
+    crate::telemetry::error("proxy", "control");
+    error(
+        StatusCode::INTERNAL_SERVER_ERROR,
+        "the request failed; see the log",
+    )
+}
+
+async fn delete_route(State(control): Shared, Path(name): Path<String>) -> Response {
+    let migration = control.migration.clone();
+    match tokio::spawn(async move { migration.delete(&name).await }).await {
+        Ok(Ok(())) => StatusCode::NO_CONTENT.into_response(),
+        Ok(Err(refusal)) => refusal.into_response(),
+        Err(_) => failed(),
+    }
+}
+
+/// The body of `advance` and `rollback`.
+#[derive(serde::Deserialize, Default)]
+#[serde(default, deny_unknown_fields)]
+struct EdgeBody {
+    to: Option<Phase>,
+    force: bool,
+    kill: bool,
+    dry_run: bool,
+    wait: bool,
+}
+
+async fn advance(control: Shared, name: Path<String>, bytes: Bytes) -> Response {
+    edge(control, name, &bytes, Direction::Forward).await
+}
+
+async fn rollback(control: Shared, name: Path<String>, bytes: Bytes) -> Response {
+    edge(control, name, &bytes, Direction::Back).await
+}
+
+async fn edge(
+    State(control): Shared,
+    Path(name): Path<String>,
+    bytes: &Bytes,
+    direction: Direction,
+) -> Response {
+    let asked: EdgeBody = match body(bytes) {
+        Ok(asked) => asked,
+        Err(refusal) => return refusal,
+    };
+    let wish = Wish {
+        to: asked.to,
+        force: asked.force,
+        kill: asked.kill,
+        dry_run: asked.dry_run,
+    };
+    let give_up = tokio::time::Instant::now() + WAIT_MAX;
+    loop {
+        let migration = control.migration.clone();
+        let route = name.clone();
+        let done = tokio::spawn(async move { migration.go(&route, direction, wish).await }).await;
+        let refusal = match done {
+            Ok(Ok(outcome)) => return Json(outcome).into_response(),
+            Ok(Err(refusal)) => refusal,
+            Err(_) => return failed(),
+        };
+        let again = asked.wait && !asked.dry_run && may_pass(&refusal);
+        if !again || tokio::time::Instant::now() >= give_up {
+            return refusal.into_response();
+        }
+        // Dropped here when the client hangs up: nobody waits any more.
+        tokio::time::sleep(WAIT_INTERVAL).await;
+    }
+}
+
+/// Whether waiting can help: something known does not hold yet, and nothing
+/// that this version cannot know stands in the way.
+fn may_pass(refusal: &Refusal) -> bool {
+    match refusal {
+        Refusal::Refused { conditions, .. } => {
+            conditions.iter().any(|c| c.ok == Some(false))
+                && conditions.iter().all(|c| c.ok.is_some())
+        }
+        _ => false,
+    }
+}
+
+/// The body of `reads`.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReadsBody {
+    percent: u64,
+    #[serde(default)]
+    by: Option<ReadsBy>,
+}
+
+async fn reads(State(control): Shared, Path(name): Path<String>, bytes: Bytes) -> Response {
+    let asked: ReadsBody = match body(&bytes) {
+        Ok(asked) => asked,
+        Err(refusal) => return refusal,
+    };
+    let migration = control.migration.clone();
+    let done =
+        tokio::spawn(async move { migration.reads(&name, asked.percent, asked.by).await }).await;
+    match done {
+        Ok(Ok(route)) => Json(json!({
+            "route": route.name,
+            "reads_target_percent": route.reads_percent,
+            "reads_by": route.reads_by,
+        }))
+        .into_response(),
+        Ok(Err(refusal)) => refusal.into_response(),
+        Err(_) => failed(),
+    }
+}
+
+async fn row_plane(State(control): Shared, Path(name): Path<String>) -> Response {
+    if control.migration.routes().load().index_of(&name).is_none() {
+        return no_route(&name);
+    }
+    let body = json!({ "error": ROW_PLANE, "conditions": [] });
+    (StatusCode::CONFLICT, Json(body)).into_response()
+}
+
+/// The side unrouted statements go to, for the log.
+pub(crate) fn home(control: &Control) -> Side {
+    control.migration.routes().load().home()
+}

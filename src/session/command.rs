@@ -1,0 +1,403 @@
+//! Every command byte but the statements': who gets it, what it changes.
+
+use std::sync::atomic::Ordering;
+
+use super::change_user::{self, ChangeUserEnd};
+use super::client::COMMAND_MAX;
+use super::{End, LoginParts, Session, relay};
+use crate::Side;
+use crate::leg::{ANSWER_MAX, Leg};
+use crate::mirror::Part;
+use crate::route::table::ALL_ROUTES;
+use crate::telemetry;
+use crate::wire::Status;
+use crate::wire::command::*;
+use crate::wire::frame::{HEADER_LEN, put_command};
+use crate::wire::response::Summary;
+
+impl Session {
+    /// Serves the command whose first bytes are pending.
+    pub(super) async fn command(&mut self) -> Result<(), End> {
+        let length = self.client.command_head().await?;
+        let com = self.client.input.pending()[HEADER_LEN];
+        self.statement_count += 1;
+        self.entry
+            .statements
+            .store(self.statement_count, Ordering::Relaxed);
+        match com {
+            COM_QUERY => self.query(length).await,
+            COM_STMT_EXECUTE => self.execute(length).await,
+            COM_STMT_PREPARE => Box::pin(self.prepare(length)).await,
+            COM_STMT_CLOSE => self.close_statement(length).await,
+            COM_STMT_RESET => Box::pin(self.reset_statement(length)).await,
+            COM_STMT_SEND_LONG_DATA => Box::pin(self.long_data(length)).await,
+            COM_STMT_FETCH => Box::pin(self.fetch(length)).await,
+            COM_QUIT => Err(End::Quit),
+            COM_PING | COM_STATISTICS => {
+                let side = self.lead();
+                self.plain(side, response_kind(com)).await.map(|_| ())
+            }
+            _ => Box::pin(self.rare(com, length)).await,
+        }
+    }
+
+    async fn rare(&mut self, com: u8, length: usize) -> Result<(), End> {
+        self.diagnostics = None;
+        match com {
+            COM_INIT_DB => self.init_db(length).await,
+            COM_RESET_CONNECTION => self.reset_connection().await,
+            COM_CHANGE_USER => self.change_user(length).await,
+            COM_SET_OPTION => self.set_option(length).await,
+            COM_PROCESS_KILL => self.process_kill(length).await,
+            COM_FIELD_LIST | COM_DEBUG | COM_PROCESS_INFO => {
+                let side = self.lead();
+                self.plain(side, response_kind(com)).await.map(|_| ())
+            }
+            _ => {
+                // Unknown, or one that may write: the active side, untouched,
+                // counted, and every route held meanwhile.
+                telemetry::error("client", "unknown_command");
+                self.hold(ALL_ROUTES).await;
+                self.defer_all("unknown_command");
+                let side = self.lead();
+                self.plain(side, response_kind(com)).await?;
+                self.after(side);
+                Ok(())
+            }
+        }
+    }
+
+    /// Sends the pending command as it is and relays the answer.
+    pub(super) async fn plain(&mut self, side: Side, kind: ResponseKind) -> Result<Summary, End> {
+        self.need_leg(side).await?;
+        let Some(leg) = self.legs[side.index()].as_mut() else {
+            return Err(End::Protocol("no leg"));
+        };
+        self.legs_broken = true;
+        relay::stream_whole_command(&mut self.client, leg).await?;
+        let summary = relay::response(&mut self.client, leg, kind, &mut self.state).await?;
+        self.legs_broken = false;
+        if self.state.trackers_changed {
+            self.track_again(side).await?;
+        }
+        Ok(summary)
+    }
+
+    /// The client set trackers of its own: ours are set over them again.
+    async fn track_again(&mut self, side: Side) -> Result<(), End> {
+        self.state.trackers_changed = false;
+        if let Some(leg) = self.legs[side.index()].as_mut() {
+            leg.query(super::legs::TRACK).await?;
+        }
+        Ok(())
+    }
+
+    /// The whole pending command, kept in the buffer; its payload length is
+    /// bounded by [`COMMAND_MAX`].
+    pub(super) async fn whole_command(&mut self, length: usize) -> Result<(), End> {
+        if length > COMMAND_MAX {
+            return Err(End::Protocol(
+                "a command of several packets where none may be",
+            ));
+        }
+        self.client.whole(HEADER_LEN + length).await
+    }
+
+    /// The payload of the whole pending command.
+    pub(super) fn payload(&self, length: usize) -> &[u8] {
+        self.client
+            .input
+            .pending()
+            .get(HEADER_LEN..HEADER_LEN + length)
+            .unwrap_or(&[])
+    }
+
+    /// Drops the whole pending command.
+    pub(super) fn consume_command(&mut self, length: usize) {
+        self.client.input.consume(HEADER_LEN + length);
+    }
+
+    async fn init_db(&mut self, length: usize) -> Result<(), End> {
+        self.whole_command(length).await?;
+        let database = self.payload(length).get(1..).unwrap_or(&[]).to_vec();
+        let side = self.lead();
+        let summary = self.plain(side, ResponseKind::Generic).await?;
+        if !summary.is_error {
+            // The tracker says it too, where there is one.
+            self.state.set_database(&database);
+            self.synced(side);
+        }
+        Ok(())
+    }
+
+    /// The leg itself made the change that was just learnt from it.
+    pub(super) fn synced(&mut self, side: Side) {
+        let (version, database) = (self.state.version, self.state.database.clone());
+        if let Some(leg) = self.legs[side.index()].as_mut() {
+            leg.applied = version;
+            leg.database = database;
+        }
+        *self.entry.database.lock() =
+            String::from_utf8_lossy(self.state.database.as_deref().unwrap_or(&[])).into_owned();
+    }
+
+    async fn reset_connection(&mut self) -> Result<(), End> {
+        let side = self.lead();
+        let summary = self.plain(side, ResponseKind::Generic).await?;
+        if !summary.is_error {
+            let database = self.state.database.clone();
+            self.forget_session(side, database).await?;
+        }
+        Ok(())
+    }
+
+    /// The server forgot everything this session had: so do we, and the other
+    /// leg is opened anew when it is needed.
+    async fn forget_session(&mut self, side: Side, database: Option<Vec<u8>>) -> Result<(), End> {
+        let other = side.other();
+        if self.parts[other.index()] == Part::Open {
+            // A rolled back; so does M, with its connection.
+            self.parts[other.index()] = Part::None;
+        }
+        if let Some(mut leg) = self.legs[other.index()].take() {
+            let mut quit = Vec::new();
+            put_command(&mut quit, COM_QUIT, &[]);
+            let _ = leg.send(&quit).await;
+        }
+        self.note_leg_gone(other);
+        self.prepared.clear();
+        self.transaction = Default::default();
+        self.temporary_tables.clear();
+        self.locked_tables = false;
+        self.xa = false;
+        if let Some(leg) = self.legs[side.index()].as_ref() {
+            self.state.status = leg.status.without(Status::SESSION_STATE_CHANGED);
+        }
+        self.state.reset(database);
+        self.shared.routes.leave(&self.slot);
+        self.begin().await?;
+        self.synced(side);
+        Ok(())
+    }
+
+    async fn change_user(&mut self, length: usize) -> Result<(), End> {
+        self.whole_command(length).await?;
+        let payload = self.payload(length).to_vec();
+        self.consume_command(length);
+        let side = self.lead();
+        self.need_leg(side).await?;
+        let Some(leg) = self.legs[side.index()].take() else {
+            return Err(End::Protocol("no leg"));
+        };
+        let lost = leg.lost("bytes of an answer were left");
+        let mut login = leg.into_login().ok_or(lost)?;
+        let outcome = change_user::change_user(
+            &self.shared.login,
+            &mut self.client.stream,
+            self.client.capabilities,
+            &mut login,
+            &payload,
+            self.peer,
+        )
+        .await?;
+        let database = match outcome {
+            ChangeUserEnd::Refused(code) => {
+                tracing::debug!(code, "COM_CHANGE_USER refused");
+                self.state.database.clone()
+            }
+            ChangeUserEnd::Changed(changed) => {
+                self.login = LoginParts {
+                    user: changed.user,
+                    charset: changed.charset.unwrap_or(self.login.charset),
+                    max_packet: self.login.max_packet,
+                    connect_attrs: changed.connect_attrs,
+                };
+                changed.database
+            }
+        };
+        self.legs[side.index()] = Some(Leg::new(side, login, database.clone()));
+        self.forget_session(side, database).await
+    }
+
+    async fn set_option(&mut self, length: usize) -> Result<(), End> {
+        self.whole_command(length).await?;
+        let option = self
+            .payload(length)
+            .get(1..3)
+            .map(|b| u16::from_le_bytes([b[0], b[1]]));
+        let side = self.lead();
+        let summary = self.plain(side, ResponseKind::OneEof).await?;
+        if !summary.is_error
+            && let Some(option @ (0 | 1)) = option
+        {
+            self.state.multi_statements = Some(option == 0);
+            self.state.version += 1;
+            self.synced(side);
+        }
+        Ok(())
+    }
+
+    /// COM_STMT_CLOSE: no answer, on every leg that has the statement.
+    async fn close_statement(&mut self, length: usize) -> Result<(), End> {
+        self.whole_command(length).await?;
+        let id = statement_id(self.payload(length));
+        self.consume_command(length);
+        let ids = match id.and_then(|id| self.prepared.remove(id)) {
+            Some(statement) => statement.ids,
+            None => return Ok(()),
+        };
+        for (leg, id) in self.legs.iter_mut().zip(ids) {
+            if let (Some(leg), Some(id)) = (leg.as_mut(), id) {
+                let mut out = Vec::with_capacity(16);
+                put_command(&mut out, COM_STMT_CLOSE, &id.to_le_bytes());
+                // A leg that is gone shows at its next use.
+                let _ = leg.send(&out).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// COM_STMT_RESET: long data is dropped and cursors are closed on every
+    /// leg; the lead's answer counts.
+    async fn reset_statement(&mut self, length: usize) -> Result<(), End> {
+        self.whole_command(length).await?;
+        let Some(id) = statement_id(self.payload(length)) else {
+            return Err(End::Protocol("COM_STMT_RESET without an id"));
+        };
+        self.prepared.drop_long_data(id);
+        let ids = self.prepared.get(id).map(|s| s.ids).unwrap_or_default();
+        let lead = self.lead();
+        let first = if ids[lead.index()].is_some() || ids[lead.other().index()].is_none() {
+            lead
+        } else {
+            lead.other()
+        };
+        let other = first.other();
+        if let (Some(leg), Some(own)) = (self.legs[other.index()].as_mut(), ids[other.index()]) {
+            let mut out = Vec::with_capacity(16);
+            put_command(&mut out, COM_STMT_RESET, &own.to_le_bytes());
+            let reset = async {
+                leg.send(&out).await?;
+                leg.answer(ResponseKind::Generic, ANSWER_MAX).await
+            };
+            let limit = self.shared.mirror.deadline;
+            if !matches!(tokio::time::timeout(limit, reset).await, Ok(Ok(_))) {
+                self.drop_leg(other);
+            }
+        }
+        self.send_with_id(length, first, ids[first.index()].unwrap_or(id))
+            .await?;
+        self.relay_answer(first, ResponseKind::Generic).await?;
+        Ok(())
+    }
+
+    /// Sends the pending (whole) statement command with another id in it.
+    pub(super) async fn send_with_id(
+        &mut self,
+        length: usize,
+        side: Side,
+        id: u32,
+    ) -> Result<(), End> {
+        self.need_leg(side).await?;
+        let mut out = self.client.input.pending()[..HEADER_LEN + length].to_vec();
+        self.consume_command(length);
+        if let Some(place) = out.get_mut(HEADER_LEN + 1..HEADER_LEN + 5) {
+            place.copy_from_slice(&id.to_le_bytes());
+        }
+        match self.legs[side.index()].as_mut() {
+            Some(leg) => Ok(leg.send(&out).await?),
+            None => Err(End::Protocol("no leg")),
+        }
+    }
+
+    /// Relays the answer to a command that was sent already.
+    pub(super) async fn relay_answer(
+        &mut self,
+        side: Side,
+        kind: ResponseKind,
+    ) -> Result<Summary, End> {
+        let Some(leg) = self.legs[side.index()].as_mut() else {
+            return Err(End::Protocol("no leg"));
+        };
+        self.legs_broken = true;
+        let summary = relay::response(&mut self.client, leg, kind, &mut self.state).await?;
+        self.legs_broken = false;
+        if self.state.trackers_changed {
+            self.track_again(side).await?;
+        }
+        Ok(summary)
+    }
+
+    async fn long_data(&mut self, length: usize) -> Result<(), End> {
+        let lead = self.lead();
+        if length > COMMAND_MAX {
+            self.need_leg(lead).await?;
+            if let Some(leg) = self.legs[lead.index()].as_mut() {
+                relay::stream_whole_command(&mut self.client, leg).await?;
+            }
+            return Ok(());
+        }
+        self.whole_command(length).await?;
+        let payload = self.payload(length);
+        let Some(id) = statement_id(payload) else {
+            self.consume_command(length);
+            return Ok(());
+        };
+        let parameter = payload
+            .get(5..7)
+            .map_or(0, |b| u16::from_le_bytes([b[0], b[1]]));
+        let data = payload.get(7..).unwrap_or(&[]).to_vec();
+        let ids = self.prepared.get(id).map(|s| s.ids).unwrap_or_default();
+        // To every leg that has the statement, on arrival (protocol-review
+        // M5), and kept for one that gets it later.
+        self.prepared.keep_long_data(id, parameter, &data);
+        let side = match (ids[lead.index()], ids[lead.other().index()]) {
+            (None, Some(_)) => lead.other(),
+            _ => lead,
+        };
+        let other = side.other();
+        if let (Some(leg), Some(own)) = (self.legs[other.index()].as_mut(), ids[other.index()]) {
+            let mut out = Vec::with_capacity(data.len() + 16);
+            let body = [&own.to_le_bytes()[..], &parameter.to_le_bytes(), &data].concat();
+            put_command(&mut out, COM_STMT_SEND_LONG_DATA, &body);
+            let limit = self.shared.mirror.deadline;
+            if !matches!(
+                tokio::time::timeout(limit, leg.send(&out)).await,
+                Ok(Ok(()))
+            ) {
+                self.drop_leg(other);
+            }
+        }
+        let own = ids[side.index()].unwrap_or(id);
+        self.send_with_id(length, side, own).await
+    }
+
+    async fn fetch(&mut self, length: usize) -> Result<(), End> {
+        self.whole_command(length).await?;
+        let Some(id) = statement_id(self.payload(length)) else {
+            return Err(End::Protocol("COM_STMT_FETCH without an id"));
+        };
+        let lead = self.lead();
+        let (side, own) = match self.prepared.get(id) {
+            Some(s) => {
+                let side = match s.cursor {
+                    Some(1) => Side::Target,
+                    Some(_) => Side::Source,
+                    None => lead,
+                };
+                (side, s.ids[side.index()].unwrap_or(id))
+            }
+            None => (lead, id),
+        };
+        self.send_with_id(length, side, own).await?;
+        self.relay_answer(side, ResponseKind::Fetch).await?;
+        self.after(side);
+        Ok(())
+    }
+}
+
+/// The id in a statement command's payload.
+pub(super) fn statement_id(payload: &[u8]) -> Option<u32> {
+    let bytes = payload.get(1..5)?;
+    Some(u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
+}

@@ -1,0 +1,175 @@
+//! Questions about the previous statement, answered from memory where our
+//! COMMIT wiped the answer on the server.
+//!
+//! Only whole statements of an enumerated list are (DESIGN §5). Counts are
+//! answered by asking the server the same question and replacing the number
+//! in its answer, so that every other byte is the server's own.
+
+use super::{End, Session, relay};
+use crate::leg::ANSWER_MAX;
+use crate::sql::DiagnosticsForm;
+use crate::wire::Capabilities;
+use crate::wire::Status;
+use crate::wire::command::ResponseKind;
+use crate::wire::frame::{self, HEADER_LEN};
+use crate::wire::lenenc::{Reader, put_bytes};
+
+impl Session {
+    /// Serves such a statement; [`Session::diagnostics`] is set.
+    pub(super) async fn answer_diagnostics(
+        &mut self,
+        length: usize,
+        form: DiagnosticsForm,
+    ) -> Result<(), End> {
+        let Some(kept) = self.diagnostics.clone() else {
+            return Ok(());
+        };
+        let lead = self.lead();
+        match form {
+            DiagnosticsForm::ShowWarnings { offset, count } => {
+                self.answer_list(length, &kept.list, false, offset, count)
+                    .await
+            }
+            DiagnosticsForm::ShowErrors { offset, count } => {
+                let list = if kept.errors > 0 { kept.list } else { None };
+                self.answer_list(length, &list, true, offset, count).await
+            }
+            DiagnosticsForm::CountWarnings | DiagnosticsForm::WarningCount { .. } => {
+                self.answer_number(length, i64::from(kept.warnings)).await
+            }
+            DiagnosticsForm::CountErrors | DiagnosticsForm::ErrorCount { .. } => {
+                self.answer_number(length, i64::from(kept.errors)).await
+            }
+            DiagnosticsForm::RowCount { .. } => {
+                let answered = self.answer_number(length, kept.row_count).await;
+                if let Some(d) = &mut self.diagnostics {
+                    // A SELECT's own count is -1.
+                    d.row_count = -1;
+                }
+                answered
+            }
+            DiagnosticsForm::LastInsertId { .. } => {
+                self.plain(lead, ResponseKind::Generic).await?;
+                Ok(())
+            }
+        }
+    }
+
+    async fn answer_list(
+        &mut self,
+        length: usize,
+        list: &Option<Vec<u8>>,
+        errors_only: bool,
+        offset: u64,
+        count: u64,
+    ) -> Result<(), End> {
+        let lead = self.lead();
+        let Some(list) = list else {
+            self.plain(lead, ResponseKind::Generic).await?;
+            return Ok(());
+        };
+        let caps = self.legs[lead.index()]
+            .as_ref()
+            .map_or(self.client.capabilities, |l| l.capabilities);
+        self.consume_command(length);
+        let out = select_rows(list, caps, errors_only, offset, count, self.state.status);
+        self.client.send(&out).await
+    }
+
+    /// Asks the server and replaces the one number of its answer.
+    async fn answer_number(&mut self, length: usize, number: i64) -> Result<(), End> {
+        let lead = self.lead();
+        self.need_leg(lead).await?;
+        let Some(leg) = self.legs[lead.index()].as_mut() else {
+            return Err(End::Protocol("no leg"));
+        };
+        leg.send(&self.client.input.pending()[..HEADER_LEN + length])
+            .await?;
+        let answer = leg.answer(ResponseKind::Generic, ANSWER_MAX).await?;
+        let caps = leg.capabilities;
+        self.consume_command(length);
+        let mut out = Vec::with_capacity(answer.bytes.len() + 8);
+        let eofs = !caps.has(Capabilities::DEPRECATE_EOF);
+        // Column count, one definition, EOF unless deprecated, then the row.
+        let row_at = if eofs { 3 } else { 2 };
+        let mut rest = &answer.bytes[..];
+        let mut index = 0;
+        while let Some((payload, used, sequence)) = frame::packet(rest) {
+            if index == row_at && !answer.summary.is_error {
+                let mut row = Vec::with_capacity(24);
+                put_bytes(&mut row, number.to_string().as_bytes());
+                let mut sequence = sequence;
+                frame::put_packet(&mut out, &mut sequence, &row);
+            } else if payload.first() == Some(&0xFE) {
+                let client = self.client.capabilities;
+                relay::shown(&rest[..used], caps, client, &mut self.state, &mut out);
+            } else {
+                out.extend_from_slice(&rest[..used]);
+            }
+            rest = &rest[used..];
+            index += 1;
+        }
+        self.client.send(&out).await
+    }
+}
+
+/// A kept SHOW WARNINGS answer with LIMIT applied, errors only if asked, and
+/// the status flags of now in its end packet.
+fn select_rows(
+    list: &[u8],
+    caps: Capabilities,
+    errors_only: bool,
+    offset: u64,
+    count: u64,
+    status: Status,
+) -> Vec<u8> {
+    let eofs = !caps.has(Capabilities::DEPRECATE_EOF);
+    // Column count and three definitions, EOF unless deprecated.
+    let head = if eofs { 5 } else { 4 };
+    let mut out = Vec::with_capacity(list.len());
+    let mut sequence = 1;
+    let (mut index, mut row) = (0, 0);
+    let mut rest = list;
+    while let Some((payload, used, _)) = frame::packet(rest) {
+        rest = &rest[used..];
+        index += 1;
+        let end = payload.first() == Some(&0xFE) && payload.len() < 64;
+        if end {
+            let packet = with_status(payload, eofs, status);
+            frame::put_packet(&mut out, &mut sequence, &packet);
+        } else if index <= head {
+            frame::put_packet(&mut out, &mut sequence, payload);
+        } else {
+            let level = Reader::new(payload).lenenc_bytes().unwrap_or(&[]);
+            if errors_only && level != b"Error" {
+                continue;
+            }
+            if row >= offset && row - offset < count {
+                frame::put_packet(&mut out, &mut sequence, payload);
+            }
+            row += 1;
+        }
+    }
+    out
+}
+
+/// An EOF (or the OK in its place) without warnings, with these flags.
+fn with_status(payload: &[u8], eof: bool, status: Status) -> Vec<u8> {
+    let mut packet = payload.to_vec();
+    // EOF: header, warnings, status. OK: header, rows, id, status, warnings.
+    let place = 3;
+    let _ = eof;
+    if let Some(bytes) = packet.get_mut(place..place + 2) {
+        let flags = Status(u16::from_le_bytes([bytes[0], bytes[1]]));
+        let keep = flags
+            .without(Status::IN_TRANS)
+            .without(Status::SESSION_STATE_CHANGED);
+        let now = if status.has(Status::IN_TRANS) {
+            keep.with(Status::IN_TRANS)
+        } else {
+            keep
+        };
+        bytes.copy_from_slice(&now.0.to_le_bytes());
+    }
+    packet
+}

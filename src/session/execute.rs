@@ -1,0 +1,476 @@
+//! COM_STMT_PREPARE and COM_STMT_EXECUTE.
+//!
+//! A statement is prepared where it would run now; the other leg is given it
+//! when it first runs there. An EXECUTE is rewritten per leg: the id, and the
+//! parameter types where this leg has not had them (clients send types only
+//! with the first execution, protocol-review M5).
+
+use std::sync::Arc;
+
+use super::client::COMMAND_MAX;
+use super::command::statement_id;
+use super::prepared::{Bound, Statement as Prepared, TEXT_MAX};
+use super::statement::Statement;
+use super::{End, Session};
+use crate::Side;
+use crate::leg::Answer;
+use crate::route::plan::{Plan, Planned, plan};
+use crate::route::table::{ALL_ROUTES, RouteTable};
+use crate::sql::{Facts, scan};
+use crate::wire::command::{
+    COM_STMT_CLOSE, COM_STMT_PREPARE, COM_STMT_SEND_LONG_DATA, Execute, ResponseKind,
+    execute_for_leg, parse_execute,
+};
+use crate::wire::frame::{HEADER_LEN, put_command, put_packet};
+use crate::wire::response::Summary;
+
+/// The largest answer to PREPARE: 4,096 columns and 65,535 parameters with
+/// long names.
+const PREPARE_ANSWER_MAX: usize = 32 << 20;
+
+/// One EXECUTE, read.
+struct Call {
+    client_id: u32,
+    execute: Execute,
+    types: Vec<u8>,
+    sql: Arc<[u8]>,
+    facts: Arc<Facts>,
+}
+
+/// The side a plan's answer comes from.
+fn answering(plan: Plan, lead: Side) -> Side {
+    match plan {
+        Plan::Active(side) | Plan::Deferred(side) => side,
+        Plan::Inline(inline) => inline.active,
+        Plan::Ddl { active, .. } => active,
+        Plan::MirrorRead(side) => side.other(),
+        Plan::RefusedMixed { .. } => lead,
+    }
+}
+
+impl Session {
+    /// Serves a COM_STMT_PREPARE.
+    pub(super) async fn prepare(&mut self, length: usize) -> Result<(), End> {
+        self.diagnostics = None;
+        if length > COMMAND_MAX {
+            let side = self.lead();
+            self.plain(side, ResponseKind::Prepare).await?;
+            return Ok(());
+        }
+        self.whole_command(length).await?;
+        let sql: Arc<[u8]> = self.payload(length).get(1..).unwrap_or(&[]).into();
+        let facts = Arc::new(scan(&sql, self.state.mode));
+        let side = self.side_of(&sql, &facts);
+        self.need_leg(side).await?;
+        let Some(leg) = self.legs[side.index()].as_mut() else {
+            return Err(End::Protocol("no leg"));
+        };
+        self.legs_broken = true;
+        leg.send(&self.client.input.pending()[..HEADER_LEN + length])
+            .await?;
+        let mut answer = leg
+            .answer(ResponseKind::Prepare, PREPARE_ANSWER_MAX)
+            .await?;
+        self.legs_broken = false;
+        self.consume_command(length);
+        if let Some(ok) = answer.summary.prepare {
+            let client_id = self.prepared.client_id(ok.statement_id);
+            if let Some(place) = answer.bytes.get_mut(HEADER_LEN + 1..HEADER_LEN + 5) {
+                place.copy_from_slice(&client_id.to_le_bytes());
+            }
+            let mut ids = [None; 2];
+            ids[side.index()] = Some(ok.statement_id);
+            let statement = Prepared {
+                sql: (sql.len() <= TEXT_MAX).then_some(sql),
+                facts,
+                parameters: ok.params,
+                ids,
+                types: None,
+                types_sent: [false; 2],
+                long_data: Vec::new(),
+                long_data_lost: false,
+                cursor: None,
+            };
+            if !self.prepared.insert(client_id, statement) {
+                return self.too_many_statements(side, ok.statement_id).await;
+            }
+        } else {
+            self.refused_in_transaction(side).await?;
+        }
+        self.client.send(&answer.bytes).await
+    }
+
+    /// As a server at its own limit answers.
+    async fn too_many_statements(&mut self, side: Side, id: u32) -> Result<(), End> {
+        let mut out = Vec::new();
+        put_command(&mut out, COM_STMT_CLOSE, &id.to_le_bytes());
+        if let Some(leg) = self.legs[side.index()].as_mut() {
+            leg.send(&out).await?;
+        }
+        let message = format!(
+            "Can't create more than max_prepared_stmt_count statements (current value: {})",
+            super::prepared::STATEMENTS_MAX
+        );
+        self.client.refuse(1461, b"42000", &message).await
+    }
+
+    /// Where a statement would run now.
+    fn side_of(&self, sql: &[u8], facts: &Facts) -> Side {
+        let table = self.shared.routes.load();
+        let lead = self.lead();
+        if table.passive || facts.tables.is_empty() {
+            return lead;
+        }
+        let catalog = self.shared.catalog.load();
+        let planned = plan(sql, facts, &self.view(&table), &table, &catalog, None);
+        answering(planned.plan, lead)
+    }
+
+    /// Serves a COM_STMT_EXECUTE.
+    pub(super) async fn execute(&mut self, length: usize) -> Result<(), End> {
+        let (passive, generation, home) = {
+            let table = self.shared.routes.peek();
+            (table.passive, table.generation, table.home())
+        };
+        if length > COMMAND_MAX {
+            return Box::pin(self.execute_streamed()).await;
+        }
+        self.whole_command(length).await?;
+        let id = statement_id(self.payload(length));
+        if passive && self.transaction.lead.is_none_or(|l| l == home) {
+            self.hold(ALL_ROUTES).await;
+            if self.shared.routes.peek().generation == generation {
+                if let Some(own) = id.and_then(|id| self.ready_on(id, home)) {
+                    return self.execute_passive(length, home, own).await;
+                }
+            } else {
+                self.let_go();
+            }
+        }
+        Box::pin(self.execute_classified(length)).await
+    }
+
+    /// The id on `side`, if the statement can run there as the client sent it.
+    fn ready_on(&self, id: u32, side: Side) -> Option<u32> {
+        let statement = self.prepared.get(id)?;
+        statement.ids[side.index()]
+    }
+
+    /// All routes passive: the command goes to home with at most its id
+    /// patched.
+    async fn execute_passive(&mut self, length: usize, home: Side, own: u32) -> Result<(), End> {
+        self.diagnostics = None;
+        let Some(id) = statement_id(self.payload(length)) else {
+            return Err(End::Protocol("COM_STMT_EXECUTE without an id"));
+        };
+        self.remember_types(length, id, home);
+        let summary = if own == id {
+            self.plain(home, ResponseKind::Generic).await?
+        } else {
+            self.send_with_id(length, home, own).await?;
+            self.relay_answer(home, ResponseKind::Generic).await?
+        };
+        self.executed(id, home, &summary).await?;
+        Ok(())
+    }
+
+    /// What follows any execution on one leg.
+    async fn executed(&mut self, id: u32, side: Side, summary: &Summary) -> Result<(), End> {
+        self.prepared.drop_long_data(id);
+        if let Some(s) = self.prepared.get_mut(id) {
+            s.cursor = Some(side.index());
+        }
+        if summary.is_error {
+            self.refused_in_transaction(side).await?;
+        }
+        self.after(side);
+        Ok(())
+    }
+
+    /// Keeps the types a client binds, for executions that rely on them.
+    fn remember_types(&mut self, length: usize, id: u32, side: Side) {
+        let caps = self.client.capabilities;
+        let Some(statement) = self.prepared.get(id) else {
+            return;
+        };
+        let payload = self.payload(length);
+        let Ok(call) = parse_execute(payload, statement.parameters, caps) else {
+            return;
+        };
+        if !call.new_params_bound {
+            return;
+        }
+        let types = payload.get(call.types).map(<[u8]>::to_vec);
+        if let Some(statement) = self.prepared.get_mut(id)
+            && statement.types != types
+        {
+            statement.types = types;
+            statement.types_sent = [false; 2];
+            statement.types_sent[side.index()] = true;
+        } else if let Some(statement) = self.prepared.get_mut(id) {
+            statement.types_sent[side.index()] = true;
+        }
+    }
+
+    /// Reads the pending EXECUTE. None: its statement or its form is unknown,
+    /// so the lead may answer what a server answers.
+    fn call(&self, length: usize) -> Option<Call> {
+        let payload = self.payload(length);
+        let client_id = statement_id(payload)?;
+        let statement = self.prepared.get(client_id)?;
+        let execute =
+            parse_execute(payload, statement.parameters, self.client.capabilities).ok()?;
+        let types = if execute.new_params_bound {
+            payload.get(execute.types.clone())?.to_vec()
+        } else {
+            statement.types.clone().unwrap_or_default()
+        };
+        Some(Call {
+            client_id,
+            execute,
+            types,
+            sql: statement.sql.clone()?,
+            facts: statement.facts.clone(),
+        })
+    }
+
+    async fn execute_classified(&mut self, length: usize) -> Result<(), End> {
+        let Some(call) = self.call(length) else {
+            return self.execute_unknown(length).await;
+        };
+        let (table, planned) = self.plan_call(length, &call).await;
+        let lead = self.lead();
+        let mut planned = planned;
+        let bound_long = self
+            .prepared
+            .get(call.client_id)
+            .is_some_and(|s| s.long_data_lost);
+        if bound_long && let Plan::Inline(inline) = planned.plan {
+            planned.plan = Plan::Deferred(inline.active);
+        }
+        let answers = match planned.plan {
+            Plan::MirrorRead(side) => side,
+            other => answering(other, lead),
+        };
+        let answers = if call.facts.tables.is_empty() {
+            lead
+        } else {
+            answers
+        };
+        let mut commands = [Vec::new(), Vec::new()];
+        self.need_leg(answering(planned.plan, answers)).await?;
+        commands[answers.index()] = match self.command_for(length, &call, answers).await? {
+            Some(command) => command,
+            None => return self.execute_unknown(length).await,
+        };
+        match planned.plan {
+            Plan::Inline(inline) => {
+                let mirror = inline.active.other();
+                planned.plan = self
+                    .inline_for_mirror(length, &call, planned.plan, mirror, &mut commands)
+                    .await;
+            }
+            Plan::MirrorRead(side) => {
+                // Should the mirror not answer, the active side has to.
+                let active = side.other();
+                if let Some(c) = self.command_for(length, &call, active).await? {
+                    commands[active.index()] = c;
+                }
+            }
+            _ => {}
+        }
+        let statement = Statement {
+            length,
+            facts: &call.facts,
+            sql: &call.sql,
+            table: &table,
+            planned,
+            commands: Some(commands),
+        };
+        self.act(statement).await?;
+        self.prepared.drop_long_data(call.client_id);
+        if let Some(s) = self.prepared.get_mut(call.client_id) {
+            s.cursor = Some(answers.index());
+        }
+        Ok(())
+    }
+
+    async fn plan_call(&mut self, length: usize, call: &Call) -> (Arc<RouteTable>, Planned) {
+        loop {
+            let table = self.shared.routes.load();
+            let catalog = self.shared.catalog.load();
+            let view = self.view(&table);
+            let long_data = self
+                .prepared
+                .get(call.client_id)
+                .map_or(&[][..], |s| &s.long_data);
+            let bound = Bound {
+                payload: self.payload(length),
+                execute: &call.execute,
+                types: &call.types,
+                long_data,
+            };
+            let planned = plan(
+                &call.sql,
+                &call.facts,
+                &view,
+                &table,
+                &catalog,
+                Some(&bound),
+            );
+            drop(catalog);
+            if self.held(&table, planned.routes).await {
+                return (table, planned);
+            }
+        }
+    }
+
+    /// The mirror's copy of the command; without one the write is deferred.
+    async fn inline_for_mirror(
+        &mut self,
+        length: usize,
+        call: &Call,
+        plan: Plan,
+        mirror: Side,
+        commands: &mut [Vec<u8>; 2],
+    ) -> Plan {
+        let limit = self.shared.mirror.deadline;
+        if self.try_leg(mirror, limit).await {
+            let made = tokio::time::timeout(limit, self.command_for(length, call, mirror)).await;
+            match made {
+                Ok(Ok(Some(command))) => {
+                    commands[mirror.index()] = command;
+                    return plan;
+                }
+                Ok(Ok(None)) => {}
+                _ => self.drop_leg(mirror),
+            }
+        }
+        Plan::Deferred(mirror.other())
+    }
+
+    /// The framed command for one leg, which gets the statement and its long
+    /// data first if it has not had them. None: that server refuses to
+    /// prepare it.
+    async fn command_for(
+        &mut self,
+        length: usize,
+        call: &Call,
+        side: Side,
+    ) -> Result<Option<Vec<u8>>, End> {
+        let index = side.index();
+        let Some(statement) = self.prepared.get(call.client_id) else {
+            return Ok(None);
+        };
+        let own = match statement.ids[index] {
+            Some(own) => own,
+            None => match self.prepare_on(call, side).await? {
+                Some(own) => own,
+                None => return Ok(None),
+            },
+        };
+        let Some(statement) = self.prepared.get(call.client_id) else {
+            return Ok(None);
+        };
+        let types =
+            (!statement.types_sent[index] && !call.types.is_empty()).then_some(&call.types[..]);
+        let payload = self.payload(length);
+        let mut body = Vec::with_capacity(payload.len() + call.types.len() + 8);
+        if execute_for_leg(payload, &call.execute, own, types, &mut body).is_err() {
+            return Ok(None);
+        }
+        let mut out = Vec::with_capacity(body.len() + HEADER_LEN);
+        let mut sequence = 0;
+        put_packet(&mut out, &mut sequence, &body);
+        if let Some(statement) = self.prepared.get_mut(call.client_id) {
+            if call.execute.new_params_bound && statement.types.as_ref() != Some(&call.types) {
+                statement.types = Some(call.types.clone());
+                statement.types_sent = [false; 2];
+            }
+            statement.types_sent[index] = true;
+        }
+        Ok(Some(out))
+    }
+
+    /// Prepares a statement on a leg that has not had it, with the long data
+    /// that arrived meanwhile.
+    async fn prepare_on(&mut self, call: &Call, side: Side) -> Result<Option<u32>, End> {
+        let index = side.index();
+        let mut out = Vec::with_capacity(call.sql.len() + 8);
+        put_command(&mut out, COM_STMT_PREPARE, &call.sql);
+        let Some(leg) = self.legs[index].as_mut() else {
+            return Ok(None);
+        };
+        leg.send(&out).await?;
+        let answer: Answer = leg
+            .answer(ResponseKind::Prepare, PREPARE_ANSWER_MAX)
+            .await?;
+        let Some(ok) = answer.summary.prepare else {
+            return Ok(None);
+        };
+        let Some(statement) = self.prepared.get_mut(call.client_id) else {
+            return Ok(None);
+        };
+        if ok.params != statement.parameters {
+            return Ok(None);
+        }
+        statement.ids[index] = Some(ok.statement_id);
+        statement.types_sent[index] = false;
+        let mut data = Vec::new();
+        for (parameter, bytes) in &statement.long_data {
+            let mut body = ok.statement_id.to_le_bytes().to_vec();
+            body.extend_from_slice(&parameter.to_le_bytes());
+            body.extend_from_slice(bytes);
+            put_command(&mut data, COM_STMT_SEND_LONG_DATA, &body);
+        }
+        if !data.is_empty()
+            && let Some(leg) = self.legs[index].as_mut()
+        {
+            leg.send(&data).await?;
+        }
+        Ok(Some(ok.statement_id))
+    }
+
+    /// An EXECUTE that cannot be read, or whose text was too long to keep: it
+    /// runs where its statement is, and may have written to anything.
+    async fn execute_unknown(&mut self, length: usize) -> Result<(), End> {
+        self.hold(ALL_ROUTES).await;
+        self.diagnostics = None;
+        let id = statement_id(self.payload(length)).unwrap_or_default();
+        let known = self.prepared.get(id).map(|s| s.ids);
+        if known.is_some() {
+            self.defer_all("prepared_text_not_kept");
+        }
+        let lead = self.lead();
+        let ids = known.unwrap_or_default();
+        let side = if ids[lead.index()].is_none() && ids[lead.other().index()].is_some() {
+            lead.other()
+        } else {
+            lead
+        };
+        let own = ids[side.index()].unwrap_or(id);
+        self.send_with_id(length, side, own).await?;
+        let summary = self.relay_answer(side, ResponseKind::Generic).await?;
+        self.executed(id, side, &summary).await
+    }
+
+    /// An EXECUTE over 16 MiB: streamed to where its statement is, unread.
+    async fn execute_streamed(&mut self) -> Result<(), End> {
+        self.hold(ALL_ROUTES).await;
+        self.diagnostics = None;
+        self.defer_all("over_16_mib");
+        let side = self.lead();
+        let need = HEADER_LEN + 10;
+        self.client.whole(need).await?;
+        let id = statement_id(self.payload(10)).unwrap_or_default();
+        if self
+            .prepared
+            .get(id)
+            .is_some_and(|s| s.ids[side.index()] != Some(id))
+        {
+            return Err(End::Protocol("an EXECUTE over 16 MiB on another leg"));
+        }
+        let summary = self.plain(side, ResponseKind::Generic).await?;
+        self.executed(id, side, &summary).await
+    }
+}

@@ -1,0 +1,643 @@
+//! COM_QUERY: classify, plan, hold the routes, execute.
+
+use std::sync::Arc;
+
+use super::client::COMMAND_MAX;
+use super::{End, Session, relay};
+use crate::Side;
+use crate::leg::put_query;
+use crate::mirror::journal::Kind;
+use crate::mirror::write::{Request, Written, write};
+use crate::mirror::{Env, MirrorLeg, Part, transaction as ends};
+use crate::route::plan::{Inline, Plan, Planned, SessionView, plan};
+use crate::route::table::{ALL_ROUTES, RouteMask, RouteTable};
+use crate::sql::{Agreement, Class, Facts, Flags, Verb, cross_check, scan};
+use crate::telemetry;
+use crate::wire::command::{ResponseKind, query_text};
+use crate::wire::frame::HEADER_LEN;
+use crate::wire::{Capabilities, Status};
+
+/// A statement to execute, in the client's buffer, with all that is known.
+pub(super) struct Statement<'a> {
+    /// Payload bytes of the pending command.
+    pub length: usize,
+    /// What the scanner found.
+    pub facts: &'a Facts,
+    /// Its text.
+    pub sql: &'a [u8],
+    /// The snapshot the plan was made from.
+    pub table: &'a Arc<RouteTable>,
+    /// The plan.
+    pub planned: Planned,
+    /// The command for each leg, where it differs from the client's: prepared
+    /// statements have other ids there.
+    pub commands: Option<[Vec<u8>; 2]>,
+}
+
+impl Session {
+    /// Holds routes at the gate; waits while one of them changes its phase.
+    pub(super) async fn hold(&mut self, mask: RouteMask) {
+        if mask != 0 && !self.shared.routes.try_enter(&self.slot, mask) {
+            self.shared.routes.enter(&self.slot, mask).await;
+        }
+    }
+
+    /// Serves a COM_QUERY.
+    pub(super) async fn query(&mut self, length: usize) -> Result<(), End> {
+        let (passive, generation, home) = {
+            let table = self.shared.routes.peek();
+            (table.passive, table.generation, table.home())
+        };
+        if passive && self.transaction.lead.is_none_or(|l| l == home) {
+            self.hold(ALL_ROUTES).await;
+            // The gate may have changed the table while it held us up.
+            if self.shared.routes.peek().generation == generation {
+                if self.is_plain_dml(length) {
+                    self.diagnostics = None;
+                    let summary = self.plain(home, ResponseKind::Generic).await?;
+                    if summary.is_error {
+                        self.refused_in_transaction(home).await?;
+                    }
+                    self.after(home);
+                    return Ok(());
+                }
+            } else {
+                self.let_go();
+            }
+        }
+        Box::pin(self.classified(length)).await
+    }
+
+    /// In the passive mode: SELECT, INSERT, UPDATE, DELETE and REPLACE change
+    /// nothing that has to be known later.
+    fn is_plain_dml(&self, length: usize) -> bool {
+        let mut text = self.payload(length.min(64)).get(1..).unwrap_or(&[]);
+        if self.client.capabilities.has(Capabilities::QUERY_ATTRIBUTES) {
+            match text.strip_prefix(&[0, 1]) {
+                Some(rest) => text = rest,
+                None => return false,
+            }
+        }
+        let mut folded = [0u8; 8];
+        for (to, from) in folded.iter_mut().zip(text) {
+            *to = from.to_ascii_lowercase();
+        }
+        match &folded {
+            b"select @" => false,
+            f => {
+                f.starts_with(b"select ")
+                    || f.starts_with(b"insert ")
+                    || f.starts_with(b"update ")
+                    || f.starts_with(b"delete ")
+            }
+        }
+    }
+
+    async fn classified(&mut self, length: usize) -> Result<(), End> {
+        if length > COMMAND_MAX {
+            return self.oversized().await;
+        }
+        self.whole_command(length).await?;
+        let range = query_text(self.payload(length), self.client.capabilities)
+            .map_err(|_| End::Protocol("unreadable query attributes"))?;
+        let sql = self.payload(length).get(range).unwrap_or(&[]).to_vec();
+        let facts = scan(&sql, self.state.mode);
+        if let Some(form) = facts.diagnostics
+            && self.diagnostics.is_some()
+        {
+            return self.answer_diagnostics(length, form).await;
+        }
+        let (table, planned) = self.plan_and_hold(&sql, &facts).await;
+        let statement = Statement {
+            length,
+            facts: &facts,
+            sql: &sql,
+            table: &table,
+            planned,
+            commands: None,
+        };
+        self.act(statement).await
+    }
+
+    /// Plans, holds the routes, and plans again if the table changed before
+    /// they were held.
+    async fn plan_and_hold(&mut self, sql: &[u8], facts: &Facts) -> (Arc<RouteTable>, Planned) {
+        loop {
+            let table = self.shared.routes.load();
+            let catalog = self.shared.catalog.load();
+            let view = self.view(&table);
+            let planned = plan(sql, facts, &view, &table, &catalog, None);
+            drop(catalog);
+            if self.held(&table, planned.routes).await {
+                return (table, planned);
+            }
+        }
+    }
+
+    /// Holds `mask`. False: the table is not the one that was planned from.
+    pub(super) async fn held(&mut self, table: &RouteTable, mask: RouteMask) -> bool {
+        // A passive table's statements hold every route: an edge out of it
+        // waits for those that were not classified.
+        let mask = if table.passive { ALL_ROUTES } else { mask };
+        if mask == 0 {
+            return true;
+        }
+        self.hold(mask).await;
+        if self.shared.routes.peek().generation == table.generation {
+            return true;
+        }
+        self.let_go();
+        false
+    }
+
+    /// Gives the routes up, unless an open transaction still holds them.
+    pub(super) fn let_go(&self) {
+        if !self.holds_on() {
+            self.shared.routes.leave(&self.slot);
+        }
+    }
+
+    fn holds_on(&self) -> bool {
+        self.state.status.has(Status::IN_TRANS) || self.locked_tables || self.xa
+    }
+
+    /// What the plan may know of the session.
+    pub(super) fn view(&self, table: &RouteTable) -> SessionView<'_> {
+        let other = self.lead().other();
+        let bucket = |n: u64| (n.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 33) % 100;
+        let _ = table;
+        SessionView {
+            database: self.state.database.as_deref(),
+            in_transaction: self.state.in_transaction(),
+            isolation: self.state.effective_isolation(),
+            poisoned: self.transaction.poisoned,
+            locked_tables: self.locked_tables,
+            xa: self.xa,
+            log_bin_off: self.state.log_bin_off,
+            no_auto_value_on_zero: self.state.no_auto_value_on_zero,
+            read_bucket: bucket(self.slot.id) as u8,
+            statement_bucket: bucket(self.statement_count) as u8,
+            temporary_tables: &self.temporary_tables,
+            other_leg: self.other_leg_possible(other),
+            mode: self.state.mode,
+        }
+    }
+
+    /// Carries out a plan.
+    pub(super) async fn act(&mut self, s: Statement<'_>) -> Result<(), End> {
+        let route = s.planned.route.and_then(|r| s.table.routes.get(r));
+        let label = route.map_or(telemetry::UNROUTED, |r| r.name.as_str());
+        match s.planned.plan {
+            Plan::Active(side) => {
+                telemetry::statements(label, "active");
+                let side = if s.facts.tables.is_empty() {
+                    self.lead()
+                } else {
+                    side
+                };
+                if s.commands.is_none() && s.facts.statements == 1 {
+                    match s.facts.verb {
+                        Verb::Commit | Verb::Rollback => return self.end_transaction(s).await,
+                        Verb::Savepoint | Verb::RollbackTo | Verb::ReleaseSavepoint => {
+                            return self.savepoint(s).await;
+                        }
+                        Verb::Kill if s.facts.kill.is_some() => return self.kill(s).await,
+                        _ => {}
+                    }
+                }
+                self.run(side, s).await
+            }
+            Plan::MirrorRead(side) => {
+                if self.mirrored_read(side, &s).await? {
+                    telemetry::statements(label, "mirror_read");
+                    return Ok(());
+                }
+                telemetry::statements(label, "active");
+                self.run(side.other(), s).await
+            }
+            Plan::Inline(inline) => self.mirrored(inline, s, label).await,
+            Plan::Deferred(side) => {
+                telemetry::statements(label, "deferred");
+                self.defer(&s, s.planned.reason.as_str());
+                let side = if s.facts.tables.is_empty() {
+                    self.lead()
+                } else {
+                    side
+                };
+                self.run(side, s).await
+            }
+            Plan::Ddl { active, both } => {
+                telemetry::statements(label, "ddl");
+                self.ddl(active, both, s).await
+            }
+            Plan::RefusedMixed { a, b } => {
+                telemetry::statements(label, "refused");
+                let name = |i: Option<usize>| {
+                    i.and_then(|i| s.table.routes.get(i))
+                        .map_or("(no route)".to_string(), |r| r.name.clone())
+                };
+                let message = format!(
+                    "This statement names tables of {} and {}, whose active sides differ",
+                    name(a),
+                    name(b)
+                );
+                self.consume_command(s.length);
+                self.let_go();
+                self.client.refuse(1235, b"42000", &message).await
+            }
+        }
+    }
+
+    /// Runs a statement on one leg only, as it is.
+    pub(super) async fn run(&mut self, side: Side, s: Statement<'_>) -> Result<(), End> {
+        self.diagnostics = None;
+        let second = self.take_side(side).await?;
+        if self.parts[side.other().index()] == Part::Open && is_opaque(s.facts) {
+            self.give_up_part(side, s.table, "unclear_transaction")
+                .await;
+        }
+        let masked = s.facts.flags.has(Flags::SESSION_TRACK) && s.facts.verb != Verb::Set;
+        if masked {
+            self.show_own_trackers(side).await?;
+        }
+        let summary = match &s.commands {
+            None => self.plain(side, ResponseKind::Generic).await?,
+            Some(commands) => {
+                self.consume_command(s.length);
+                self.need_leg(side).await?;
+                match self.legs[side.index()].as_mut() {
+                    Some(leg) => leg.send(&commands[side.index()]).await?,
+                    None => return Err(End::Protocol("no leg")),
+                }
+                self.relay_answer(side, ResponseKind::Generic).await?
+            }
+        };
+        if masked && let Some(leg) = self.legs[side.index()].as_mut() {
+            leg.query(super::legs::TRACK).await?;
+        }
+        if summary.is_error {
+            self.refused_in_transaction(side).await?;
+        } else {
+            self.learn(&s, side).await;
+        }
+        if second {
+            return Ok(());
+        }
+        if !summary.is_error {
+            self.settle_part(side, s.facts, s.table).await;
+        }
+        if !s.facts.tables.is_empty() {
+            self.transaction.touched = true;
+        }
+        self.after(side);
+        Ok(())
+    }
+
+    /// `SELECT @@session_track_…` shows the client's own values.
+    async fn show_own_trackers(&mut self, side: Side) -> Result<(), End> {
+        self.need_leg(side).await?;
+        let mut sql = b"SET @@session.session_track_system_variables='".to_vec();
+        sql.extend(
+            self.state
+                .client_tracked()
+                .iter()
+                .filter(|b| !matches!(b, b'\'' | b'\\')),
+        );
+        sql.push(b'\'');
+        if let Some(leg) = self.legs[side.index()].as_mut() {
+            leg.query(&sql).await?;
+        }
+        Ok(())
+    }
+
+    /// A plain read on the mirror. False: it could not be had there, and the
+    /// command is still pending.
+    async fn mirrored_read(&mut self, side: Side, s: &Statement<'_>) -> Result<bool, End> {
+        if !self.try_leg(side, self.shared.mirror.deadline).await {
+            return Ok(false);
+        }
+        let route = s.planned.route.and_then(|r| s.table.routes.get(r));
+        let Some(leg) = self.legs[side.index()].as_mut() else {
+            return Ok(false);
+        };
+        let command = match &s.commands {
+            Some(commands) => &commands[side.index()][..],
+            None => &self.client.input.pending()[..HEADER_LEN + s.length],
+        };
+        let first = async {
+            leg.send(command).await?;
+            leg.fill().await
+        };
+        let answered = match route {
+            Some(route) => {
+                // A suspension sends reads back to the active side at once.
+                let suspension = route.live.suspension.notified();
+                tokio::pin!(suspension);
+                suspension.as_mut().enable();
+                if route.suspended() {
+                    return Ok(false);
+                }
+                tokio::select! {
+                    biased;
+                    done = first => done.is_ok(),
+                    () = suspension => false,
+                }
+            }
+            None => first.await.is_ok(),
+        };
+        if !answered {
+            self.drop_leg(side);
+            return Ok(false);
+        }
+        self.diagnostics = None;
+        self.consume_command(s.length);
+        self.relay_answer(side, ResponseKind::Generic).await?;
+        Ok(true)
+    }
+
+    /// An inline write.
+    async fn mirrored(&mut self, inline: Inline, s: Statement<'_>, label: &str) -> Result<(), End> {
+        let (active, mirror) = (inline.active, inline.active.other());
+        let second = self.take_side(active).await?;
+        let reason = if second {
+            Some("another_route_in_the_transaction")
+        } else if disagree(&s, self.state.mode) {
+            telemetry::parse_disagreement();
+            Some("parsers_disagree")
+        } else if inline.context.user_variables
+            && crate::sql::user_variables(s.sql, self.state.mode).is_empty()
+        {
+            Some("user_variables")
+        } else if !self.try_leg(mirror, self.shared.mirror.deadline).await {
+            Some("no_mirror_leg")
+        } else {
+            None
+        };
+        if let Some(reason) = reason {
+            telemetry::statements(label, "deferred");
+            self.defer(&s, reason);
+            return self.run(active, s).await;
+        }
+        telemetry::statements(label, "inline");
+        self.need_leg(active).await?;
+        let written = self.write_both(inline, &s).await?;
+        self.answer_written(active, s, written).await
+    }
+
+    async fn write_both(&mut self, inline: Inline, s: &Statement<'_>) -> Result<Written, End> {
+        let (active, mirror) = (inline.active, inline.active.other());
+        let seed = self.next_seed();
+        let isolation = self.state.effective_isolation();
+        let implicit = !self.state.in_transaction();
+        let user_variables = if inline.context.user_variables {
+            crate::sql::user_variables(s.sql, self.state.mode)
+        } else {
+            Vec::new()
+        };
+        let shared = self.shared.clone();
+        let env = Env {
+            shared: &shared.mirror,
+            table: s.table,
+            route: s.planned.route.unwrap_or(0),
+            active,
+        };
+        let [source, target] = &mut self.legs;
+        let (a, m) = match active {
+            Side::Source => (source, target),
+            Side::Target => (target, source),
+        };
+        let (Some(a), Some(other)) = (a.as_mut(), m.as_ref()) else {
+            return Err(End::Protocol("no leg"));
+        };
+        let mut mirror_command = Vec::new();
+        let (active_command, mirror_command) = match &s.commands {
+            Some(commands) => (&commands[active.index()][..], &commands[mirror.index()][..]),
+            None => {
+                put_query(&mut mirror_command, other.capabilities, s.sql);
+                let own = &self.client.input.pending()[..HEADER_LEN + s.length];
+                (own, &mirror_command[..])
+            }
+        };
+        let request = Request {
+            active_command,
+            mirror_command,
+            inline,
+            implicit,
+            isolation,
+            savepoints: &self.transaction.savepoints,
+            user_variables: &user_variables,
+            seed,
+            client_timestamp: self.state.client_timestamp.is_some(),
+        };
+        self.legs_broken = true;
+        let part = &mut self.parts[mirror.index()];
+        let written = write(a, MirrorLeg { leg: m, part }, &request, &env).await?;
+        self.legs_broken = false;
+        Ok(written)
+    }
+
+    /// Answers a mirrored write and settles what follows from it.
+    async fn answer_written(
+        &mut self,
+        active: Side,
+        s: Statement<'_>,
+        written: Written,
+    ) -> Result<(), End> {
+        let mirror = active.other();
+        self.consume_command(s.length);
+        if self.legs[mirror.index()].is_none() {
+            self.note_leg_gone(mirror);
+        }
+        let implicit = !self.state.in_transaction();
+        let caps = self.legs[active.index()]
+            .as_ref()
+            .map_or(self.client.capabilities, |l| l.capabilities);
+        let mut out = Vec::with_capacity(written.answer.len());
+        if written.is_error {
+            out.extend_from_slice(&written.answer);
+        } else {
+            let client = self.client.capabilities;
+            relay::shown(&written.answer, caps, client, &mut self.state, &mut out);
+        }
+        self.client.send(&out).await?;
+        if written.commit_pending {
+            self.finish_commit(active, s.table, s.planned.route).await;
+        }
+        self.diagnostics = written.diagnostics;
+        if !implicit {
+            self.transaction.poisoned |= written.poisoned;
+            self.transaction.touched = true;
+            if self.parts[mirror.index()] == Part::Open {
+                self.transaction.route = s.planned.route;
+            }
+        }
+        self.state.next_isolation = self.state.next_isolation.filter(|_| !implicit);
+        if written.is_error && !implicit {
+            // The flags were learnt by a ping where M had a part; ask anyway.
+            self.refused_in_transaction(active).await?;
+        } else if let Some(leg) = self.legs[active.index()].as_mut() {
+            leg.status = written.status;
+        }
+        self.after(active);
+        Ok(())
+    }
+
+    async fn finish_commit(&mut self, active: Side, table: &RouteTable, route: Option<usize>) {
+        let shared = self.shared.clone();
+        let env = Env {
+            shared: &shared.mirror,
+            table,
+            route: route.unwrap_or(0),
+            active,
+        };
+        let index = active.other().index();
+        let mut m = MirrorLeg {
+            leg: &mut self.legs[index],
+            part: &mut self.parts[index],
+        };
+        ends::await_commit(&mut m, &env).await;
+    }
+
+    /// Notes a deferred write for its route, or for every mirrored one where
+    /// its tables are not known.
+    fn defer(&mut self, s: &Statement<'_>, reason: &'static str) {
+        match s.planned.route {
+            Some(route) => self.note(s.table, route, Kind::Deferred, reason),
+            None => {
+                let table = s.table.clone();
+                self.defer_routes(&table, reason);
+            }
+        }
+        if self.state.in_transaction() {
+            self.transaction.poisoned = true;
+        }
+    }
+
+    fn defer_routes(&self, table: &RouteTable, reason: &'static str) {
+        for (i, route) in table.routes.iter().enumerate() {
+            if route.phase.mirrored() {
+                self.note(table, i, Kind::Deferred, reason);
+            }
+        }
+    }
+
+    /// A command whose tables are not known may have written to any.
+    pub(super) fn defer_all(&mut self, reason: &'static str) {
+        let table = self.shared.routes.load();
+        self.defer_routes(&table, reason);
+        if self.state.in_transaction() {
+            self.transaction.poisoned = true;
+        }
+    }
+
+    /// Counts and journals.
+    pub(super) fn note(&self, table: &RouteTable, route: usize, kind: Kind, reason: &'static str) {
+        let Some(r) = table.routes.get(route) else {
+            return;
+        };
+        if !r.phase.mirrored() {
+            return;
+        }
+        let env = Env {
+            shared: &self.shared.mirror,
+            table,
+            route,
+            active: r.phase.active(),
+        };
+        match kind {
+            Kind::Deferred => env.deferred(reason),
+            kind => env.note(kind, reason),
+        }
+    }
+
+    /// A statement over 16 MiB is streamed to the lead unread: it may write
+    /// anything.
+    async fn oversized(&mut self) -> Result<(), End> {
+        self.hold(ALL_ROUTES).await;
+        self.diagnostics = None;
+        self.defer_all("over_16_mib");
+        let side = self.lead();
+        let summary = self.plain(side, ResponseKind::Generic).await?;
+        if summary.is_error {
+            self.refused_in_transaction(side).await?;
+        }
+        self.transaction.touched = true;
+        self.after(side);
+        Ok(())
+    }
+
+    /// What a successful statement changed in the session, beyond what the
+    /// server reports by itself.
+    async fn learn(&mut self, s: &Statement<'_>, side: Side) {
+        let facts = s.facts;
+        let before = self.legs[side.index()].as_ref().map(|l| l.applied);
+        if before != Some(self.state.version) {
+            self.synced(side);
+        }
+        match facts.class {
+            Class::Read | Class::Write | Class::Transaction
+                if facts.verb != Verb::SetTransaction && facts.verb != Verb::Begin =>
+            {
+                if !self.state.status.has(Status::IN_TRANS) {
+                    self.state.next_isolation = None;
+                }
+            }
+            Class::Ddl => self.shared.catalog_refresh.notify_one(),
+            _ => {}
+        }
+        if let Some((crate::sql::Scope::NextOnly, level)) = facts.transaction_isolation {
+            self.state.next_isolation = Some(level);
+        }
+        match facts.verb {
+            Verb::CreateTable | Verb::DropTable => self.temporary(s),
+            Verb::LockTables => self.locked_tables = true,
+            Verb::UnlockTables | Verb::Begin => self.locked_tables = false,
+            Verb::Flush if facts.flags.has(Flags::FLUSH_READ_LOCK) => self.locked_tables = true,
+            Verb::Xa => {
+                let mut words = s
+                    .sql
+                    .split(u8::is_ascii_whitespace)
+                    .filter(|w| !w.is_empty());
+                let verb = words.nth(1).unwrap_or(&[]).to_ascii_uppercase();
+                self.xa = !matches!(&verb[..], b"COMMIT" | b"ROLLBACK" | b"PREPARE" | b"RECOVER");
+            }
+            _ => {}
+        }
+    }
+
+    fn temporary(&mut self, s: &Statement<'_>) {
+        let default = self.state.database.clone().unwrap_or_default();
+        for (db, name) in s.facts.tables.iter(s.sql) {
+            let key = (
+                db.map_or_else(|| default.clone(), |d| d.into_owned()),
+                name.into_owned(),
+            );
+            if s.facts.verb == Verb::DropTable {
+                self.temporary_tables.retain(|t| *t != key);
+            } else if s.facts.flags.has(Flags::TEMPORARY)
+                && self.temporary_tables.len() < super::TEMPORARY_TABLES_MAX
+                && !self.temporary_tables.contains(&key)
+            {
+                self.temporary_tables.push(key);
+            }
+        }
+    }
+}
+
+/// A statement after which nobody can tell whether the transaction is still
+/// the same one.
+fn is_opaque(facts: &Facts) -> bool {
+    facts.statements > 1
+        || facts.class == Class::Unknown
+        || matches!(
+            facts.verb,
+            Verb::Call | Verb::ExecutePrepared | Verb::Unknown
+        )
+}
+
+/// Whether sqlparser reads another statement than the scanner; text that is
+/// not UTF-8 stands as scanned.
+fn disagree(s: &Statement<'_>, mode: crate::sql::ScanMode) -> bool {
+    std::str::from_utf8(s.sql)
+        .is_ok_and(|text| cross_check(text, s.facts, mode) == Agreement::Disagree)
+}

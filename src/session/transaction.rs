@@ -1,0 +1,327 @@
+//! The client's transactions on both legs.
+//!
+//! The lead leg's status flags are the truth: after every answer they tell
+//! whether a transaction is open. An error packet carries none, so after an
+//! error inside a transaction the leg is asked (protocol-review C2): a
+//! deadlock has rolled everything back, a duplicate key has not, and no error
+//! number tells which.
+
+use std::time::Duration;
+
+use super::statement::Statement;
+use super::{End, Session, Transaction, relay};
+use crate::Side;
+use crate::leg::ANSWER_MAX;
+use crate::mirror::journal::Kind;
+use crate::mirror::{Env, Failure, MirrorLeg, Part, transaction as ends, write};
+use crate::route::table::RouteTable;
+use crate::sql::{Facts, Verb};
+use crate::wire::Status;
+use crate::wire::command::ResponseKind;
+use crate::wire::frame::HEADER_LEN;
+
+/// Savepoints remembered in one transaction; beyond it the rest of the
+/// transaction is deferred.
+const SAVEPOINTS_MAX: usize = 256;
+
+impl Session {
+    /// Makes `side` the leg that a statement runs on. True: the transaction
+    /// has its lead elsewhere and has work there, so this leg has a second
+    /// part of it, which is committed after the lead's.
+    pub(super) async fn take_side(&mut self, side: Side) -> Result<bool, End> {
+        let Some(lead) = self.transaction.lead else {
+            return Ok(false);
+        };
+        if lead == side {
+            return Ok(false);
+        }
+        self.need_leg(side).await?;
+        if !self.transaction.touched && self.transaction.savepoints.is_empty() {
+            // Nothing has happened in it yet: it moves, with its client none
+            // the wiser.
+            if let Some(leg) = self.legs[lead.index()].as_mut() {
+                leg.query(write::ROLLBACK).await?;
+            }
+            if let Some(leg) = self.legs[side.index()].as_mut() {
+                leg.query(b"BEGIN").await?;
+            }
+            self.transaction.lead = Some(side);
+            return Ok(false);
+        }
+        if self.parts[side.index()] == Part::None {
+            if let Some(leg) = self.legs[side.index()].as_mut() {
+                leg.query(b"BEGIN").await?;
+            }
+            self.parts[side.index()] = Part::Open;
+        }
+        self.transaction.poisoned = true;
+        Ok(true)
+    }
+
+    /// After every answer: takes over the flags of the leg, and gives the
+    /// routes up when no transaction is left.
+    pub(super) fn after(&mut self, side: Side) {
+        if let Some(leg) = self.legs[side.index()].as_ref() {
+            self.state.status = leg.status.without(Status::SESSION_STATE_CHANGED);
+        }
+        let open = self.state.status.has(Status::IN_TRANS);
+        self.entry.set_transaction(open);
+        if open {
+            self.transaction.lead = Some(side);
+            return;
+        }
+        if self.transaction.lead.is_some() || self.transaction.poisoned {
+            self.transaction = Transaction::default();
+        }
+        if !self.locked_tables && !self.xa {
+            self.shared.routes.leave(&self.slot);
+        }
+    }
+
+    /// An error was answered: inside a transaction, ask whether it is still
+    /// there; if not, M's part is rolled back too.
+    pub(super) async fn refused_in_transaction(&mut self, side: Side) -> Result<(), End> {
+        if !self.state.in_transaction() {
+            return Ok(());
+        }
+        let Some(leg) = self.legs[side.index()].as_mut() else {
+            return Ok(());
+        };
+        let still = leg.ping_in_transaction().await?;
+        let other = side.other();
+        if !still && self.parts[other.index()] == Part::Open {
+            let table = self.shared.routes.load();
+            self.rollback_part(side, &table).await;
+        }
+        Ok(())
+    }
+
+    fn with_env<'e>(
+        &self,
+        shared: &'e super::Shared,
+        table: &'e RouteTable,
+        active: Side,
+    ) -> Env<'e> {
+        Env {
+            shared: &shared.mirror,
+            table,
+            route: self.transaction.route.unwrap_or(0),
+            active,
+        }
+    }
+
+    /// Rolls M's part back; nothing of it is to be healed.
+    pub(super) async fn rollback_part(&mut self, active: Side, table: &RouteTable) {
+        let shared = self.shared.clone();
+        let env = self.with_env(&shared, table, active);
+        let other = active.other();
+        let mut m = MirrorLeg {
+            leg: &mut self.legs[other.index()],
+            part: &mut self.parts[other.index()],
+        };
+        write::rollback(&mut m, &env).await;
+        if self.legs[other.index()].is_none() {
+            self.note_leg_gone(other);
+        }
+    }
+
+    /// M's part is given up while A's goes on: its writes are healed later.
+    pub(super) async fn give_up_part(
+        &mut self,
+        active: Side,
+        table: &RouteTable,
+        reason: &'static str,
+    ) {
+        let route = self.transaction.route.unwrap_or(0);
+        self.note(table, route, Kind::Failed, reason);
+        self.transaction.poisoned = true;
+        self.rollback_part(active, table).await;
+    }
+
+    /// M's leg closed with a part of the transaction in it.
+    pub(super) fn poison_lost_part(&mut self) {
+        let table = self.shared.routes.load();
+        let route = self.transaction.route.unwrap_or(0);
+        self.note(&table, route, Kind::Failed, Failure::Lost.as_str());
+        self.transaction.poisoned = true;
+    }
+
+    /// Commits M's part after A's transaction was committed. True: the answer
+    /// is still to be read.
+    async fn commit_part(&mut self, active: Side, table: &RouteTable) -> bool {
+        let shared = self.shared.clone();
+        let env = self.with_env(&shared, table, active);
+        let other = active.other();
+        let mut m = MirrorLeg {
+            leg: &mut self.legs[other.index()],
+            part: &mut self.parts[other.index()],
+        };
+        let pending = ends::commit_mirror(&mut m, &env).await;
+        if self.legs[other.index()].is_none() {
+            self.note_leg_gone(other);
+        }
+        pending
+    }
+
+    /// A statement other than COMMIT or ROLLBACK succeeded: did it end the
+    /// transaction by itself (DDL, BEGIN, SET autocommit=1)? Then it committed.
+    pub(super) async fn settle_part(&mut self, side: Side, facts: &Facts, table: &RouteTable) {
+        let ended = self.legs[side.index()]
+            .as_ref()
+            .is_some_and(|l| !l.status.has(Status::IN_TRANS))
+            || facts.verb == Verb::Begin;
+        if !ended {
+            return;
+        }
+        if facts.verb == Verb::Begin {
+            self.transaction.savepoints.clear();
+            self.transaction.poisoned = false;
+            self.transaction.touched = false;
+        }
+        if self.parts[side.other().index()] == Part::Open && self.commit_part(side, table).await {
+            self.await_part(side, table).await;
+        }
+    }
+
+    async fn await_part(&mut self, active: Side, table: &RouteTable) {
+        let shared = self.shared.clone();
+        let env = self.with_env(&shared, table, active);
+        let other = active.other();
+        let mut m = MirrorLeg {
+            leg: &mut self.legs[other.index()],
+            part: &mut self.parts[other.index()],
+        };
+        ends::await_commit(&mut m, &env).await;
+    }
+
+    /// COMMIT and ROLLBACK. Without a part on M they are relayed as they are.
+    pub(super) async fn end_transaction(&mut self, s: Statement<'_>) -> Result<(), End> {
+        let lead = self.lead();
+        if self.parts[lead.other().index()] == Part::None {
+            let chained = s.facts.chain == Some(true);
+            self.run(lead, s).await?;
+            if chained {
+                self.transaction.savepoints.clear();
+                self.transaction.poisoned = false;
+            }
+            return Ok(());
+        }
+        self.diagnostics = None;
+        self.need_leg(lead).await?;
+        let Some(leg) = self.legs[lead.index()].as_mut() else {
+            return Err(End::Protocol("no leg"));
+        };
+        let command = self.client.input.pending()[..HEADER_LEN + s.length].to_vec();
+        self.client.input.consume(HEADER_LEN + s.length);
+        self.legs_broken = true;
+        let answered = async {
+            leg.send(&command).await?;
+            leg.answer(ResponseKind::Generic, ANSWER_MAX).await
+        };
+        let answer = match answered.await {
+            Ok(answer) => answer,
+            Err(lost) => {
+                // A is lost during COMMIT: M is rolled back, always; A's log
+                // decides, and the journal says where to look (M9).
+                self.give_up_part(lead, s.table, "active_lost").await;
+                return Err(End::Leg(lost));
+            }
+        };
+        self.legs_broken = false;
+        let mut pending = false;
+        let mut out = Vec::new();
+        if answer.summary.is_error {
+            out.extend_from_slice(&answer.bytes);
+            self.refused_in_transaction(lead).await?;
+        } else {
+            let caps = self.legs[lead.index()]
+                .as_ref()
+                .map_or(self.client.capabilities, |l| l.capabilities);
+            let client = self.client.capabilities;
+            relay::shown(&answer.bytes, caps, client, &mut self.state, &mut out);
+            if s.facts.verb == Verb::Commit {
+                pending = self.commit_part(lead, s.table).await;
+            } else {
+                self.rollback_part(lead, s.table).await;
+            }
+            self.transaction = Transaction::default();
+            if s.facts.chain != Some(true) {
+                self.state.next_isolation = None;
+            }
+        }
+        self.client.send(&out).await?;
+        if pending {
+            self.await_part(lead, s.table).await;
+        }
+        self.after(lead);
+        Ok(())
+    }
+
+    /// SAVEPOINT, ROLLBACK TO, RELEASE: on A, and on M where it has a part;
+    /// else they are remembered and set there when its part begins (M1).
+    pub(super) async fn savepoint(&mut self, s: Statement<'_>) -> Result<(), End> {
+        let lead = self.lead();
+        self.diagnostics = None;
+        let (verb, sql) = (s.facts.verb, s.sql);
+        let name = s.facts.savepoint.map(|n| n.of(sql).to_vec());
+        let summary = self.plain(lead, ResponseKind::Generic).await?;
+        if summary.is_error {
+            self.refused_in_transaction(lead).await?;
+            self.after(lead);
+            return Ok(());
+        }
+        let other = lead.other();
+        if self.parts[other.index()] == Part::Open {
+            self.savepoint_on_mirror(lead, &s).await;
+        }
+        if let Some(name) = name {
+            self.remember_savepoint(verb, name);
+        }
+        self.after(lead);
+        Ok(())
+    }
+
+    fn remember_savepoint(&mut self, verb: Verb, name: Vec<u8>) {
+        let list = &mut self.transaction.savepoints;
+        let place = list.iter().rposition(|n| n.eq_ignore_ascii_case(&name));
+        match (verb, place) {
+            (Verb::Savepoint, place) => {
+                // The same name again replaces the older one.
+                if let Some(i) = place {
+                    list.remove(i);
+                }
+                if list.len() >= SAVEPOINTS_MAX {
+                    self.transaction.poisoned = true;
+                    return;
+                }
+                list.push(name);
+            }
+            (Verb::RollbackTo, Some(i)) => list.truncate(i + 1),
+            (Verb::ReleaseSavepoint, Some(i)) => list.truncate(i),
+            _ => {}
+        }
+    }
+
+    async fn savepoint_on_mirror(&mut self, lead: Side, s: &Statement<'_>) {
+        let limit: Duration = self.shared.mirror.deadline;
+        let other = lead.other();
+        let Some(leg) = self.legs[other.index()].as_mut() else {
+            return;
+        };
+        let failure = match tokio::time::timeout(limit, leg.query(s.sql)).await {
+            Ok(Ok(answer)) if !answer.summary.is_error => return,
+            Ok(Ok(answer)) => (Failure::Refused, answer.error_text()),
+            Ok(Err(lost)) => (Failure::Lost, lost.what),
+            Err(_) => (Failure::Deadline, "a savepoint was not answered".into()),
+        };
+        let shared = self.shared.clone();
+        let env = self.with_env(&shared, s.table, lead);
+        let mut m = MirrorLeg {
+            leg: &mut self.legs[other.index()],
+            part: &mut self.parts[other.index()],
+        };
+        env.fail(&mut m, failure.0, &failure.1);
+        self.note_leg_gone(other);
+        self.transaction.poisoned = true;
+    }
+}
