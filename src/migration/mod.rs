@@ -344,9 +344,7 @@ impl Migration {
             .await
             .map_err(|refusal| refused(&route.name, step, &refusal))?;
         // A suspension belongs to the mirroring that ended or begins here.
-        route.live.suspended.store(false, Ordering::Release);
-        route.live.suspended_reason.lock().clear();
-        crate::telemetry::mirror_suspended(&route.name, false);
+        crate::mirror::circuit::resume(route);
         crate::telemetry::gate(&route.name, report.pause);
         step.epoch = Some(report.epoch);
         step.pause_ms = Some(report.pause.as_secs_f64() * 1_000.0);

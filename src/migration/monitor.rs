@@ -8,7 +8,6 @@
 //! takes writes and has the tables.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -160,11 +159,10 @@ async fn ask(conn: &mut ServiceConn) -> Result<BackendState, String> {
     let set = |i| text(row, i).map(|v| v != "0" && !v.eq_ignore_ascii_case("off"));
     let mut identity: Vec<String> = (3..7).map(|i| text(row, i).unwrap_or_default()).collect();
     let version = text(row, 0);
-    if version.as_deref().is_some_and(|v| !v.contains("MariaDB")) {
-        if let Ok(rows) = conn.rows("SELECT @@global.server_uuid", HEALTH_LIMIT).await {
+    if version.as_deref().is_some_and(|v| !v.contains("MariaDB"))
+        && let Ok(rows) = conn.rows("SELECT @@global.server_uuid", HEALTH_LIMIT).await {
             identity.extend(rows.first().and_then(|r| text(r, 0)));
         }
-    }
     Ok(BackendState {
         up: Some(true),
         version,
@@ -302,9 +300,7 @@ fn resume_one(migration: &Migration, route: &Route, mirror: Side) {
         *reason = format!("the {mirror} has no table {table}");
         return;
     }
-    *route.live.suspended_reason.lock() = String::new();
-    route.live.suspended.store(false, Ordering::Release);
-    crate::telemetry::mirror_suspended(&route.name, false);
+    crate::mirror::circuit::resume(route);
     let detail = format!(
         "{}: the {mirror} answers again, mirroring resumes",
         route.name

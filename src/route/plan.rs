@@ -472,9 +472,10 @@ fn read(
         Some(Reason::TEMPORARY)
     } else if view.in_transaction {
         Some(Reason::IN_TRANSACTION)
-    } else if view.locked_tables || view.xa || view.poisoned {
-        Some(Reason::NEEDS_ACTIVE)
-    } else if facts.flags.any(ACTIVE_READ)
+    } else if view.locked_tables
+        || view.xa
+        || view.poisoned
+        || facts.flags.any(ACTIVE_READ)
         || facts.statements > 1
         || !matches!(facts.verb, Verb::Select | Verb::Table)
     {

@@ -427,7 +427,7 @@ impl Session {
             savepoints: &self.transaction.savepoints,
             user_variables: &user_variables,
             seed,
-            client_timestamp: self.state.client_timestamp.is_some(),
+            client_timestamp: self.state.client_timestamp,
         };
         self.legs_broken = true;
         let part = &mut self.parts[mirror.index()];
@@ -587,6 +587,13 @@ impl Session {
         }
         if let Some((crate::sql::Scope::NextOnly, level)) = facts.transaction_isolation {
             self.state.next_isolation = Some(level);
+        }
+        for set in &facts.set_variables {
+            if set.name.of(s.sql).eq_ignore_ascii_case(b"timestamp") {
+                let value = set.value.of(s.sql).trim_ascii();
+                self.state.client_timestamp =
+                    !(value.eq_ignore_ascii_case(b"default") || value == b"0");
+            }
         }
         match facts.verb {
             Verb::CreateTable | Verb::DropTable => self.temporary(s),

@@ -11,7 +11,7 @@
 use super::facts::{Class, Facts, Flags, Span, TableName, Verb};
 use super::lex::{Kind, Lexer, Token};
 use super::mode::ScanMode;
-use super::words::{Entry, Function, Keyword as K, UNKNOWN, lookup};
+use super::words::{Function, Keyword as K, Known, UNKNOWN, lookup};
 
 /// Nesting the scanner keeps frames for; deeper text shares the last frame
 /// and sets [`Flags::OVERFLOW`]. Servers' own stacks end in the hundreds.
@@ -54,9 +54,9 @@ pub(super) struct Scanner<'a> {
     pub(super) lex: Lexer<'a>,
     pub(super) cur: Token,
     /// What is known of `cur` if it is a word that is not behind a dot.
-    pub(super) entry: Entry,
+    pub(super) entry: Known,
     prev: Token,
-    prev_entry: Entry,
+    prev_entry: Known,
     before_prev: K,
     prev_table: bool,
     pub(super) facts: Facts,
@@ -740,7 +740,7 @@ impl Scanner<'_> {
             }
             K::Set => self.frame_off(IN_FROM),
             K::Table if !self.opaque => self.table_word(),
-            K::Into => self.into_word(),
+            K::Into => self.word_into(),
             K::Update if prev == K::For => {
                 self.flag(Flags::LOCKING_READ);
                 self.frame_off(IN_FROM);
@@ -791,7 +791,7 @@ impl Scanner<'_> {
         }
     }
 
-    fn into_word(&mut self) {
+    fn word_into(&mut self) {
         if self.verb == Verb::LoadData {
             self.expect = true;
             self.target = true;
