@@ -20,18 +20,12 @@ const TRACED: Duration = Duration::from_secs(1);
 /// Calls rarer than this per statement are not shown.
 const RARE: f64 = 0.01;
 
-pub fn all(plan: &Plan, stage: &Stage) -> Result<()> {
-    if plan.wants("system calls per statement") {
-        syscalls(stage)?;
+pub fn syscalls(plan: &Plan, stage: &Stage) -> Result<()> {
+    const HEADING: &str = "system calls per statement (strace -c -f)";
+    if !plan.wants(HEADING) {
+        return Ok(());
     }
-    if plan.wants("memory per idle session") {
-        idle(stage)?;
-    }
-    Ok(())
-}
-
-fn syscalls(stage: &Stage) -> Result<()> {
-    report::heading("system calls per statement (strace -c -f)");
+    report::heading(HEADING);
     let cells = [
         ("point select, text", Work::PointText, 1),
         ("point select, text", Work::PointText, 8),
@@ -70,8 +64,12 @@ fn traced(endpoint: &Endpoint, work: Work, clients: u64) -> Result<String> {
     Ok(format!("{:>6.2}  ({})", each(total), parts.join(", ")))
 }
 
-fn idle(stage: &Stage) -> Result<()> {
-    report::heading("memory per idle session (the process's own; sockets not counted)");
+pub fn idle(plan: &Plan, stage: &Stage) -> Result<()> {
+    const HEADING: &str = "memory per idle session (the process's own; sockets not counted)";
+    if !plan.wants(HEADING) {
+        return Ok(());
+    }
+    report::heading(HEADING);
     let cells = [
         ("HAProxy", stage.haproxy(), false),
         ("lockstep, one leg", stage.plain(), false),
