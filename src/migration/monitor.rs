@@ -160,9 +160,10 @@ async fn ask(conn: &mut ServiceConn) -> Result<BackendState, String> {
     let mut identity: Vec<String> = (3..7).map(|i| text(row, i).unwrap_or_default()).collect();
     let version = text(row, 0);
     if version.as_deref().is_some_and(|v| !v.contains("MariaDB"))
-        && let Ok(rows) = conn.rows("SELECT @@global.server_uuid", HEALTH_LIMIT).await {
-            identity.extend(rows.first().and_then(|r| text(r, 0)));
-        }
+        && let Ok(rows) = conn.rows("SELECT @@global.server_uuid", HEALTH_LIMIT).await
+    {
+        identity.extend(rows.first().and_then(|r| text(r, 0)));
+    }
     Ok(BackendState {
         up: Some(true),
         version,

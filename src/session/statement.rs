@@ -576,11 +576,11 @@ impl Session {
         }
         match facts.class {
             Class::Read | Class::Write | Class::Transaction
-                if facts.verb != Verb::SetTransaction && facts.verb != Verb::Begin =>
+                if facts.verb != Verb::SetTransaction
+                    && facts.verb != Verb::Begin
+                    && !self.state.status.has(Status::IN_TRANS) =>
             {
-                if !self.state.status.has(Status::IN_TRANS) {
-                    self.state.next_isolation = None;
-                }
+                self.state.next_isolation = None;
             }
             Class::Ddl => self.shared.catalog_refresh.notify_one(),
             _ => {}
