@@ -11,5 +11,5 @@ mod harness;
 mod order;
 mod support;
 mod tidy;
-mod workload;
 mod transparency;
+mod workload;
