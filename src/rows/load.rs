@@ -231,9 +231,10 @@ async fn cascades(
     );
     for row in conn.rows(&sql, QUERY_LIMIT).await? {
         if bytes(&row, 0).eq_ignore_ascii_case(schema)
-            && let Some(table) = tables.get_mut(&bytes(&row, 1)) {
-                table.fk_parent_cascades = true;
-            }
+            && let Some(table) = tables.get_mut(&bytes(&row, 1))
+        {
+            table.fk_parent_cascades = true;
+        }
     }
     Ok(())
 }

@@ -11,4 +11,5 @@ mod harness;
 mod order;
 mod support;
 mod tidy;
+mod transparency;
 mod workload;
