@@ -40,6 +40,7 @@ demo: servers ## move a shop between two databases while it is used
 
 bench: servers ## the proxy against direct connections and HAProxy
 	cargo build --release --bin lockstep --example bench
+	ulimit -S -n "$$(ulimit -H -n)" # 500 idle sessions, up to three sockets each
 	exec cargo run --quiet --release --example bench
 
 soak: servers ## the long runs: minutes per test

@@ -13,6 +13,7 @@ pub mod migration;
 pub mod mirror;
 pub mod route;
 pub mod rows;
+pub mod server;
 pub mod session;
 pub mod sql;
 pub mod store;

@@ -215,3 +215,84 @@ impl UserMap {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NONCE: [u8; NONCE_LEN] = *b"abcdefghijklmnopqrst";
+
+    fn account(user: &str, password: &str) -> Account {
+        Account::new(
+            user.as_bytes().to_vec(),
+            Secret::new(password.as_bytes().to_vec()),
+        )
+    }
+
+    fn hashed(user: &str, password: &str) -> Account {
+        Account::NativeStage1 {
+            user: user.as_bytes().to_vec(),
+            stage1: native::stage1(password.as_bytes()),
+        }
+    }
+
+    #[test]
+    fn a_hash_answers_native_only() {
+        let (full, hash) = (account("u", "pw"), hashed("u", "pw"));
+        let native = hash.answer(NATIVE, &NONCE);
+        assert!(native.is_some() && native == full.answer(NATIVE, &NONCE));
+        assert!(full.answer(CACHING_SHA2, &NONCE).is_some());
+        assert!(hash.answer(CACHING_SHA2, &NONCE).is_none());
+        assert!(full.answer(b"client_ed25519", &NONCE).is_none());
+        assert!(hash.password().is_none());
+        let empty = account("u", "");
+        assert!(matches!(empty, Account::Empty { .. }));
+        assert_eq!(empty.answer(CACHING_SHA2, &NONCE), Some(Vec::new()));
+        assert!(!full.verify(NATIVE, &NONCE, b""));
+    }
+
+    #[test]
+    fn a_password_is_not_replaced_by_its_own_hash() {
+        let store = AccountStore::new();
+        store.learn(account("u", "pw"));
+        store.learn(hashed("u", "pw"));
+        assert!(store.get(b"u") == Some(account("u", "pw")));
+        store.learn(hashed("u", "changed"));
+        assert!(store.get(b"u") == Some(hashed("u", "changed")));
+        store.learn(account("u", "changed"));
+        assert!(store.get(b"u") == Some(account("u", "changed")));
+    }
+
+    #[test]
+    fn only_the_refused_account_is_forgotten() {
+        let store = AccountStore::new();
+        store.learn(account("u", "new"));
+        store.forget(&account("u", "old"));
+        assert!(store.get(b"u").is_some());
+        store.forget(&account("u", "new"));
+        assert!(store.get(b"u").is_none());
+    }
+
+    #[test]
+    fn a_full_store_drops_the_least_recently_used() {
+        let store = AccountStore::new();
+        for i in 0..ACCOUNTS_MAX {
+            store.learn(account(&format!("u{i}"), "pw"));
+        }
+        assert!(store.get(b"u0").is_some());
+        store.learn(account("one more", "pw"));
+        assert_eq!(store.len(), ACCOUNTS_MAX);
+        assert!(store.get(b"u0").is_some());
+        assert!(store.get(b"u1").is_none());
+    }
+
+    #[test]
+    fn a_map_answers_for_its_side_only() {
+        let mut map = UserMap::new();
+        map.insert(b"app".to_vec(), Side::Target, account("app2", "pw"));
+        assert!(map.get(b"app", Side::Source).is_none());
+        assert!(map.get(b"other", Side::Target).is_none());
+        let target = map.get(b"app", Side::Target).map(Account::user);
+        assert_eq!(target, Some(&b"app2"[..]));
+    }
+}

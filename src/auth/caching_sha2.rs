@@ -76,3 +76,57 @@ fn sha256(parts: &[&[u8]]) -> digest::Digest {
     }
     context.finish()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nonce() -> [u8; NONCE_LEN] {
+        std::array::from_fn(|i| i as u8 + 1)
+    }
+
+    fn secret(text: &[u8]) -> Secret {
+        Secret::new(text.to_vec())
+    }
+
+    /// Made with another implementation of SHA-256.
+    #[test]
+    fn scramble_matches_a_known_vector() {
+        let answer = scramble(&secret(b"secret"), &nonce());
+        let hex: String = answer.iter().map(|b| format!("{b:02x}")).collect();
+        let known = "746ebe205d56a0707acb3e796e834e0dd7b1d61743b26bd5202c7a623230c7c9";
+        assert_eq!(hex, known);
+    }
+
+    #[test]
+    fn only_the_right_password_fits() {
+        let answer = scramble(&secret(b"secret"), &nonce());
+        assert!(verify(&answer, &nonce(), &secret(b"secret")));
+        assert!(!verify(&answer, &nonce(), &secret(b"Secret")));
+        assert!(!verify(&answer, &[9; NONCE_LEN], &secret(b"secret")));
+        assert!(!verify(&answer[1..], &nonce(), &secret(b"secret")));
+        assert!(scramble(&secret(b""), &nonce()).is_empty());
+    }
+
+    #[test]
+    fn a_sent_password_ends_at_its_first_nul() {
+        for (sent, password) in [
+            (&b"pw\0"[..], &b"pw"[..]),
+            (b"pw", b"pw"),
+            (b"\0", b""),
+            (b"", b""),
+            (b"p\0w\0", b"p"),
+        ] {
+            assert!(from_clear(sent.to_vec()).expose() == password);
+        }
+        assert!(to_clear(&secret(b"pw")).expose() == b"pw\0");
+    }
+
+    #[test]
+    fn masking_twice_changes_nothing() {
+        let long = secret(&[b'x'; 50]);
+        let masked = mask(&long, &nonce());
+        assert!(masked != long);
+        assert!(mask(&masked, &nonce()) == long);
+    }
+}

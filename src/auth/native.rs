@@ -86,3 +86,67 @@ fn xor(a: &[u8; HASH_LEN], b: &[u8; HASH_LEN]) -> [u8; HASH_LEN] {
     }
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nonce() -> [u8; NONCE_LEN] {
+        std::array::from_fn(|i| i as u8 + 1)
+    }
+
+    /// Stored hashes made by a MariaDB 10.11 server.
+    #[test]
+    fn stored_hashes_match_a_servers() {
+        for (password, stored) in [
+            ("svc", "*6C534AEDC3186B6EA979416154DC385F6DDF314D"),
+            ("natpw", "*1374EDB489482E02B373F1E4764607ADEACA73BB"),
+        ] {
+            let parsed = parse_stored(stored.as_bytes());
+            assert_eq!(parsed, Some(stage2(&stage1(password.as_bytes()))));
+        }
+    }
+
+    /// Made with another implementation of SHA-1.
+    #[test]
+    fn scramble_matches_a_known_vector() {
+        let answer = scramble(&stage1(b"secret"), &nonce());
+        let hex: String = answer.iter().map(|b| format!("{b:02x}")).collect();
+        assert_eq!(hex, "b32bb3a583e1340c0a1108d58b1be49781ad8c2f");
+    }
+
+    #[test]
+    fn an_answer_and_the_stored_hash_give_stage1() {
+        let secret = stage1(b"secret");
+        let answer = scramble(&secret, &nonce());
+        assert!(verify(&answer, &nonce(), &secret));
+        assert!(recover(&answer, &nonce(), &stage2(&secret)) == Some(secret));
+    }
+
+    #[test]
+    fn what_does_not_fit_gives_nothing() {
+        let stored = stage2(&stage1(b"secret"));
+        let answer = scramble(&stage1(b"other"), &nonce());
+        assert!(recover(&answer, &nonce(), &stored).is_none());
+        assert!(recover(&answer[..19], &nonce(), &stored).is_none());
+        assert!(recover(&[], &nonce(), &stored).is_none());
+        assert!(!verify(&answer, &nonce(), &stage1(b"secret")));
+        let right = scramble(&stage1(b"secret"), &nonce());
+        assert!(recover(&right, &[9; NONCE_LEN], &stored).is_none());
+    }
+
+    #[test]
+    fn other_plugins_strings_are_no_hashes() {
+        for text in [
+            "",
+            "*",
+            "*6C534AEDC3186B6EA979416154DC385F6DDF314",
+            "*6C534AEDC3186B6EA979416154DC385F6DDF314G",
+            "6C534AEDC3186B6EA979416154DC385F6DDF314D1",
+            "$A$005$abcdefghijklmnopqrstuvwxyzabcdefghi",
+            "*THISISNOTAVALIDPASSWORDTHATCANBEUSEDHERE",
+        ] {
+            assert_eq!(parse_stored(text.as_bytes()), None, "{text}");
+        }
+    }
+}

@@ -130,3 +130,54 @@ fn base64(bytes: &[u8]) -> Vec<u8> {
     }
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NONCE: [u8; NONCE_LEN] = *b"abcdefghijklmnopqrst";
+
+    #[test]
+    fn a_password_survives_the_round_trip() -> Result<(), RsaError> {
+        let key = RsaKey::generate()?;
+        for password in ["", "s", "a longer password than the nonce is"] {
+            let secret = Secret::new(password.as_bytes().to_vec());
+            let cipher = encrypt(key.public_pem(), &secret, &NONCE)?;
+            assert_eq!(cipher.len(), 256);
+            assert!(key.decrypt(&cipher, &NONCE)? == secret);
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_not_ours_is_refused() -> Result<(), RsaError> {
+        let key = RsaKey::generate()?;
+        for cipher in [&[][..], &[0; 256], b"clear password\0", &[0xff; 300]] {
+            assert!(key.decrypt(cipher, &NONCE).err() == Some(RsaError::Cipher));
+        }
+        let long = Secret::new(vec![b'x'; 300]);
+        let refused = encrypt(key.public_pem(), &long, &NONCE);
+        assert_eq!(refused, Err(RsaError::Cipher));
+        let secret = Secret::new(b"pw".to_vec());
+        for pem in [
+            &b""[..],
+            b"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n",
+        ] {
+            assert_eq!(encrypt(pem, &secret, &NONCE), Err(RsaError::PublicKey));
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn base64_pads() {
+        for (bytes, text) in [
+            (&b""[..], &b""[..]),
+            (b"f", b"Zg=="),
+            (b"fo", b"Zm8="),
+            (b"foo", b"Zm9v"),
+            (b"\xfb\xff\xfe", b"+//+"),
+        ] {
+            assert_eq!(base64(bytes), text);
+        }
+    }
+}

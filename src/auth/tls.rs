@@ -219,3 +219,38 @@ impl ServerCertVerifier for AcceptAny {
         self.0.signature_verification_algorithms.supported_schemes()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_self_signed_pair_is_made_once_and_kept_private() -> Result<(), TlsError> {
+        let dir = std::env::temp_dir().join(format!("lockstep-tls-{}", std::process::id()));
+        fs::create_dir_all(&dir).map_err(file(&dir))?;
+        self_signed(&dir)?;
+        let cert = dir.join(CERT_FILE);
+        let first = fs::read(&cert).map_err(file(&cert))?;
+        self_signed(&dir)?;
+        assert_eq!(fs::read(&cert).map_err(file(&cert))?, first);
+        #[cfg(unix)]
+        {
+            let key = dir.join(KEY_FILE);
+            let permissions = fs::metadata(&key).map_err(file(&key))?.permissions();
+            let mode = std::os::unix::fs::PermissionsExt::mode(&permissions);
+            assert_eq!(mode & 0o777, 0o600);
+        }
+        // The pair is its own authority, so it can be verified against itself.
+        assert!(client_config(TlsMode::Verify, Some(&cert))?.is_some());
+        fs::remove_dir_all(&dir).map_err(file(&dir))
+    }
+
+    #[test]
+    fn verify_needs_an_authority_and_off_needs_nothing() -> Result<(), TlsError> {
+        assert!(client_config(TlsMode::Verify, None).is_err());
+        assert!(client_config(TlsMode::Verify, Some(Path::new("/nonexistent"))).is_err());
+        assert!(client_config(TlsMode::Off, None)?.is_none());
+        assert!(client_config(TlsMode::Preferred, None)?.is_some());
+        Ok(())
+    }
+}

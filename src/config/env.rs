@@ -14,6 +14,10 @@ const NOT_SETTINGS: [&str; 4] = ["CONTROL", "CONFIG", "TOKEN", "LOG"];
 /// Names beginning so belong to tests.
 const TEST_PREFIX: &str = "TEST_";
 
+/// The settings and lists at the root. Any other name without `__` is not
+/// ours: scripts around the proxy have variables of their own.
+const ROOT: [&str; 4] = ["LISTEN", "STATE", "ROUTES", "USERS"];
+
 /// Longest path: `backends.source.password`.
 const DEPTH_MAX: usize = 4;
 
@@ -36,6 +40,9 @@ pub fn overrides(
             problems.push(format!("{name}: not UTF-8"));
             continue;
         };
+        if !path.contains("__") && !ROOT.contains(&path) {
+            continue;
+        }
         let lower = path.to_lowercase();
         let parts: Vec<&str> = lower.split("__").collect();
         if parts.len() > DEPTH_MAX || parts.iter().any(|p| p.is_empty()) {

@@ -128,7 +128,7 @@ pub struct Backend {
     pub password: Password,
     /// Encryption of all connections to this backend.
     pub tls: TlsMode,
-    /// PEM file of the authorities `verify` trusts; empty: the public ones.
+    /// PEM file of the authorities `verify` trusts; required by it.
     pub ca: String,
     /// A replica to compare on first (not used yet), or empty.
     pub replica: String,

@@ -131,6 +131,7 @@ fn environment_overrides_as_text() {
             ("LOCKSTEP_TOKEN", "t"),
             ("LOCKSTEP_CONFIG", "c"),
             ("LOCKSTEP_TEST_ANYTHING", "c"),
+            ("LOCKSTEP_CACHE", "c"),
             ("LOCKSTEP_CONTROL__TOKEN", "secret"),
             ("PATH", "/bin"),
         ]),

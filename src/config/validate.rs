@@ -38,6 +38,9 @@ pub fn check(config: &Config, problems: &mut Vec<String>) {
         if b.user.is_empty() {
             problems.push(format!("backends.{name}.user: a service account is needed"));
         }
+        if b.tls == super::TlsMode::Verify && b.ca.is_empty() {
+            problems.push(format!("backends.{name}.ca: `tls: verify` needs it"));
+        }
         if !b.replica.is_empty() && split_address(&b.replica).is_none() {
             problems.push(format!(
                 "backends.{name}.replica: must be host:port, or empty"

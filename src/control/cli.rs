@@ -261,10 +261,9 @@ fn only_route(command: &Command, mut answer: Value) -> Value {
     if let Command::Status {
         route: Some(name), ..
     } = command
+        && let Some(routes) = answer.get_mut("routes").and_then(Value::as_array_mut)
     {
-        if let Some(routes) = answer.get_mut("routes").and_then(Value::as_array_mut) {
-            routes.retain(|r| r["name"] == name.as_str());
-        }
+        routes.retain(|r| r["name"] == name.as_str());
     }
     answer
 }

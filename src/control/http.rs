@@ -15,7 +15,6 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::{Control, ROW_PLANE, explain, page, status, stream};
-use crate::Side;
 use crate::migration::edges::Direction;
 use crate::migration::{Refusal, Wish};
 use crate::route::table::{Phase, ReadsBy};
@@ -140,10 +139,19 @@ impl IntoResponse for Refusal {
     }
 }
 
+/// A body that is not the JSON asked for.
+struct BadBody(String);
+
+impl IntoResponse for BadBody {
+    fn into_response(self) -> Response {
+        error(StatusCode::BAD_REQUEST, &format!("body: {}", self.0))
+    }
+}
+
 /// A JSON body; an empty one is `{}`.
-fn body<T: DeserializeOwned>(bytes: &Bytes) -> Result<T, Response> {
+fn body<T: DeserializeOwned>(bytes: &Bytes) -> Result<T, BadBody> {
     let bytes: &[u8] = if bytes.is_empty() { b"{}" } else { bytes };
-    serde_json::from_slice(bytes).map_err(|e| error(StatusCode::BAD_REQUEST, &format!("body: {e}")))
+    serde_json::from_slice(bytes).map_err(|e| BadBody(e.to_string()))
 }
 
 async fn index(State(control): Shared) -> Response {
@@ -182,7 +190,7 @@ async fn events(State(control): Shared, headers: HeaderMap) -> Response {
 async fn explain_it(State(control): Shared, bytes: Bytes) -> Response {
     match body::<explain::Question>(&bytes) {
         Ok(question) => Json(explain::explain(&control, &question)).into_response(),
-        Err(refusal) => refusal,
+        Err(refusal) => refusal.into_response(),
     }
 }
 
@@ -221,7 +229,7 @@ async fn show_route(State(control): Shared, Path(name): Path<String>) -> Respons
 async fn put_route(State(control): Shared, Path(name): Path<String>, bytes: Bytes) -> Response {
     let value: Value = match body(&bytes) {
         Ok(value) => value,
-        Err(refusal) => return refusal,
+        Err(refusal) => return refusal.into_response(),
     };
     let mut problems = Vec::new();
     let wanted = crate::config::read::route(value, &name, &mut problems);
@@ -285,7 +293,7 @@ async fn edge(
 ) -> Response {
     let asked: EdgeBody = match body(bytes) {
         Ok(asked) => asked,
-        Err(refusal) => return refusal,
+        Err(refusal) => return refusal.into_response(),
     };
     let wish = Wish {
         to: asked.to,
@@ -313,12 +321,16 @@ async fn edge(
 }
 
 /// Whether waiting can help: something known does not hold yet, and nothing
-/// that this version cannot know stands in the way.
+/// that this version cannot know stands in the way. Open transactions had
+/// their time already: holding writes for it again and again would hurt more
+/// than the refusal, which names them.
 fn may_pass(refusal: &Refusal) -> bool {
     match refusal {
         Refusal::Refused { conditions, .. } => {
             conditions.iter().any(|c| c.ok == Some(false))
-                && conditions.iter().all(|c| c.ok.is_some())
+                && conditions
+                    .iter()
+                    .all(|c| c.ok.is_some() && c.name != "drained")
         }
         _ => false,
     }
@@ -336,7 +348,7 @@ struct ReadsBody {
 async fn reads(State(control): Shared, Path(name): Path<String>, bytes: Bytes) -> Response {
     let asked: ReadsBody = match body(&bytes) {
         Ok(asked) => asked,
-        Err(refusal) => return refusal,
+        Err(refusal) => return refusal.into_response(),
     };
     let migration = control.migration.clone();
     let done =
@@ -359,9 +371,4 @@ async fn row_plane(State(control): Shared, Path(name): Path<String>) -> Response
     }
     let body = json!({ "error": ROW_PLANE, "conditions": [] });
     (StatusCode::CONFLICT, Json(body)).into_response()
-}
-
-/// The side unrouted statements go to, for the log.
-pub(crate) fn home(control: &Control) -> Side {
-    control.migration.routes().load().home()
 }

@@ -11,7 +11,11 @@
 //!                  └─ login: we answer: TLS, response, switch, full auth
 //! ```
 
-use std::io;
+mod error;
+mod login;
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,28 +23,30 @@ use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
-use zeroize::Zeroizing;
 
 use super::stream::{Stream, read_packet, write_packet};
 use crate::Side;
-use crate::auth::{
-    Account, CACHING_SHA2, CLEAR, NATIVE, NONCE_LEN, SHA256, Secret, caching_sha2, rsa,
-};
+use crate::auth::NONCE_LEN;
 use crate::wire::capability::Capabilities;
-use crate::wire::greeting::{AuthReply, Greeting, HandshakeResponse, ssl_request};
-use crate::wire::ok::{ErrPacket, OkPacket};
+use crate::wire::greeting::{Greeting, ssl_request};
+use crate::wire::ok::OkPacket;
 use crate::wire::status::Status;
 
 pub use crate::auth::tls::TlsMode;
+pub use error::{LegError, err_message};
+pub(crate) use error::{err_code, lost};
+pub(crate) use login::send_password;
+pub use login::{BACKEND_LOGIN_TIMEOUT, LoginParams, login};
 
 /// Most packets a server may send in one authentication. The longest known
 /// exchange (switch, full authentication, key, verdict) takes four; PAM
 /// conversations ask one question a round.
 pub const AUTH_ROUNDS_MAX: usize = 16;
 
-/// Time for one login with credentials we hold, from the greeting to the
-/// verdict: MySQL's own `connect_timeout`.
-pub const BACKEND_LOGIN_TIMEOUT: Duration = Duration::from_secs(10);
+/// Collation id known to all servers of both families.
+pub(crate) const UTF8MB4_GENERAL_CI: u8 = 45;
+/// MySQL 8's default collation, which MariaDB (before 11.4) does not have.
+const UTF8MB4_0900_AI_CI: u8 = 255;
 
 /// ER_ACCESS_DENIED_ERROR: the credentials are wrong for this server.
 pub const ER_ACCESS_DENIED: u16 = 1045;
@@ -103,124 +109,6 @@ pub fn version_number(version: &[u8]) -> u32 {
     major * 10_000 + minor * 100 + patch
 }
 
-/// Why a leg could not be opened. The backend is at fault unless the kind says
-/// otherwise.
-#[derive(Debug, thiserror::Error)]
-pub enum LegError {
-    /// TCP could not be connected.
-    #[error("{side}: cannot connect: {source}")]
-    Connect {
-        /// Which backend.
-        side: Side,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// It took too long.
-    #[error("{side}: timed out {what}")]
-    Timeout {
-        /// Which backend.
-        side: Side,
-        /// What we were waiting for.
-        what: &'static str,
-    },
-    /// The server said no.
-    #[error("{side}: refused with error {code}")]
-    Refused {
-        /// Which backend.
-        side: Side,
-        /// The server's error number.
-        code: u16,
-        /// The ERR packet's payload as it came.
-        packet: Vec<u8>,
-        /// True if it came instead of the greeting.
-        at_greeting: bool,
-    },
-    /// The server's bytes are not the protocol.
-    #[error("{side}: {what}")]
-    Protocol {
-        /// Which backend.
-        side: Side,
-        /// What was wrong.
-        what: &'static str,
-    },
-    /// TLS is required and not offered, or its handshake failed.
-    #[error("{side}: TLS: {reason}")]
-    Tls {
-        /// Which backend.
-        side: Side,
-        /// Why.
-        reason: String,
-    },
-    /// The connection broke.
-    #[error("{side}: connection lost during login: {source}")]
-    Io {
-        /// Which backend.
-        side: Side,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// The proxy does not hold what this server's plugin asks for.
-    #[error("{side}: cannot log in: {why}")]
-    Credentials {
-        /// Which backend.
-        side: Side,
-        /// What is missing.
-        why: &'static str,
-    },
-}
-
-impl LegError {
-    /// Which backend it was.
-    pub fn side(&self) -> Side {
-        match self {
-            LegError::Connect { side, .. }
-            | LegError::Timeout { side, .. }
-            | LegError::Refused { side, .. }
-            | LegError::Protocol { side, .. }
-            | LegError::Tls { side, .. }
-            | LegError::Io { side, .. }
-            | LegError::Credentials { side, .. } => *side,
-        }
-    }
-
-    /// A metric label.
-    pub fn kind(&self) -> &'static str {
-        match self {
-            LegError::Connect { .. } => "connect",
-            LegError::Timeout { .. } => "timeout",
-            LegError::Refused { .. } => "refused",
-            LegError::Protocol { .. } => "protocol",
-            LegError::Tls { .. } => "tls",
-            LegError::Io { .. } => "io",
-            LegError::Credentials { .. } => "credentials",
-        }
-    }
-
-    /// The refusal in an ERR payload that came after the greeting.
-    pub(crate) fn refused(side: Side, packet: Vec<u8>) -> LegError {
-        let code = err_code(&packet);
-        LegError::Refused {
-            side,
-            code,
-            packet,
-            at_greeting: false,
-        }
-    }
-}
-
-/// The error number of an ERR payload; 0 if it is cut short.
-pub(crate) fn err_code(packet: &[u8]) -> u16 {
-    match packet {
-        [0xff, low, high, ..] => u16::from_le_bytes([*low, *high]),
-        _ => 0,
-    }
-}
-
-/// Maps a broken connection to this side's error.
-pub(crate) fn lost(side: Side) -> impl Fn(io::Error) -> LegError {
-    move |source| LegError::Io { side, source }
-}
-
 /// A connection whose greeting has been read and to which nothing has been
 /// sent yet.
 pub struct Opened {
@@ -252,23 +140,6 @@ pub struct Authenticated {
     pub status: Status,
     /// The login's OK payload as it came.
     pub ok: Vec<u8>,
-}
-
-/// The session parameters of a login with credentials we hold.
-#[derive(Clone, Default)]
-pub struct LoginParams {
-    /// Wanted capabilities; what the server lacks is left out, what the
-    /// protocol needs is added.
-    pub capabilities: Capabilities,
-    /// Collation id. A login can carry one byte of it: with a larger id the
-    /// server's default is asked for, and the session sets its own afterwards.
-    pub charset: u16,
-    /// Largest packet, in bytes, as the client announced it.
-    pub max_packet: u32,
-    /// Initial database.
-    pub database: Option<Vec<u8>>,
-    /// Raw content of the attribute block.
-    pub connect_attrs: Vec<u8>,
 }
 
 /// Connects and reads the greeting, within `limit` in all.
@@ -373,22 +244,19 @@ impl Opened {
 
     /// Switches to TLS if the backend's settings and greeting say so. Must be
     /// called once, before the handshake response, whose capabilities,
-    /// largest packet and collation the request repeats.
+    /// largest packet and collation it must carry as they are: a server may
+    /// take them from either packet.
     pub(crate) async fn secure(
         mut self,
         capabilities: Capabilities,
         max_packet: u32,
-        charset: u16,
+        charset: u8,
     ) -> Result<Opened, LegError> {
         let Some((config, name)) = self.tls.take() else {
             return Ok(self);
         };
         let side = self.side;
-        let request = ssl_request(
-            capabilities.with(Capabilities::SSL),
-            max_packet,
-            login_charset(charset, &self.greeting),
-        );
+        let request = ssl_request(capabilities.with(Capabilities::SSL), max_packet, charset);
         write_packet(&mut self.stream, &mut self.seq, &request)
             .await
             .map_err(lost(side))?;
@@ -440,117 +308,18 @@ impl Opened {
     }
 }
 
-/// Capabilities for a leg on which we log in ourselves.
-fn own_capabilities(server: Capabilities, params: &LoginParams, tls: bool) -> Capabilities {
-    let needed = Capabilities::PROTOCOL_41
-        | Capabilities::SECURE_CONNECTION
-        | Capabilities::PLUGIN_AUTH
-        | Capabilities::PLUGIN_AUTH_LENENC
-        | Capabilities::TRANSACTIONS
-        | Capabilities::CONNECT_ATTRS
-        | Capabilities::SESSION_TRACK;
-    let mut caps = (params.capabilities | needed) & server;
-    caps = caps.without(Capabilities::SSL | Capabilities::CONNECT_WITH_DB);
-    if params.database.is_some() {
-        caps = caps.with(Capabilities::CONNECT_WITH_DB);
-    }
-    if tls {
-        caps = caps.with(Capabilities::SSL);
-    }
-    caps
-}
-
-/// Logs in as a client that holds `account`.
+/// The collation byte of a login of ours.
 ///
-/// Implements `mysql_native_password`, `caching_sha2_password` (fast; full
-/// over TLS or with the server's RSA key), `sha256_password`, and
-/// `mysql_clear_password` over TLS only.
-///
-/// Errors: [`LegError::Refused`] with the server's ERR,
-/// [`LegError::Credentials`] when the plugin needs what `account` lacks or is
-/// unknown, `Timeout` after [`BACKEND_LOGIN_TIMEOUT`], and the connection's.
-pub async fn login(
-    opened: Opened,
-    account: &Account,
-    params: &LoginParams,
-) -> Result<Authenticated, LegError> {
-    let side = opened.side;
-    let run = login_now(opened, account, params);
-    match tokio::time::timeout(BACKEND_LOGIN_TIMEOUT, run).await {
-        Ok(result) => result,
-        Err(_) => Err(LegError::Timeout {
-            side,
-            what: "logging in",
-        }),
-    }
-}
-
-async fn login_now(
-    opened: Opened,
-    account: &Account,
-    params: &LoginParams,
-) -> Result<Authenticated, LegError> {
-    let side = opened.side;
-    let tls = opened.uses_tls();
-    let caps = own_capabilities(opened.greeting.capabilities, params, tls);
-    let mut opened = opened
-        .secure(caps, params.max_packet, params.charset)
-        .await?;
-    let mut plugin = first_plugin(account, &opened.greeting.auth_plugin).to_vec();
-    let mut nonce = opened.greeting.nonce;
-    let response = HandshakeResponse {
-        capabilities: caps,
-        max_packet: params.max_packet,
-        charset: login_charset(params.charset, &opened.greeting),
-        user: account.user().to_vec(),
-        auth_response: account.answer(&plugin, &nonce).unwrap_or_default(),
-        database: params.database.clone(),
-        auth_plugin: Some(plugin.clone()),
-        connect_attrs: Some(params.connect_attrs.clone()),
-        zstd_level: None,
-    };
-    write_packet(&mut opened.stream, &mut opened.seq, &response.build())
-        .await
-        .map_err(lost(side))?;
-    for _ in 0..AUTH_ROUNDS_MAX {
-        let packet = opened.read().await?;
-        match AuthReply::parse(&packet).map_err(|e| LegError::Protocol { side, what: e.what })? {
-            AuthReply::Ok(_) => return opened.authenticated(caps, params.max_packet, packet),
-            AuthReply::Err(_) => return Err(LegError::refused(side, packet)),
-            AuthReply::OldSwitch => {
-                return Err(LegError::Credentials {
-                    side,
-                    why: "the account uses the pre-4.1 password hash",
-                });
-            }
-            AuthReply::Switch { plugin: to, data } => {
-                plugin = to.to_vec();
-                nonce = nonce_of(data).unwrap_or(nonce);
-                let answer = own_answer(side, account, &plugin, &nonce, tls)?;
-                opened.write(&answer).await?;
-            }
-            AuthReply::More(data) => {
-                opened.more(data, account, &plugin, &nonce).await?;
-            }
-        }
-    }
-    Err(LegError::Protocol {
-        side,
-        what: "the authentication does not end",
-    })
-}
-
-/// The collation byte of a login.
+/// A server that does not know the collation silently takes its own default
+/// character set, latin1 on many, and would misread every literal. So ids that
+/// it cannot know, or that do not fit the byte, become `utf8mb4_general_ci`:
+/// another collation of the same character set. The session sets the exact
+/// one afterwards where the server has it.
 pub(crate) fn login_charset(charset: u16, greeting: &Greeting) -> u8 {
-    u8::try_from(charset).unwrap_or(greeting.charset)
-}
-
-/// The plugin to answer the greeting with: the server's default if we can.
-fn first_plugin<'a>(account: &Account, offered: &'a [u8]) -> &'a [u8] {
-    match account {
-        Account::NativeStage1 { .. } => NATIVE,
-        _ if offered == NATIVE || offered == CACHING_SHA2 => offered,
-        _ => CACHING_SHA2,
+    match u8::try_from(charset) {
+        Ok(UTF8MB4_0900_AI_CI) if greeting.is_mariadb() => UTF8MB4_GENERAL_CI,
+        Ok(charset) => charset,
+        Err(_) => UTF8MB4_GENERAL_CI,
     }
 }
 
@@ -558,31 +327,6 @@ fn first_plugin<'a>(account: &Account, offered: &'a [u8]) -> &'a [u8] {
 /// shorter than one.
 pub(crate) fn nonce_of(data: &[u8]) -> Option<[u8; NONCE_LEN]> {
     data.get(..NONCE_LEN)?.try_into().ok()
-}
-
-/// Our answer to a switch request.
-fn own_answer(
-    side: Side,
-    account: &Account,
-    plugin: &[u8],
-    nonce: &[u8; NONCE_LEN],
-    tls: bool,
-) -> Result<Zeroizing<Vec<u8>>, LegError> {
-    let missing = |why| LegError::Credentials { side, why };
-    if let Some(answer) = account.answer(plugin, nonce) {
-        return Ok(Zeroizing::new(answer));
-    }
-    let password = account
-        .password()
-        .ok_or_else(|| missing("its plugin needs the password, and only a hash is known"))?;
-    let clear = caching_sha2::to_clear(&password).expose().to_vec();
-    match plugin {
-        p if p == SHA256 && tls => Ok(Zeroizing::new(clear)),
-        p if p == SHA256 => Ok(Zeroizing::new(vec![caching_sha2::REQUEST_KEY_SHA256])),
-        p if p == CLEAR && tls => Ok(Zeroizing::new(clear)),
-        p if p == CLEAR => Err(missing("it asks for the clear password without TLS")),
-        _ => Err(missing("its authentication plugin is not supported")),
-    }
 }
 
 impl Opened {
@@ -597,90 +341,4 @@ impl Opened {
             .await
             .map_err(lost(self.side))
     }
-
-    /// A plugin's "more" data, answered with credentials we hold.
-    async fn more(
-        &mut self,
-        data: &[u8],
-        account: &Account,
-        plugin: &[u8],
-        nonce: &[u8; NONCE_LEN],
-    ) -> Result<(), LegError> {
-        let side = self.side;
-        if plugin == CACHING_SHA2 && data == [caching_sha2::FAST_OK] {
-            return Ok(());
-        }
-        let password = account.password().ok_or(LegError::Credentials {
-            side,
-            why: "it asks for the password, and only a hash is known",
-        })?;
-        if plugin == CACHING_SHA2 && data == [caching_sha2::FULL] {
-            return send_password(&mut self.stream, &mut self.seq, side, &password, nonce).await;
-        }
-        if plugin == SHA256 {
-            let cipher = encrypted(side, data, &password, nonce)?;
-            return self.write(&cipher).await;
-        }
-        Err(LegError::Protocol {
-            side,
-            what: "unexpected data from an authentication plugin",
-        })
-    }
-}
-
-/// Sends the password for a full `caching_sha2_password` authentication: as it
-/// is over TLS, otherwise encrypted with the server's RSA key, asked for here.
-pub(crate) async fn send_password(
-    stream: &mut Stream,
-    seq: &mut u8,
-    side: Side,
-    password: &Secret,
-    nonce: &[u8; NONCE_LEN],
-) -> Result<(), LegError> {
-    if stream.is_tls() {
-        let clear = caching_sha2::to_clear(password);
-        return write_packet(stream, seq, clear.expose())
-            .await
-            .map_err(lost(side));
-    }
-    write_packet(stream, seq, &[caching_sha2::REQUEST_KEY])
-        .await
-        .map_err(lost(side))?;
-    let packet = read_packet(stream, seq).await.map_err(lost(side))?;
-    let key = match AuthReply::parse(&packet) {
-        Ok(AuthReply::More(key)) => key,
-        Ok(AuthReply::Err(_)) => return Err(LegError::refused(side, packet)),
-        _ => {
-            return Err(LegError::Protocol {
-                side,
-                what: "no public key in answer to our request",
-            });
-        }
-    };
-    let cipher = encrypted(side, key, password, nonce)?;
-    write_packet(stream, seq, &cipher).await.map_err(lost(side))
-}
-
-fn encrypted(
-    side: Side,
-    public_pem: &[u8],
-    password: &Secret,
-    nonce: &[u8; NONCE_LEN],
-) -> Result<Vec<u8>, LegError> {
-    rsa::encrypt(public_pem, password, nonce).map_err(|e| match e {
-        rsa::RsaError::PublicKey => LegError::Protocol {
-            side,
-            what: "unreadable RSA public key",
-        },
-        _ => LegError::Credentials {
-            side,
-            why: "the password is too long for the server's RSA key",
-        },
-    })
-}
-
-/// The parsed ERR of a refusal, for logs and status pages.
-pub fn err_message(packet: &[u8]) -> Option<String> {
-    let parsed = ErrPacket::parse(packet).ok()?;
-    Some(String::from_utf8_lossy(parsed.message).into_owned())
 }

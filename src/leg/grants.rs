@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::connect::{Authenticated, BackendConfig, LegError, LoginParams, login, lost, open};
+use super::connect::{
+    Authenticated, BackendConfig, LegError, LoginParams, UTF8MB4_GENERAL_CI, login, lost, open,
+};
 use crate::auth::{Account, native};
 use crate::wire::capability::Capabilities;
 use crate::wire::command::COM_QUERY;
@@ -68,28 +70,44 @@ impl GrantReader {
         &self.service
     }
 
-    /// The user's hashes as last read; empty if never.
-    pub fn cached(&self, user: &[u8]) -> Vec<Stage2> {
-        self.cache.lock().get(user).cloned().unwrap_or_default()
-    }
-
-    /// Reads the user's hashes, one for each host of the user that has a
-    /// native password.
+    /// What `fits` makes of one of the user's hashes (one for each host of the
+    /// user that has a native password): of the cached ones, else of those
+    /// read now. None if it fits none.
     ///
     /// Errors: the connection's and the login's; `Timeout` also while the
     /// reader backs off after a failure.
-    pub async fn read(&self, user: &[u8]) -> Result<Vec<Stage2>, LegError> {
-        let side = self.backend.side;
-        let timeout = |what| LegError::Timeout { side, what };
-        match tokio::time::timeout(READ_TIMEOUT, self.read_now(user)).await {
+    pub async fn find<T>(
+        &self,
+        user: &[u8],
+        fits: impl Fn(&Stage2) -> Option<T>,
+    ) -> Result<Option<T>, LegError> {
+        if let Some(found) = self.cached(user, &fits) {
+            return Ok(Some(found));
+        }
+        match tokio::time::timeout(READ_TIMEOUT, self.read(user, &fits)).await {
             Ok(result) => result,
-            Err(_) => Err(timeout("reading the grant tables")),
+            Err(_) => Err(LegError::Timeout {
+                side: self.backend.side,
+                what: "reading the grant tables",
+            }),
         }
     }
 
-    async fn read_now(&self, user: &[u8]) -> Result<Vec<Stage2>, LegError> {
+    fn cached<T>(&self, user: &[u8], fits: &impl Fn(&Stage2) -> Option<T>) -> Option<T> {
+        self.cache.lock().get(user)?.iter().find_map(fits)
+    }
+
+    async fn read<T>(
+        &self,
+        user: &[u8],
+        fits: &impl Fn(&Stage2) -> Option<T>,
+    ) -> Result<Option<T>, LegError> {
         let side = self.backend.side;
         let mut connection = self.connection.lock().await;
+        // Of many sessions that log in at once, the first reads for all.
+        if let Some(found) = self.cached(user, fits) {
+            return Ok(Some(found));
+        }
         if connection
             .failed_at
             .is_some_and(|at| at.elapsed() < BACK_OFF)
@@ -124,8 +142,9 @@ impl GrantReader {
         if cache.len() >= CACHE_MAX {
             cache.clear();
         }
-        cache.insert(user.to_vec(), hashes.clone());
-        Ok(hashes)
+        let found = hashes.iter().find_map(fits);
+        cache.insert(user.to_vec(), hashes);
+        Ok(found)
     }
 
     async fn connect(&self) -> Result<Authenticated, LegError> {
@@ -136,11 +155,9 @@ impl GrantReader {
 
 /// Parameters of the proxy's own connections.
 pub(crate) fn service_params() -> LoginParams {
-    /// utf8mb4_general_ci: known to both families.
-    const UTF8MB4: u16 = 45;
     LoginParams {
         capabilities: Capabilities::LONG_PASSWORD | Capabilities::DEPRECATE_EOF,
-        charset: UTF8MB4,
+        charset: u16::from(UTF8MB4_GENERAL_CI),
         max_packet: 16 * 1024 * 1024,
         database: None,
         connect_attrs: Vec::new(),

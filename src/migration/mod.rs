@@ -236,9 +236,11 @@ impl Migration {
     }
 
     fn begin(&self) -> Result<tokio::sync::MutexGuard<'_, ()>, Refusal> {
-        self.one
-            .try_lock()
-            .map_err(|_| Refusal::plain("another change of a route is under way"))
+        self.one.try_lock().map_err(|_| Refusal::Refused {
+            error: "another change of a route is under way".to_owned(),
+            conditions: vec![busy()],
+            done: Vec::new(),
+        })
     }
 
     /// Moves a route along its phases.
@@ -344,9 +346,7 @@ impl Migration {
             .await
             .map_err(|refusal| refused(&route.name, step, &refusal))?;
         // A suspension belongs to the mirroring that ended or begins here.
-        route.live.suspended.store(false, Ordering::Release);
-        route.live.suspended_reason.lock().clear();
-        crate::telemetry::mirror_suspended(&route.name, false);
+        crate::mirror::circuit::resume(route);
         crate::telemetry::gate(&route.name, report.pause);
         step.epoch = Some(report.epoch);
         step.pause_ms = Some(report.pause.as_secs_f64() * 1_000.0);
@@ -510,6 +510,15 @@ impl Migration {
     }
 }
 
+/// The condition that fails while another change is made.
+fn busy() -> Condition {
+    Condition {
+        name: "no_other_change".to_owned(),
+        ok: Some(false),
+        detail: "another phase change, or DDL on both sides, is under way".to_owned(),
+    }
+}
+
 /// Shows a route in the metrics.
 fn show(route: &Route) {
     crate::telemetry::route(&route.name, route.phase, route.epoch, route.reads_percent);
@@ -521,7 +530,7 @@ fn refused(name: &str, step: &Step, refusal: &GateRefusal) -> Refusal {
     match refusal {
         GateRefusal::NoSuchRoute(name) => return Refusal::NoSuchRoute(name.clone()),
         GateRefusal::Persist(e) => return Refusal::Failed(e.clone()),
-        GateRefusal::Busy => {}
+        GateRefusal::Busy => conditions.push(busy()),
         GateRefusal::Undrained(_) => conditions.push(Condition {
             name: "drained".to_owned(),
             ok: Some(false),
@@ -534,3 +543,6 @@ fn refused(name: &str, step: &Step, refusal: &GateRefusal) -> Refusal {
         done: Vec::new(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,7 +8,6 @@
 //! takes writes and has the tables.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -160,10 +159,10 @@ async fn ask(conn: &mut ServiceConn) -> Result<BackendState, String> {
     let set = |i| text(row, i).map(|v| v != "0" && !v.eq_ignore_ascii_case("off"));
     let mut identity: Vec<String> = (3..7).map(|i| text(row, i).unwrap_or_default()).collect();
     let version = text(row, 0);
-    if version.as_deref().is_some_and(|v| !v.contains("MariaDB")) {
-        if let Ok(rows) = conn.rows("SELECT @@global.server_uuid", HEALTH_LIMIT).await {
-            identity.extend(rows.first().and_then(|r| text(r, 0)));
-        }
+    if version.as_deref().is_some_and(|v| !v.contains("MariaDB"))
+        && let Ok(rows) = conn.rows("SELECT @@global.server_uuid", HEALTH_LIMIT).await
+    {
+        identity.extend(rows.first().and_then(|r| text(r, 0)));
     }
     Ok(BackendState {
         up: Some(true),
@@ -245,10 +244,12 @@ async fn sample(conn: &mut ServiceConn, state: &BackendState) -> Result<String, 
 /// Lets suspended routes be mirrored again when their mirror is fit.
 pub async fn resume(migration: Arc<Migration>, accounts: [ServiceAccount; 2]) {
     let [mut source, mut target] = accounts.map(ServiceConn::new);
+    let mut told: Vec<String> = Vec::new();
     loop {
         tokio::time::sleep(HEALTH_INTERVAL).await;
         let table = migration.routes().load();
         let suspended: Vec<&Route> = table.routes.iter().filter(|r| r.suspended()).collect();
+        tell(&migration, &suspended, &mut told);
         for side in [Side::Source, Side::Target] {
             let of_side: Vec<&&Route> = suspended
                 .iter()
@@ -277,6 +278,23 @@ pub async fn resume(migration: Arc<Migration>, accounts: [ServiceAccount; 2]) {
     }
 }
 
+/// Says once per suspension that a route is suspended: sessions open the
+/// circuit, and they do not know the events.
+fn tell(migration: &Migration, suspended: &[&Route], told: &mut Vec<String>) {
+    told.retain(|name| suspended.iter().any(|r| r.name == *name));
+    for route in suspended {
+        if told.contains(&route.name) {
+            continue;
+        }
+        told.push(route.name.clone());
+        let reason = route.live.suspended_reason.lock().clone();
+        let detail = format!("{}: mirroring is suspended: {reason}", route.name);
+        migration
+            .events()
+            .say("suspended", Some(&route.name), detail);
+    }
+}
+
 /// Whether the mirror answers within the deadline its writes have, and takes
 /// writes.
 async fn fit(migration: &Migration, conn: &mut ServiceConn) -> Result<(), String> {
@@ -302,9 +320,7 @@ fn resume_one(migration: &Migration, route: &Route, mirror: Side) {
         *reason = format!("the {mirror} has no table {table}");
         return;
     }
-    *route.live.suspended_reason.lock() = String::new();
-    route.live.suspended.store(false, Ordering::Release);
-    crate::telemetry::mirror_suspended(&route.name, false);
+    crate::mirror::circuit::resume(route);
     let detail = format!(
         "{}: the {mirror} answers again, mirroring resumes",
         route.name

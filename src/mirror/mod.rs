@@ -8,7 +8,9 @@
 //! The mirror never hurts the application: whatever it does wrong ends in
 //! [`Env::fail`], which counts, journals, and discards the leg.
 
+mod answer;
 pub mod circuit;
+mod context;
 pub mod journal;
 pub mod positions;
 pub mod reaper;

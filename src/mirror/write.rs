@@ -21,11 +21,10 @@ use crate::route::table::Ack;
 use crate::sql::Isolation;
 use crate::telemetry;
 use crate::wire::command::ResponseKind;
-use crate::wire::ok::OkPacket;
-use crate::wire::session_track::{Change, changes, put_change};
-use crate::wire::text_rows::{QueryAnswer, parse_text_result};
-use crate::wire::{Capabilities, Status, frame};
+use crate::wire::{Capabilities, Status};
 
+use super::answer::{answer_client, failed_commit, matched_rows};
+use super::context::{Evaluated, read_context, seed_statement, select_variables};
 use super::journal::Kind;
 use super::{Env, Failure, MirrorLeg, Part};
 
@@ -93,16 +92,6 @@ pub struct Written {
     pub poisoned: bool,
     /// M's COMMIT was sent and its answer not read yet (`ack: active`).
     pub commit_pending: bool,
-}
-
-/// What A evaluated for M.
-#[derive(Default)]
-struct Evaluated {
-    timestamp: Option<Vec<u8>>,
-    last_insert_id: Option<Vec<u8>>,
-    user_variables: Vec<Vec<u8>>,
-    /// A part could not be had: the statement must not be mirrored.
-    incomplete: bool,
 }
 
 /// Executes a statement on both legs.
@@ -185,7 +174,7 @@ async fn send_active(a: &mut Leg, request: &Request<'_>) -> Result<usize, Lost> 
         put_query(&mut out, caps, sql);
         sent += 1;
     };
-    if context.time && !request.client_timestamp {
+    if context.time {
         put(FREEZE_TIME);
     }
     if context.rand {
@@ -203,16 +192,6 @@ async fn send_active(a: &mut Leg, request: &Request<'_>) -> Result<usize, Lost> 
     out.extend_from_slice(request.active_command);
     a.send(&out).await?;
     Ok(sent)
-}
-
-fn seed_statement((a, b): (u32, u32)) -> String {
-    format!("SET RAND_SEED1={a}, RAND_SEED2={b}")
-}
-
-fn select_variables(names: &[Vec<u8>]) -> Vec<u8> {
-    let mut sql = b"SELECT ".to_vec();
-    sql.extend_from_slice(&names.join(&b", "[..]));
-    sql
 }
 
 /// Sends M its BEGIN while A works. Its OK is *read* before the statement
@@ -250,108 +229,6 @@ async fn send_begin(m: &mut MirrorLeg<'_>, request: &Request<'_>, env: &Env<'_>)
             false
         }
     }
-}
-
-/// Reads A's answers to the context statements and the BEGIN.
-async fn read_context(a: &mut Leg, request: &Request<'_>, sent: usize) -> Result<Evaluated, Lost> {
-    let context = request.inline.context;
-    let mut evaluated = Evaluated::default();
-    let mut left = sent;
-    if context.time && !request.client_timestamp {
-        left -= 1;
-        let answer = a.answer(ResponseKind::Generic, ANSWER_MAX).await?;
-        evaluated.timestamp = tracked(&answer, a.capabilities, b"timestamp");
-        evaluated.incomplete |= evaluated.timestamp.is_none();
-    }
-    if context.rand {
-        left -= 1;
-        let answer = a.answer(ResponseKind::Generic, ANSWER_MAX).await?;
-        evaluated.incomplete |= answer.summary.is_error;
-    }
-    if context.last_insert_id {
-        left -= 1;
-        let answer = a.answer(ResponseKind::Generic, ANSWER_MAX).await?;
-        evaluated.last_insert_id = first_value(&answer, a.capabilities);
-        evaluated.incomplete |= evaluated.last_insert_id.is_none();
-    }
-    if context.user_variables {
-        left -= 1;
-        let answer = a.answer(ResponseKind::Generic, ANSWER_MAX).await?;
-        match variables(&answer, a.capabilities, request.user_variables) {
-            Some(sets) => evaluated.user_variables = sets,
-            None => evaluated.incomplete = true,
-        }
-    }
-    for _ in 0..left {
-        // The BEGIN: whether it took is told by IN_TRANS in the statement's
-        // answer, which also sees a KILL QUERY that swallowed it.
-        a.answer(ResponseKind::Generic, ANSWER_MAX).await?;
-    }
-    Ok(evaluated)
-}
-
-/// The value a tracker reports for a system variable.
-fn tracked(answer: &Answer, capabilities: Capabilities, wanted: &[u8]) -> Option<Vec<u8>> {
-    let ok = answer.ok(capabilities)?;
-    changes(ok.session_state?).find_map(|change| match change {
-        Ok((Change::SystemVariable { name, value }, _)) if name == wanted => Some(value.to_vec()),
-        _ => None,
-    })
-}
-
-fn first_value(answer: &Answer, capabilities: Capabilities) -> Option<Vec<u8>> {
-    match parse_text_result(&answer.bytes, capabilities) {
-        Ok(QueryAnswer::Rows(rows)) => rows.value(0, 0).flatten().map(<[u8]>::to_vec),
-        _ => None,
-    }
-}
-
-/// `SET @x=…` statements that give user variables A's values, type and
-/// collation kept. None when a value cannot be carried exactly.
-fn variables(
-    answer: &Answer,
-    capabilities: Capabilities,
-    names: &[Vec<u8>],
-) -> Option<Vec<Vec<u8>>> {
-    let Ok(QueryAnswer::Rows(rows)) = parse_text_result(&answer.bytes, capabilities) else {
-        return None;
-    };
-    let mut sets = Vec::with_capacity(names.len());
-    for (i, name) in names.iter().enumerate() {
-        let column = rows.columns.get(i)?;
-        let mut sql = b"SET ".to_vec();
-        sql.extend_from_slice(name);
-        sql.extend_from_slice(b"=");
-        match rows.value(0, i)? {
-            None => sql.extend_from_slice(b"NULL"),
-            Some(value) => match column.column_type {
-                // LONGLONG, NEWDECIMAL: literals of the same type.
-                8 | 246 => sql.extend_from_slice(value),
-                // DOUBLE: an exponent makes the literal a double.
-                5 => {
-                    sql.extend_from_slice(value);
-                    if !value.iter().any(|b| matches!(b, b'e' | b'E')) {
-                        sql.extend_from_slice(b"e0");
-                    }
-                }
-                // Text comes converted to the connection's character set, so
-                // only what no conversion changes is carried.
-                _ if value.is_ascii() => {
-                    sql.push(b'\'');
-                    for &b in value {
-                        if matches!(b, b'\'' | b'\\') {
-                            return None;
-                        }
-                        sql.push(b);
-                    }
-                    sql.push(b'\'');
-                }
-                _ => return None,
-            },
-        }
-        sets.push(sql);
-    }
-    Some(sets)
 }
 
 enum Verdict {
@@ -403,18 +280,6 @@ fn verdict(
         return Verdict::Defer("suspended");
     }
     Verdict::Mirror
-}
-
-/// The number in `Rows matched: N`; servers of other languages say it in
-/// other words, so only digits count: the first number of the text.
-fn matched_rows(ok: &OkPacket<'_>) -> Option<u64> {
-    let start = ok.info.iter().position(u8::is_ascii_digit)?;
-    let digits = ok.info.get(start..)?;
-    let end = digits
-        .iter()
-        .position(|b| !b.is_ascii_digit())
-        .unwrap_or(digits.len());
-    std::str::from_utf8(&digits[..end]).ok()?.parse().ok()
 }
 
 /// Runs `work` on the mirror until the deadline, or until another statement
@@ -621,7 +486,7 @@ async fn refused(
         let list = a.query(b"SHOW WARNINGS").await?;
         diagnostics = Some(Diagnostics {
             row_count: -1,
-            warnings: count_rows(&list),
+            warnings: count_rows(&list, a.capabilities),
             errors: 1,
             list: (!list.summary.is_error).then_some(list.bytes),
         });
@@ -649,10 +514,15 @@ async fn refused(
     })
 }
 
-fn count_rows(answer: &Answer) -> u16 {
-    // Column count, definitions, EOFs and rows are a packet each; three
-    // definitions in SHOW WARNINGS.
-    u16::try_from(answer.summary.packets.saturating_sub(5)).unwrap_or(u16::MAX)
+/// Rows of a SHOW WARNINGS answer: its packets without the column count, the
+/// three definitions, the EOF after them, and the end.
+fn count_rows(answer: &Answer, capabilities: Capabilities) -> u16 {
+    let others = if capabilities.has(Capabilities::DEPRECATE_EOF) {
+        5
+    } else {
+        6
+    };
+    u16::try_from(answer.summary.packets.saturating_sub(others)).unwrap_or(u16::MAX)
 }
 
 async fn reset_time(a: &mut Leg, request: &Request<'_>) -> Result<(), Lost> {
@@ -673,7 +543,8 @@ async fn finish(
     poisoned: bool,
 ) -> Result<Written, Lost> {
     let caps = a.capabilities;
-    let frozen = request.inline.context.time && !request.client_timestamp;
+    let frozen = request.inline.context.time;
+    let unfreeze = frozen && !request.client_timestamp;
     let mut diagnostics = None;
     if request.implicit || frozen {
         let list = if answer.summary.warnings > 0 {
@@ -693,7 +564,7 @@ async fn finish(
     if request.implicit {
         put_query(&mut out, caps, COMMIT);
     }
-    if frozen {
+    if unfreeze {
         put_query(&mut out, caps, UNFREEZE_TIME);
     }
     if !out.is_empty() {
@@ -703,7 +574,7 @@ async fn finish(
     if request.implicit {
         commit = Some(a.answer(ResponseKind::Generic, ANSWER_MAX).await?);
     }
-    if frozen {
+    if unfreeze {
         a.answer(ResponseKind::Generic, ANSWER_MAX).await?;
     }
     if let Some(commit) = &commit {
@@ -731,82 +602,6 @@ async fn finish(
         poisoned,
         commit_pending,
     ))
-}
-
-fn failed_commit(a: &Leg, commit: &Answer) -> Written {
-    Written {
-        answer: commit.bytes.clone(),
-        state: Vec::new(),
-        is_error: true,
-        status: a.status.without(Status::IN_TRANS),
-        diagnostics: None,
-        poisoned: false,
-        commit_pending: false,
-    }
-}
-
-/// The client's OK is the statement's: affected rows, insert id, warnings and
-/// info; the transaction state as it would be without our BEGIN, and the GTID
-/// of our COMMIT, where it now is (protocol-review H9).
-fn answer_client(
-    a: &Leg,
-    answer: &Answer,
-    commit: Option<&Answer>,
-    diagnostics: Option<Diagnostics>,
-    poisoned: bool,
-    commit_pending: bool,
-) -> Written {
-    let caps = a.capabilities;
-    let mut written = Written {
-        answer: Vec::new(),
-        state: Vec::new(),
-        is_error: false,
-        status: answer.summary.status,
-        diagnostics,
-        poisoned,
-        commit_pending,
-    };
-    let Some(ok) = answer.ok(caps) else {
-        written.answer = answer.bytes.clone();
-        return written;
-    };
-    let mut state = Vec::new();
-    let statement_changes = ok.session_state.unwrap_or(&[]);
-    let Some(commit) = commit else {
-        written.answer = answer.bytes.clone();
-        written.state = statement_changes.to_vec();
-        return written;
-    };
-    for (change, _) in changes(statement_changes).flatten() {
-        match change {
-            Change::TransactionState(_)
-            | Change::TransactionCharacteristics(_)
-            | Change::Gtids { .. } => {}
-            other => put_change(&mut state, &other),
-        }
-    }
-    let commit_ok = commit.ok(caps);
-    for (change, _) in changes(commit_ok.and_then(|ok| ok.session_state).unwrap_or(&[])).flatten() {
-        if let Change::Gtids { .. } = change {
-            put_change(&mut state, &change);
-        }
-    }
-    let mut status = ok.status.without(Status::IN_TRANS);
-    status = if state.is_empty() {
-        status.without(Status::SESSION_STATE_CHANGED)
-    } else {
-        status.with(Status::SESSION_STATE_CHANGED)
-    };
-    let rebuilt = OkPacket {
-        status,
-        session_state: (!state.is_empty()).then_some(&state[..]),
-        ..ok
-    };
-    let mut sequence = 1;
-    frame::put_packet(&mut written.answer, &mut sequence, &rebuilt.build(caps));
-    written.status = status;
-    written.state = state;
-    written
 }
 
 /// When the client of a route is answered.

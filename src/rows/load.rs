@@ -230,10 +230,10 @@ async fn cascades(
          AND (UPDATE_RULE IN ('CASCADE', 'SET NULL') OR DELETE_RULE IN ('CASCADE', 'SET NULL'))"
     );
     for row in conn.rows(&sql, QUERY_LIMIT).await? {
-        if bytes(&row, 0).eq_ignore_ascii_case(schema) {
-            if let Some(table) = tables.get_mut(&bytes(&row, 1)) {
-                table.fk_parent_cascades = true;
-            }
+        if bytes(&row, 0).eq_ignore_ascii_case(schema)
+            && let Some(table) = tables.get_mut(&bytes(&row, 1))
+        {
+            table.fk_parent_cascades = true;
         }
     }
     Ok(())
@@ -356,10 +356,7 @@ mod tests {
         assert_eq!(nature("0.00", ""), (false, false));
         assert_eq!(nature("NULL", ""), (false, false));
         assert_eq!(nature("(1 + 2)", "default_generated"), (false, false));
-        assert_eq!(
-            default_nature(None, "on update current_timestamp(6)").time,
-            true
-        );
+        assert!(default_nature(None, "on update current_timestamp(6)").time);
         assert_eq!(nature("unfinished 'quote", ""), (false, false));
     }
 

@@ -107,6 +107,17 @@ impl ServiceAccount {
         Some(opts.into())
     }
 
+    /// Options for those who open connections of their own and cannot fall
+    /// back: encrypted where encryption is required, else not.
+    ///
+    /// # Errors
+    /// The address is not `host:port`; the settings' check found that already.
+    pub fn fixed_opts(&self) -> Result<Opts, ServiceError> {
+        let tls = matches!(self.tls, TlsMode::Required | TlsMode::Verify);
+        self.opts(tls)
+            .ok_or_else(|| self.error("connect", "the address is not host:port"))
+    }
+
     async fn connect_once(&self, tls: bool) -> Result<Conn, Error> {
         match self.opts(tls) {
             Some(opts) => Conn::new(opts).await,

@@ -21,11 +21,14 @@ use zeroize::Zeroizing;
 use super::login::{LoginContext, LoginEnd};
 use crate::Side;
 use crate::auth::{
-    Account, CACHING_SHA2, CLEAR, DIALOG, NATIVE, NONCE_LEN, SHA256, Secret, caching_sha2,
+    Account, CACHING_SHA2, CLEAR, DIALOG, NATIVE, NONCE_LEN, SHA256, Secret, caching_sha2, native,
 };
 use crate::leg::connect::{AUTH_ROUNDS_MAX, LegError, lost, nonce_of, send_password};
 use crate::leg::stream::{Stream, read_packet, write_packet};
 use crate::wire::greeting::{AuthReply, auth_more};
+
+/// Shortest RSA cipher text, in bytes: a 1024-bit key's.
+const CIPHER_MIN: usize = 128;
 
 /// Home's verdict: its OK or ERR payload, not yet passed on.
 pub(crate) enum Verdict {
@@ -78,6 +81,7 @@ impl Relay<'_> {
                 Ok(AuthReply::Ok(_)) => return Ok(Verdict::Ok(packet)),
                 Ok(AuthReply::Err(_)) => return Ok(Verdict::Err(packet)),
                 Ok(AuthReply::Switch { plugin, data }) => {
+                    self.password = None;
                     self.plugin = plugin.to_vec();
                     self.nonce = nonce_of(data).unwrap_or(self.nonce);
                     self.pass_and_answer(&packet).await?;
@@ -179,8 +183,12 @@ impl Relay<'_> {
             Ok(password) => self.hand_over(password).await,
             // Encrypted for home's own key, which this client was given
             // beforehand: passed on if home expects cipher text on this leg.
+            // Anything shorter is a password sent in the clear by mistake
+            // (MariaDB's client does that when it would have liked TLS);
+            // servers refuse it, and so will home refuse the empty answer.
             Err(_) => {
-                let reply: &[u8] = if self.leg.is_tls() { &[] } else { &sent };
+                let cipher = !self.leg.is_tls() && sent.len() >= CIPHER_MIN;
+                let reply: &[u8] = if cipher { &sent } else { &[] };
                 write_packet(self.leg, &mut self.leg_seq, reply)
                     .await
                     .map_err(lost(self.side))?;
@@ -252,18 +260,14 @@ async fn learn_native(
     {
         return;
     }
-    let reader = ctx.grant_reader(side);
-    let recover = |hashes: Vec<_>| {
-        let fits = |hash| crate::auth::native::recover(answer, nonce, hash);
-        hashes.iter().find_map(fits)
-    };
-    let mut stage1 = recover(reader.cached(user));
-    if stage1.is_none() {
-        match reader.read(user).await {
-            Ok(hashes) => stage1 = recover(hashes),
-            Err(error) => tracing::warn!(%side, %error, "cannot learn an account"),
+    let fits = |hash: &_| native::recover(answer, nonce, hash);
+    let stage1 = match ctx.grant_reader(side).find(user, fits).await {
+        Ok(stage1) => stage1,
+        Err(error) => {
+            tracing::warn!(%side, %error, "cannot learn an account");
+            None
         }
-    }
+    };
     if let Some(stage1) = stage1 {
         let user = user.to_vec();
         ctx.accounts.learn(Account::NativeStage1 { user, stage1 });

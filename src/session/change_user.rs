@@ -14,8 +14,8 @@ use zeroize::Zeroizing;
 
 use super::auth_relay::{Relay, Verdict};
 use super::login::{
-    LoginContext, LoginEnd, denied_message, ok_for_client, open_other, shutdown_error,
-    with_instance,
+    LoginContext, LoginEnd, denied_message, learn_mapped, ok_for_client, open_other,
+    shutdown_error, with_instance,
 };
 use super::proof::Proof;
 use crate::auth::{Account, CACHING_SHA2, NATIVE, NONCE_LEN};
@@ -198,7 +198,10 @@ impl Conversation<'_> {
         let (mut seq, empty) = (proof.seq, proof.answer.is_empty());
         let (packet, code) = if proven {
             match self.reconnect().await {
-                Ok(ok) => (ok, None),
+                Ok(ok) => {
+                    learn_mapped(self.ctx, &self.request.user, account);
+                    (ok, None)
+                }
                 Err(LegError::Refused { code, packet, .. }) => (packet, Some(code)),
                 Err(_) => {
                     let error = shutdown_error();
@@ -206,7 +209,7 @@ impl Conversation<'_> {
                 }
             }
         } else {
-            let message = denied_message(&self.request.user, empty, Some(self.peer));
+            let message = denied_message(&self.request.user, empty, self.peer);
             let error = ErrPacket::new(ER_ACCESS_DENIED, b"28000", message.as_bytes());
             (error.build(), Some(ER_ACCESS_DENIED))
         };

@@ -18,6 +18,14 @@ use crate::wire::response::Summary;
 impl Session {
     /// Serves the command whose first bytes are pending.
     pub(super) async fn command(&mut self) -> Result<(), End> {
+        let served = self.dispatch().await;
+        if self.slot.holding() != 0 {
+            self.let_go();
+        }
+        served
+    }
+
+    async fn dispatch(&mut self) -> Result<(), End> {
         let length = self.client.command_head().await?;
         let com = self.client.input.pending()[HEADER_LEN];
         self.statement_count += 1;

@@ -25,14 +25,23 @@ const OPEN_LIMIT: Duration = Duration::from_secs(10);
 pub(super) const TRACK: &[u8] =
     b"SET @@session.session_track_system_variables='*', @@session.session_track_schema=ON";
 
-/// Values read once at login: what the client tracks by itself, and what the
-/// scanner and the mirror have to know before the first change is reported.
+/// Values read once at login: what the client tracks by itself, what the
+/// scanner and the mirror have to know before the first change is reported,
+/// and what a leg on a server with other defaults must be told.
 const DEFAULT_NAMES: &[&str] = &[
     "session_track_system_variables",
     "session_track_schema",
+    "sql_log_bin",
     "sql_mode",
     "character_set_client",
-    "sql_log_bin",
+    "character_set_connection",
+    "character_set_results",
+    "collation_connection",
+    "time_zone",
+    "foreign_key_checks",
+    "unique_checks",
+    "auto_increment_increment",
+    "auto_increment_offset",
 ];
 
 fn defaults_query(leg: &Leg) -> String {
@@ -211,7 +220,7 @@ impl Session {
         let mut out = Vec::with_capacity(128);
         let mut answers = 0;
         if leg.applied != self.state.version {
-            for statement in self.state.replay(leg.applied) {
+            for statement in self.state.replay(leg.applied, leg.info.mariadb) {
                 put_query(&mut out, leg.capabilities, &statement);
                 answers += 1;
             }

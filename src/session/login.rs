@@ -24,31 +24,37 @@
 //! when home cannot be reached, 1053 "Server shutdown in progress": drivers
 //! know it as "connect again later".
 
+mod context;
+mod mapped;
+mod relayed;
+#[cfg(test)]
+mod tests;
+
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsAcceptor;
 use zeroize::Zeroizing;
 
-use super::auth_relay::{Relay, Verdict, sends_password};
-use super::proof::Proof;
 use crate::Side;
-use crate::auth::rsa::RsaKey;
-use crate::auth::{Account, AccountStore, NATIVE, NONCE_LEN, UserMap};
+use crate::auth::NONCE_LEN;
 use crate::leg::connect::{
-    Authenticated, BackendConfig, ER_ACCESS_DENIED, LegError, LoginParams, Opened, err_code,
-    login as leg_login, lost, open,
+    Authenticated, ER_ACCESS_DENIED, LegError, LoginParams, Opened, login as leg_login, lost, open,
 };
-use crate::leg::grants::{GrantReader, service_params};
+use crate::leg::grants::service_params;
 use crate::leg::stream::{Stream, read_packet, write_packet};
 use crate::wire::capability::{Capabilities, offered};
 use crate::wire::command::COM_QUIT;
 use crate::wire::greeting::{HandshakeResponse, is_ssl_request, put_attribute};
 use crate::wire::ok::{ErrPacket, OkPacket};
+
+pub use context::{LoginContext, SeenCapabilities};
+pub(crate) use mapped::learn_mapped;
+use mapped::mapped_login;
+use relayed::relayed_login;
 
 /// ER_HANDSHAKE_ERROR.
 const ER_HANDSHAKE: u16 = 1043;
@@ -62,81 +68,6 @@ pub const INSTANCE_ATTRIBUTE: &[u8] = b"_lockstep_instance";
 /// Time to end an unused home connection in good order. Its client has gone
 /// already, so nobody waits.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// Everything logins share. One per process.
-pub struct LoginContext {
-    /// Indexed by [`Side::index`].
-    pub backends: [BackendConfig; 2],
-    /// The certificate for clients; None: TLS is not offered.
-    pub tls: Option<Arc<rustls::ServerConfig>>,
-    /// What logins have taught.
-    pub accounts: Arc<AccountStore>,
-    /// `users:` of proxy.yaml.
-    pub users: Arc<UserMap>,
-    /// Our key pair for full authentications in the clear.
-    pub rsa: Arc<RsaKey>,
-    /// Grant table readers, each holding its side's service account; indexed
-    /// by [`Side::index`].
-    pub grants: [GrantReader; 2],
-    /// Capabilities last greeted by each side.
-    pub seen: SeenCapabilities,
-    /// Time a client has for its whole login: MySQL's `connect_timeout`, 10 s.
-    pub login_timeout: Duration,
-    /// Our instance id, sent to backends as attribute `_lockstep_instance`.
-    pub instance: String,
-}
-
-impl LoginContext {
-    /// The configuration of one side.
-    pub fn backend(&self, side: Side) -> &BackendConfig {
-        let [source, target] = &self.backends;
-        match side {
-            Side::Source => source,
-            Side::Target => target,
-        }
-    }
-
-    /// The grant table reader of one side.
-    pub fn grant_reader(&self, side: Side) -> &GrantReader {
-        let [source, target] = &self.grants;
-        match side {
-            Side::Source => source,
-            Side::Target => target,
-        }
-    }
-}
-
-/// Capabilities last seen in each side's greeting. What the other backend
-/// lacks must not be promised to a client.
-#[derive(Default)]
-pub struct SeenCapabilities {
-    /// 0: not seen yet (no server offers nothing).
-    bits: [AtomicU64; 2],
-}
-
-impl SeenCapabilities {
-    /// Remembers a greeting's capabilities.
-    pub fn note(&self, side: Side, capabilities: Capabilities) {
-        self.slot(side)
-            .store(capabilities.bits(), Ordering::Relaxed);
-    }
-
-    /// The last ones; None before the first connection to that side.
-    pub fn get(&self, side: Side) -> Option<Capabilities> {
-        match self.slot(side).load(Ordering::Relaxed) {
-            0 => None,
-            bits => Some(Capabilities(bits)),
-        }
-    }
-
-    fn slot(&self, side: Side) -> &AtomicU64 {
-        let [source, target] = &self.bits;
-        match side {
-            Side::Source => source,
-            Side::Target => target,
-        }
-    }
-}
 
 /// A client that is logged in, idle, and has been told so.
 pub struct LoggedIn {
@@ -237,47 +168,52 @@ pub async fn login(
     ctx: &LoginContext,
     home: Side,
 ) -> Result<LoggedIn, LoginEnd> {
-    let run = login_now(socket, peer, ctx, home);
-    match tokio::time::timeout(ctx.login_timeout, run).await {
-        Ok(result) => result,
-        Err(_) => Err(LoginEnd::Timeout),
-    }
-}
-
-async fn login_now(
-    socket: TcpStream,
-    peer: SocketAddr,
-    ctx: &LoginContext,
-    home: Side,
-) -> Result<LoggedIn, LoginEnd> {
+    let begun = Instant::now();
+    let deadline = begun + ctx.login_timeout;
     let mut client = Stream::plain(socket).map_err(LoginEnd::Client)?;
     let opened = match open(ctx.backend(home), ctx.login_timeout).await {
         Ok(opened) => opened,
         Err(error) => return Err(tell_before_greeting(&mut client, error).await),
     };
-    let greeted = opened.greeting.capabilities;
-    ctx.seen.note(home, greeted);
-    let mut offered = offered(greeted, ctx.seen.get(home.other()));
-    if ctx.tls.is_some() {
-        offered = offered.with(Capabilities::SSL);
-    }
-    let mut greeting = opened.greeting.clone();
-    greeting.capabilities = offered;
-    let mut seq = 0;
-    write_packet(&mut client, &mut seq, &greeting.build())
-        .await
-        .map_err(LoginEnd::Client)?;
-    match answer_of(client, seq, ctx).await {
-        Ok(mut answered) => {
-            answered.peer = Some(peer);
-            answered.capabilities = negotiated(answered.response.capabilities, offered);
-            finish(ctx, home, opened, answered).await
-        }
+    ctx.seen.note(home, opened.greeting.capabilities);
+    // The last tenth is kept for leaving home in good order, before home's own
+    // timeout counts the connection as an aborted one.
+    let answer_by = begun + ctx.login_timeout * 9 / 10;
+    let answering = greet(ctx, client, &opened, peer);
+    let answered = match timeout_at(answer_by, answering).await {
+        Ok(answered) => answered,
+        Err(_) => Err(LoginEnd::Timeout),
+    };
+    match answered {
+        Ok(answered) => match timeout_at(deadline, finish(ctx, home, opened, answered)).await {
+            Ok(result) => result,
+            Err(_) => Err(LoginEnd::Timeout),
+        },
         Err(end) => {
             leave_politely(ctx, opened).await;
             Err(end)
         }
     }
+}
+
+/// Greets the client as home and reads its answer.
+async fn greet(
+    ctx: &LoginContext,
+    mut client: Stream,
+    opened: &Opened,
+    peer: SocketAddr,
+) -> Result<Answered, LoginEnd> {
+    let mut greeting = opened.greeting.clone();
+    let other = ctx.seen.get(opened.side.other());
+    greeting.capabilities = offered(greeting.capabilities, other);
+    if ctx.tls.is_some() {
+        greeting.capabilities = greeting.capabilities.with(Capabilities::SSL);
+    }
+    let mut seq = 0;
+    write_packet(&mut client, &mut seq, &greeting.build())
+        .await
+        .map_err(LoginEnd::Client)?;
+    answer_of(client, seq, ctx, greeting.capabilities, peer).await
 }
 
 /// The client's capabilities that count. LONG_PASSWORD is what tells MySQL
@@ -291,9 +227,25 @@ struct Answered {
     client: Stream,
     /// Sequence id of the next packet to the client.
     seq: u8,
+    /// What it sent, without its answer to the nonce.
     response: HandshakeResponse,
+    /// Its answer to the nonce.
+    answer: Zeroizing<Vec<u8>>,
+    /// Negotiated.
     capabilities: Capabilities,
-    peer: Option<SocketAddr>,
+    peer: SocketAddr,
+}
+
+impl Answered {
+    /// The initial database, if it names one.
+    fn database(&self) -> Option<Vec<u8>> {
+        self.response.database.clone().filter(|db| !db.is_empty())
+    }
+
+    /// Its attributes as it sent them.
+    fn attributes(&self) -> Vec<u8> {
+        self.response.connect_attrs.clone().unwrap_or_default()
+    }
 }
 
 /// Reads the client's answer to the greeting, through TLS if it asks for it.
@@ -301,6 +253,8 @@ async fn answer_of(
     mut client: Stream,
     mut seq: u8,
     ctx: &LoginContext,
+    offered: Capabilities,
+    peer: SocketAddr,
 ) -> Result<Answered, LoginEnd> {
     let mut packet = read_packet(&mut client, &mut seq)
         .await
@@ -317,12 +271,13 @@ async fn answer_of(
     }
     let packet = Zeroizing::new(packet);
     match HandshakeResponse::parse(&packet) {
-        Ok(response) => Ok(Answered {
+        Ok(mut response) => Ok(Answered {
             client,
             seq,
-            capabilities: response.capabilities,
+            capabilities: negotiated(response.capabilities, offered),
+            answer: Zeroizing::new(std::mem::take(&mut response.auth_response)),
             response,
-            peer: None,
+            peer,
         }),
         Err(e) => {
             let bad = ErrPacket::new(ER_HANDSHAKE, b"08S01", b"Bad handshake");
@@ -347,127 +302,19 @@ async fn finish(
         Some(account) => mapped_login(ctx, opened, &mut answered, account).await?,
         None => relayed_login(ctx, opened, &mut answered).await?,
     };
-    let Answered {
-        client,
-        response,
-        capabilities,
-        ..
-    } = answered;
     Ok(LoggedIn {
-        client,
-        capabilities,
-        charset: u16::from(response.charset),
-        max_packet: response.max_packet,
-        user: response.user.clone(),
-        database: response.database.clone().filter(|db| !db.is_empty()),
-        connect_attrs: response.connect_attrs.clone().unwrap_or_default(),
+        database: answered.database(),
+        connect_attrs: answered.attributes(),
+        capabilities: answered.capabilities,
+        charset: u16::from(answered.response.charset),
+        max_packet: answered.response.max_packet,
+        client: answered.client,
+        user: answered.response.user,
         nonce,
         home: leg,
         home_side: home,
         greeted_id,
     })
-}
-
-/// Hands the client's answer to home and relays the rest.
-async fn relayed_login(
-    ctx: &LoginContext,
-    opened: Opened,
-    answered: &mut Answered,
-) -> Result<Authenticated, LoginEnd> {
-    let side = opened.side;
-    let (tls, greeting) = (opened.uses_tls(), &opened.greeting);
-    let response = for_home(ctx, answered, greeting.capabilities, tls);
-    let caps = response.capabilities;
-    let (max_packet, charset) = (response.max_packet, u16::from(response.charset));
-    let nonce = greeting.nonce;
-    let begun = async {
-        let mut opened = opened.secure(caps, max_packet, charset).await?;
-        opened.write(&Zeroizing::new(response.build())).await?;
-        Ok(opened)
-    };
-    let mut opened = match begun.await {
-        Ok(opened) => opened,
-        Err(error) => return Err(tell_unreachable(answered, error).await),
-    };
-    let mut relay = Relay {
-        ctx,
-        side,
-        client: &mut answered.client,
-        client_seq: answered.seq,
-        leg: &mut opened.stream,
-        leg_seq: opened.seq,
-        user: &answered.response.user,
-        plugin: response
-            .auth_plugin
-            .clone()
-            .unwrap_or_else(|| NATIVE.to_vec()),
-        nonce,
-        answer: Zeroizing::new(answered.response.auth_response.clone()),
-        password: None,
-    };
-    let verdict = relay.run().await;
-    let result = match verdict {
-        Ok(Verdict::Ok(ok)) => {
-            let told = ok_for_client(&ok, caps, answered.capabilities);
-            relay.write_client(&told).await?;
-            relay.learn().await;
-            Ok(ok)
-        }
-        Ok(Verdict::Err(packet)) => {
-            relay.write_client(&packet).await?;
-            let code = err_code(&packet);
-            return Err(LoginEnd::Refused { side, code });
-        }
-        Err(end) => {
-            answered.seq = relay.client_seq;
-            Err(end)
-        }
-    };
-    match result {
-        Ok(ok) => Ok(opened.authenticated(caps, max_packet, ok)?),
-        Err(LoginEnd::Home(error)) => Err(tell_unreachable(answered, error).await),
-        Err(end) => Err(end),
-    }
-}
-
-/// Our response to home on behalf of the client.
-fn for_home(
-    ctx: &LoginContext,
-    answered: &Answered,
-    server: Capabilities,
-    tls: bool,
-) -> HandshakeResponse {
-    let mut response = answered.response.clone();
-    let mut caps = answered.capabilities.without(Capabilities::SSL);
-    // Session tracking is how the proxy follows the session, whether or not
-    // the client wants it.
-    caps = caps | (server & Capabilities::SESSION_TRACK);
-    if tls {
-        caps = caps.with(Capabilities::SSL);
-    }
-    if server.has(Capabilities::CONNECT_ATTRS) {
-        caps = caps.with(Capabilities::CONNECT_ATTRS);
-        let client = response.connect_attrs.unwrap_or_default();
-        response.connect_attrs = Some(with_instance(ctx, client));
-    } else {
-        response.connect_attrs = None;
-    }
-    // The flags must say what the packet holds: TLS and the OK depend on them.
-    for (flag, present) in [
-        (Capabilities::CONNECT_WITH_DB, response.database.is_some()),
-        (Capabilities::PLUGIN_AUTH, response.auth_plugin.is_some()),
-    ] {
-        if !present {
-            caps = caps.without(flag);
-        }
-    }
-    let plugin = response.auth_plugin.as_deref().unwrap_or(NATIVE);
-    if sends_password(plugin) && answered.client.is_tls() && !tls {
-        response.auth_response.clear();
-    }
-    response.zstd_level = None;
-    response.capabilities = caps;
-    response
 }
 
 /// The client's attributes and ours.
@@ -483,83 +330,19 @@ pub(crate) fn ok_for_client(ok: &[u8], leg: Capabilities, client: Capabilities) 
         return ok.to_vec();
     }
     match OkPacket::parse(ok, leg) {
-        Ok(packet) => packet.build(client),
+        Ok(mut packet) => {
+            // An empty info stood there only because the state came after it.
+            packet.has_info = !packet.info.is_empty();
+            packet.build(client)
+        }
         Err(_) => ok.to_vec(),
     }
 }
 
-/// Verifies a mapped user's password here and logs in to home as the user it
-/// is mapped to.
-async fn mapped_login(
-    ctx: &LoginContext,
-    opened: Opened,
-    answered: &mut Answered,
-    account: &Account,
-) -> Result<Authenticated, LoginEnd> {
-    let mut proof = Proof {
-        client: &mut answered.client,
-        seq: answered.seq,
-        plugin: answered
-            .response
-            .auth_plugin
-            .clone()
-            .unwrap_or_else(|| NATIVE.to_vec()),
-        nonce: opened.greeting.nonce,
-        answer: Zeroizing::new(answered.response.auth_response.clone()),
-    };
-    let proven = proof.run(account, &opened.greeting.auth_plugin).await;
-    let no_password = proof.answer.is_empty();
-    answered.seq = proof.seq;
-    if !proven? {
-        let message = denied_message(&answered.response.user, no_password, answered.peer);
-        let denied = ErrPacket::new(ER_ACCESS_DENIED, b"28000", message.as_bytes()).build();
-        let told = write_packet(&mut answered.client, &mut answered.seq, &denied).await;
-        told.map_err(LoginEnd::Client)?;
-        leave_politely(ctx, opened).await;
-        return Err(LoginEnd::Denied);
-    }
-    // On a side without a mapping the user has this name and this password.
-    if let Some(password) = account.password() {
-        let user = answered.response.user.clone();
-        ctx.accounts.learn(Account::new(user, password));
-    }
-    let params = LoginParams {
-        capabilities: answered.capabilities,
-        charset: u16::from(answered.response.charset),
-        max_packet: answered.response.max_packet,
-        database: answered
-            .response
-            .database
-            .clone()
-            .filter(|db| !db.is_empty()),
-        connect_attrs: with_instance(
-            ctx,
-            answered.response.connect_attrs.clone().unwrap_or_default(),
-        ),
-    };
-    match leg_login(opened, account, &params).await {
-        Ok(leg) => {
-            let ok = ok_for_client(&leg.ok, leg.capabilities, answered.capabilities);
-            let told = write_packet(&mut answered.client, &mut answered.seq, &ok).await;
-            told.map_err(LoginEnd::Client)?;
-            Ok(leg)
-        }
-        Err(LegError::Refused {
-            side, code, packet, ..
-        }) => {
-            let told = write_packet(&mut answered.client, &mut answered.seq, &packet).await;
-            told.map_err(LoginEnd::Client)?;
-            Err(LoginEnd::Refused { side, code })
-        }
-        Err(error) => Err(tell_unreachable(answered, error).await),
-    }
-}
-
 /// What a server says to a wrong password.
-pub(crate) fn denied_message(user: &[u8], no_password: bool, peer: Option<SocketAddr>) -> String {
+pub(crate) fn denied_message(user: &[u8], no_password: bool, peer: SocketAddr) -> String {
     let user = String::from_utf8_lossy(user);
-    let host = peer.map(|p| p.ip().to_canonical().to_string());
-    let host = host.unwrap_or_default();
+    let host = peer.ip().to_canonical();
     let using = if no_password { "NO" } else { "YES" };
     format!("Access denied for user '{user}'@'{host}' (using password: {using})")
 }

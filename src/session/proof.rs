@@ -21,18 +21,29 @@ pub(crate) struct Proof<'a> {
 }
 
 impl Proof<'_> {
-    /// True if the client knows the account's password. A client whose plugin
-    /// we cannot verify is switched to `default` or, if that is none of ours,
-    /// to `caching_sha2_password`. The verdict itself is not sent.
+    /// True if the client knows the account's password. The verdict itself is
+    /// not sent.
+    ///
+    /// A client is asked again, once, when its plugin is not one we can verify
+    /// (then under `default` or, if that is none of ours,
+    /// `caching_sha2_password`), or when its answer is empty: that is how a
+    /// client answers a greeting whose plugin it does not have.
     ///
     /// Errors: the client's connection.
     pub async fn run(&mut self, account: &Account, default: &[u8]) -> Result<bool, LoginEnd> {
-        if self.plugin != NATIVE && self.plugin != CACHING_SHA2 {
-            let ours = default == NATIVE || default == CACHING_SHA2;
-            let plugin = if ours { default } else { CACHING_SHA2 };
-            if !self.switch(plugin).await? {
-                return Ok(false);
-            }
+        let verifiable = |plugin: &[u8]| plugin == NATIVE || plugin == CACHING_SHA2;
+        let again = if verifiable(&self.plugin) {
+            let needs_password = !matches!(account, Account::Empty { .. });
+            (self.answer.is_empty() && needs_password).then(|| self.plugin.clone())
+        } else if verifiable(default) {
+            Some(default.to_vec())
+        } else {
+            Some(CACHING_SHA2.to_vec())
+        };
+        if let Some(plugin) = again
+            && !self.switch(&plugin).await?
+        {
+            return Ok(false);
         }
         if !account.verify(&self.plugin, &self.nonce, &self.answer) {
             return Ok(false);

@@ -86,8 +86,8 @@ pub struct State {
     pub log_bin_off: bool,
     /// NO_AUTO_VALUE_ON_ZERO is in force.
     pub no_auto_value_on_zero: bool,
-    /// The client set `timestamp` itself.
-    pub client_timestamp: Option<Vec<u8>>,
+    /// The client set `timestamp` itself: it stands after our own use of it.
+    pub client_timestamp: bool,
     /// COM_SET_OPTION's last argument.
     pub multi_statements: Option<bool>,
     /// How statements are to be read.
@@ -113,7 +113,7 @@ impl State {
             next_isolation: None,
             log_bin_off: false,
             no_auto_value_on_zero: false,
-            client_timestamp: None,
+            client_timestamp: false,
             multi_statements: None,
             mode: ScanMode {
                 server,
@@ -143,7 +143,23 @@ impl State {
         match name {
             b"session_track_system_variables" => self.tracked = value.to_vec(),
             b"session_track_schema" => self.track_schema = is_on(value),
-            _ => self.interpret(name, value),
+            _ => {
+                self.interpret(name, value);
+                self.keep(name, value);
+            }
+        }
+    }
+
+    /// Keeps a value for legs opened later, as of the present version.
+    fn keep(&mut self, name: &[u8], value: &[u8]) {
+        let fits = value.len() <= VALUE_MAX
+            && (self.variables.len() < VARIABLES_MAX || self.variables.contains_key(name));
+        if fits && !NOT_REPLAYED.contains(&name) {
+            let variable = Variable {
+                value: value.to_vec(),
+                version: self.version,
+            };
+            self.variables.insert(name.to_vec(), variable);
         }
     }
 
@@ -217,16 +233,9 @@ impl State {
             }
             _ => self.interpret(name, value),
         }
-        let replayed = !NOT_REPLAYED.contains(&name);
-        let fits = value.len() <= VALUE_MAX
-            && (self.variables.len() < VARIABLES_MAX || self.variables.contains_key(name));
-        if replayed && fits {
+        if !NOT_REPLAYED.contains(&name) {
             self.version += 1;
-            let variable = Variable {
-                value: value.to_vec(),
-                version: self.version,
-            };
-            self.variables.insert(name.to_vec(), variable);
+            self.keep(name, value);
         }
     }
 
@@ -239,11 +248,19 @@ impl State {
         &self.tracked
     }
 
-    /// The statements that bring a leg from version `from` to this state.
-    pub fn replay(&self, from: u64) -> Vec<Vec<u8>> {
+    /// The statements that bring a leg of either family from version `from`
+    /// to this state.
+    pub fn replay(&self, from: u64, mariadb: bool) -> Vec<Vec<u8>> {
         let mut statements = Vec::new();
         for (name, variable) in &self.variables {
-            if variable.version > from {
+            if variable.version <= from {
+                continue;
+            }
+            let other_family = mariadb != self.mode.server.mariadb;
+            if other_family && name == b"sql_mode" {
+                let translated = translate_sql_mode(&variable.value, mariadb);
+                statements.push(set_statement(name, &translated));
+            } else {
                 statements.push(set_statement(name, &variable.value));
             }
         }
@@ -262,6 +279,44 @@ impl State {
         self.tracked = tracked;
         self.isolation = isolation;
     }
+}
+
+/// Modes that only one family knows.
+const MARIADB_MODES: &[&[u8]] = &[
+    b"NO_AUTO_CREATE_USER",
+    b"IGNORE_BAD_TABLE_OPTIONS",
+    b"SIMULTANEOUS_ASSIGNMENT",
+    b"TIME_ROUND_FRACTIONAL",
+    b"EMPTY_STRING_IS_NULL",
+];
+const MYSQL_MODES: &[&[u8]] = &[b"TIME_TRUNCATE_FRACTIONAL"];
+
+/// An sql_mode with the same meaning on the other family. Fractional seconds
+/// beyond a column's precision are cut by MariaDB and rounded by MySQL, each
+/// unless its own mode says otherwise.
+fn translate_sql_mode(value: &[u8], to_mariadb: bool) -> Vec<u8> {
+    let (foreign, cuts) = if to_mariadb {
+        (
+            MYSQL_MODES,
+            contains_word(value, b"TIME_TRUNCATE_FRACTIONAL"),
+        )
+    } else {
+        (
+            MARIADB_MODES,
+            !contains_word(value, b"TIME_ROUND_FRACTIONAL"),
+        )
+    };
+    let mut modes: Vec<&[u8]> = value
+        .split(|&b| b == b',')
+        .map(<[u8]>::trim_ascii)
+        .filter(|m| !m.is_empty() && !foreign.contains(m))
+        .collect();
+    match (to_mariadb, cuts) {
+        (true, false) => modes.push(b"TIME_ROUND_FRACTIONAL"),
+        (false, true) => modes.push(b"TIME_TRUNCATE_FRACTIONAL"),
+        _ => {}
+    }
+    modes.join(&b","[..])
 }
 
 fn is_on(value: &[u8]) -> bool {
@@ -344,11 +399,20 @@ mod tests {
         assert_eq!(seen.len(), 2, "{seen:?}");
         assert!(s.mode.ansi_quotes && !s.mode.no_backslash_escapes);
         assert_eq!(s.database.as_deref(), Some(&b"shop"[..]));
-        assert_eq!(s.replay(1).len(), 2);
-        assert!(s.replay(s.version).is_empty());
+        assert_eq!(s.replay(1, false).len(), 2);
+        assert!(s.replay(s.version, false).is_empty());
         let mut none = Vec::new();
         s.learn(&b, false, &mut none);
         assert!(none.is_empty());
+    }
+
+    #[test]
+    fn modes_keep_their_meaning_across_families() {
+        let to_mysql = translate_sql_mode(b"STRICT_TRANS_TABLES,NO_AUTO_CREATE_USER", false);
+        assert_eq!(to_mysql, b"STRICT_TRANS_TABLES,TIME_TRUNCATE_FRACTIONAL");
+        let to_mariadb = translate_sql_mode(b"STRICT_TRANS_TABLES", true);
+        assert_eq!(to_mariadb, b"STRICT_TRANS_TABLES,TIME_ROUND_FRACTIONAL");
+        assert_eq!(translate_sql_mode(&to_mysql, true), b"STRICT_TRANS_TABLES");
     }
 
     #[test]
@@ -359,6 +423,9 @@ mod tests {
             set_statement(b"x", b"ON"),
             b"SET @@session.`x`=_utf8mb4 0x4f4e"
         );
-        assert_eq!(set_statement(b"x", b"1.2.3").len(), 27 + 5);
+        assert_eq!(
+            set_statement(b"x", b"1.2.3"),
+            b"SET @@session.`x`=_utf8mb4 0x312e322e33"
+        );
     }
 }

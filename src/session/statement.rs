@@ -256,7 +256,7 @@ impl Session {
             self.give_up_part(side, s.table, "unclear_transaction")
                 .await;
         }
-        let masked = s.facts.flags.has(Flags::SESSION_TRACK) && s.facts.verb != Verb::Set;
+        let masked = asks_for_trackers(&s);
         if masked {
             self.show_own_trackers(side).await?;
         }
@@ -427,7 +427,7 @@ impl Session {
             savepoints: &self.transaction.savepoints,
             user_variables: &user_variables,
             seed,
-            client_timestamp: self.state.client_timestamp.is_some(),
+            client_timestamp: self.state.client_timestamp,
         };
         self.legs_broken = true;
         let part = &mut self.parts[mirror.index()];
@@ -576,17 +576,24 @@ impl Session {
         }
         match facts.class {
             Class::Read | Class::Write | Class::Transaction
-                if facts.verb != Verb::SetTransaction && facts.verb != Verb::Begin =>
+                if facts.verb != Verb::SetTransaction
+                    && facts.verb != Verb::Begin
+                    && !self.state.status.has(Status::IN_TRANS) =>
             {
-                if !self.state.status.has(Status::IN_TRANS) {
-                    self.state.next_isolation = None;
-                }
+                self.state.next_isolation = None;
             }
             Class::Ddl => self.shared.catalog_refresh.notify_one(),
             _ => {}
         }
         if let Some((crate::sql::Scope::NextOnly, level)) = facts.transaction_isolation {
             self.state.next_isolation = Some(level);
+        }
+        for set in &facts.set_variables {
+            if set.name.of(s.sql).eq_ignore_ascii_case(b"timestamp") {
+                let value = set.value.of(s.sql).trim_ascii();
+                self.state.client_timestamp =
+                    !(value.eq_ignore_ascii_case(b"default") || value == b"0");
+            }
         }
         match facts.verb {
             Verb::CreateTable | Verb::DropTable => self.temporary(s),
@@ -621,6 +628,19 @@ impl Session {
                 self.temporary_tables.push(key);
             }
         }
+    }
+}
+
+/// Whether a statement shows the session's trackers, which are ours.
+fn asks_for_trackers(s: &Statement<'_>) -> bool {
+    let mentions = |word: &[u8]| {
+        s.sql
+            .windows(word.len())
+            .any(|w| w.eq_ignore_ascii_case(word))
+    };
+    match s.facts.verb {
+        Verb::Show => mentions(b"variables"),
+        _ => s.facts.flags.has(Flags::SYSTEM_VARIABLE) && mentions(b"session_track"),
     }
 }
 

@@ -8,10 +8,13 @@
 //! name is taken for a table, a call for a stored function, a statement for
 //! unknown.
 
+mod calls;
+mod clauses;
+
 use super::facts::{Class, Facts, Flags, Span, TableName, Verb};
 use super::lex::{Kind, Lexer, Token};
 use super::mode::ScanMode;
-use super::words::{Entry, Function, Keyword as K, UNKNOWN, lookup};
+use super::words::{Function, Keyword as K, Known, UNKNOWN, lookup};
 
 /// Nesting the scanner keeps frames for; deeper text shares the last frame
 /// and sets [`Flags::OVERFLOW`]. Servers' own stacks end in the hundreds.
@@ -54,9 +57,9 @@ pub(super) struct Scanner<'a> {
     pub(super) lex: Lexer<'a>,
     pub(super) cur: Token,
     /// What is known of `cur` if it is a word that is not behind a dot.
-    pub(super) entry: Entry,
+    pub(super) entry: Known,
     prev: Token,
-    prev_entry: Entry,
+    prev_entry: Known,
     before_prev: K,
     prev_table: bool,
     pub(super) facts: Facts,
@@ -591,238 +594,6 @@ impl Scanner<'_> {
         self.advance();
         if call != Function::None {
             self.call(call);
-        }
-    }
-
-    fn call_of_word(&mut self) -> Function {
-        let entry = self.prev_entry;
-        if entry.function != Function::None {
-            return entry.function;
-        }
-        if self.before_prev != K::As
-            && !groups(entry.keyword)
-            && matches!(self.class, Class::Read | Class::Write | Class::Session)
-        {
-            self.flag(Flags::UNKNOWN_FUNCTION);
-        }
-        Function::None
-    }
-
-    /// Behind the `(` of a builtin call.
-    fn call(&mut self, function: Function) {
-        self.flag(Flags::ANY_FUNCTION);
-        let flag = match function {
-            Function::None | Function::Pure => return,
-            Function::Time => Flags::TIME_FUNCTION,
-            Function::Rand => Flags::RAND,
-            Function::Unsafe => Flags::UNSAFE_FUNCTION,
-            Function::Sequence => Flags::SEQUENCE.with(Flags::UNSAFE_FUNCTION),
-            Function::Lock => Flags::GET_LOCK,
-            Function::LastInsertId if self.cur.is(b')') => Flags::LAST_INSERT_ID,
-            Function::LastInsertId => Flags::LAST_INSERT_ID_SET,
-            Function::FoundRows => Flags::FOUND_ROWS,
-            Function::RowCount => Flags::ROW_COUNT.with(Flags::DIAGNOSTICS),
-        };
-        self.flag(flag);
-    }
-
-    /// A keyword or a function's name.
-    fn known_word(&mut self) {
-        let keyword = self.entry.keyword;
-        if self.want_verb && self.depth == self.base && self.dml() {
-            return;
-        }
-        match self.entry.function {
-            Function::Time => self.flag(Flags::TIME_FUNCTION),
-            Function::Unsafe if self.is_niladic() => self.flag(Flags::UNSAFE_FUNCTION),
-            _ => {}
-        }
-        if self.in_values && self.depth == self.base {
-            match keyword {
-                K::As | K::On | K::Returning => self.in_values = false,
-                _ => self.values.odd = true,
-            }
-        }
-        match keyword {
-            K::None => {}
-            K::Select => self.select(),
-            K::From => {
-                if self.frame() & QUERY != 0 && !self.opaque {
-                    self.table_list();
-                }
-            }
-            K::Join | K::StraightJoin => self.join(),
-            K::Where
-            | K::Group
-            | K::Having
-            | K::Order
-            | K::Limit
-            | K::Window
-            | K::Union
-            | K::Except
-            | K::Intersect
-            | K::Procedure => self.clause(keyword),
-            K::With => return self.with(false),
-            _ => self.other_word(keyword),
-        }
-        self.advance();
-    }
-
-    fn is_niladic(&self) -> bool {
-        let word = self.cur.span().of(self.sql);
-        [&b"CURRENT_USER"[..], b"CURRENT_ROLE", b"SYSDATE", b"ROWNUM"]
-            .iter()
-            .any(|n| n.eq_ignore_ascii_case(word))
-    }
-
-    fn select(&mut self) {
-        if matches!(self.verb, Verb::Grant | Verb::Revoke) {
-            return; // a privilege
-        }
-        self.flag(Flags::SUBQUERY);
-        if matches!(self.verb, Verb::Insert | Verb::Replace) && !self.values.seen {
-            self.flag(Flags::SELECT_SOURCE);
-        }
-        self.frame_off(IN_FROM);
-        self.frame_on(QUERY);
-        self.expect = false;
-    }
-
-    fn join(&mut self) {
-        if self.prev_entry.keyword == K::For || self.opaque {
-            return; // USE INDEX FOR JOIN
-        }
-        if self.frame() & IN_FROM != 0 {
-            self.expect = true;
-            self.joined = true;
-            self.flag(Flags::MULTI_TABLE);
-        } else if self.entry.keyword == K::Join {
-            self.expect = true;
-            self.flag(Flags::ODD);
-        }
-    }
-
-    /// A word that ends a table list.
-    fn clause(&mut self, keyword: K) {
-        if self.prev_entry.keyword == K::For {
-            return; // USE INDEX FOR ORDER BY | GROUP BY
-        }
-        self.frame_off(IN_FROM);
-        match keyword {
-            K::Order if self.depth == self.base => self.flag(Flags::ORDER_BY),
-            K::Limit => self.flag(Flags::LIMIT),
-            _ => {}
-        }
-    }
-
-    fn other_word(&mut self, keyword: K) {
-        let prev = self.prev_entry.keyword;
-        let insert = matches!(self.verb, Verb::Insert | Verb::Replace);
-        let at_base = self.depth == self.base;
-        match keyword {
-            K::Values | K::Value if insert && at_base && !self.values.seen => {
-                self.values.seen = true;
-                self.in_values = true;
-                self.flag(Flags::VALUES_FORM);
-            }
-            K::Value if matches!(prev, K::Next | K::Previous) => {
-                self.flag(Flags::SEQUENCE.with(Flags::UNSAFE_FUNCTION));
-            }
-            K::Set if insert && at_base && !self.values.seen => {
-                self.values = Values {
-                    seen: true,
-                    set_form: true,
-                    rows: 1,
-                    at: self.cur.end as u32,
-                    parameters_before: self.facts.parameters,
-                    odd: false,
-                };
-            }
-            K::Set => self.frame_off(IN_FROM),
-            K::Table if !self.opaque => self.table_word(),
-            K::Into => self.into_word(),
-            K::Update if prev == K::For => {
-                self.flag(Flags::LOCKING_READ);
-                self.frame_off(IN_FROM);
-            }
-            K::Share if matches!(prev, K::For | K::In) => {
-                self.flag(Flags::LOCKING_READ);
-                self.frame_off(IN_FROM);
-            }
-            K::SystemTime if prev == K::For => self.flag(Flags::SYSTEM_TIME),
-            K::Of if prev == K::As => self.flag(Flags::SYSTEM_TIME),
-            K::Duplicate if prev == K::On => self.flag(Flags::ON_DUPLICATE),
-            K::Returning if at_base => self.flag(Flags::RETURNING),
-            K::SqlCalcFoundRows => self.flag(Flags::CALC_FOUND_ROWS),
-            K::Index | K::Key if matches!(prev, K::Use | K::Force | K::Ignore) => {
-                self.flag(Flags::INDEX_HINT);
-            }
-            K::Using if self.verb == Verb::Delete && at_base && !self.joined => {
-                self.facts.tables.clear();
-                self.flag(Flags::MULTI_TABLE);
-                self.joined = true;
-                self.target = true;
-                self.table_list();
-            }
-            K::Local if self.verb == Verb::LoadData => self.flag(Flags::LOCAL_INFILE),
-            K::Lock => self.frame_off(IN_FROM),
-            K::And | K::Or | K::Xor | K::Div | K::Mod | K::Regexp | K::Rlike => {
-                self.facts.operators = self.facts.operators.saturating_add(1);
-            }
-            _ => self.ddl_word(keyword),
-        }
-    }
-
-    /// TABLE inside a statement: `INSERT … TABLE s`, `EXCHANGE … WITH TABLE u`.
-    fn table_word(&mut self) {
-        if matches!(
-            self.verb,
-            Verb::Show | Verb::Admin | Verb::Help | Verb::Grant | Verb::Revoke
-        ) {
-            return; // SHOW TABLE STATUS, IMPORT TABLE FROM
-        }
-        self.expect = true;
-        self.frame_off(IN_FROM);
-        if self.class <= Class::Write && self.verb != Verb::LoadData {
-            self.flag(Flags::SUBQUERY);
-            if matches!(self.verb, Verb::Insert | Verb::Replace) && !self.values.seen {
-                self.flag(Flags::SELECT_SOURCE);
-            }
-        }
-    }
-
-    fn into_word(&mut self) {
-        if self.verb == Verb::LoadData {
-            self.expect = true;
-            self.target = true;
-        } else if self.class == Class::Read {
-            self.flag(Flags::SELECT_INTO);
-            self.frame_off(IN_FROM);
-        }
-    }
-
-    /// Words that name another table in a definition.
-    fn ddl_word(&mut self, keyword: K) {
-        if self.class != Class::Ddl || self.opaque {
-            return;
-        }
-        match (self.verb, keyword) {
-            (Verb::CreateTable, K::Like) if self.prev_table || self.prev.is(b'(') => {
-                self.expect = true;
-            }
-            (Verb::CreateTable | Verb::AlterTable, K::References) => self.expect = true,
-            (Verb::CreateIndex | Verb::DropIndex | Verb::CreateTrigger, K::On)
-                if self.facts.tables.is_empty() =>
-            {
-                self.expect = true;
-            }
-            // The body is no concern of routing.
-            (Verb::CreateTrigger, K::For) => self.opaque = true,
-            (Verb::RenameTable, K::To) => self.expect = true,
-            (Verb::AlterTable, K::To | K::As) if self.prev_entry.keyword == K::Rename => {
-                self.expect = true;
-            }
-            _ => {}
         }
     }
 }

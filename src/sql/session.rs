@@ -246,7 +246,7 @@ fn skip_value(c: &mut Cursor<'_>) -> Span {
     let start = c.cur.start;
     let mut end = start;
     let mut depth = 0u32;
-    while !c.ended() && !(depth == 0 && c.cur.is(b',')) {
+    while !(c.ended() || depth == 0 && c.cur.is(b',')) {
         if c.cur.is(b'(') {
             depth += 1;
         } else if c.cur.is(b')') {

@@ -84,7 +84,7 @@ pub const METRICS: &[Metric] = &[
         Kind::Counter,
         "",
         &["outcome"],
-        "Client connections by outcome: accepted, refused_limit",
+        "Client connections by outcome: accepted, refused (at login), refused_limit",
     ),
     metric(
         "lockstep_statements_total",
@@ -324,7 +324,7 @@ pub fn error(side: &'static str, kind: &'static str) {
     metrics::counter!("lockstep_errors_total", "side" => side, "kind" => kind).increment(1);
 }
 
-/// Counts a client connection: `accepted` or `refused_limit`.
+/// Counts a client connection: `accepted`, `refused` or `refused_limit`.
 pub fn connection(outcome: &'static str) {
     let _ = recorder();
     metrics::counter!("lockstep_connections_total", "outcome" => outcome).increment(1);

@@ -63,6 +63,23 @@ const EDGES: &[(&str, &[&str])] = &[
     ),
     ("config", &["telemetry"]),
     ("telemetry", &[]),
+    // Assembles the process from all of them.
+    (
+        "server",
+        &[
+            "auth",
+            "config",
+            "control",
+            "leg",
+            "migration",
+            "mirror",
+            "route",
+            "rows",
+            "session",
+            "store",
+            "telemetry",
+        ],
+    ),
 ];
 
 /// Plain types that name things of the domain, each with the file it stands in.

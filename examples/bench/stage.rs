@@ -1,0 +1,153 @@
+//! What stands on the machine during the measurements.
+
+use super::Plan;
+use super::crowd::Endpoint;
+use super::support::proc::{Guarded, TempDir, free_port, wait_for};
+use super::support::{Family, Missing, Proxy, ProxyOptions, Server, ServerOptions};
+use super::work::{self, Tables};
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+pub const ROUTE: &str = "bench";
+
+/// Two servers; HAProxy before the source; one proxy that mirrors nothing and
+/// one in `source_first`.
+pub struct Stage {
+    pub source: Server,
+    pub target: Server,
+    haproxy: HaProxy,
+    plain: Proxy,
+    pub mirroring: Proxy,
+}
+
+impl Stage {
+    pub fn start(plan: &Plan) -> Result<Stage, Missing> {
+        // 500 idle sessions, and what has not quite ended yet.
+        let options = ServerOptions::args(["--max-connections=1500"]);
+        let source = Server::start(Family::MariaDb, options.clone())?;
+        let target = Server::start(Family::MariaDb, options)?;
+        for server in [&source, &target] {
+            work::create(server);
+        }
+        let proxy = || {
+            let options = ProxyOptions {
+                extra_yaml: format!("limits: {{ workers: {} }}\n", plan.threads),
+                ..ProxyOptions::route(ROUTE, &["test.*"])
+            };
+            Proxy::start(&source, &target, options)
+        };
+        let (plain, mirroring) = (proxy(), proxy());
+        mirroring.must_advance(ROUTE, "source_first");
+        Ok(Stage {
+            haproxy: HaProxy::start(&source, plan.threads)?,
+            plain,
+            mirroring,
+            source,
+            target,
+        })
+    }
+
+    pub fn direct(&self) -> Endpoint {
+        endpoint("direct", self.source.port(), None, Tables::Alone)
+    }
+
+    pub fn target_alone(&self) -> Endpoint {
+        endpoint("target alone", self.target.port(), None, Tables::Alone)
+    }
+
+    pub fn source_alone(&self) -> Endpoint {
+        endpoint("source alone", self.source.port(), None, Tables::Alone)
+    }
+
+    pub fn haproxy(&self) -> Endpoint {
+        let pid = Some(self.haproxy.process.pid());
+        endpoint("HAProxy", self.haproxy.port, pid, Tables::Alone)
+    }
+
+    /// All routes in `source_only`.
+    pub fn plain(&self) -> Endpoint {
+        let pid = Some(self.plain.pid());
+        endpoint("lockstep", self.plain.port(), pid, Tables::Alone)
+    }
+
+    /// The route in `source_first`.
+    pub fn mirroring(&self) -> Endpoint {
+        let pid = Some(self.mirroring.pid());
+        endpoint(
+            "lockstep, mirroring",
+            self.mirroring.port(),
+            pid,
+            Tables::Both,
+        )
+    }
+
+    /// How commits go from now on: synced to disk each, or not.
+    pub fn commits(&self, durable: bool) {
+        let n = u8::from(durable);
+        for server in [&self.source, &self.target] {
+            server.exec(&format!(
+                "SET GLOBAL innodb_flush_log_at_trx_commit = {n};\nSET GLOBAL sync_binlog = {n};\n"
+            ));
+        }
+    }
+
+    /// Writes that the mirror got, and those that it did not.
+    pub fn mirrored(&self) -> (u64, u64) {
+        let route = self.mirroring.route(ROUTE);
+        let count = |name: &str| route["mirror"][name].as_u64().unwrap_or_default();
+        (
+            count("writes_ok"),
+            count("writes_failed") + count("writes_deferred"),
+        )
+    }
+}
+
+fn endpoint(name: &str, port: u16, pid: Option<u32>, tables: Tables) -> Endpoint {
+    Endpoint {
+        name: name.to_string(),
+        port,
+        pid,
+        tables,
+    }
+}
+
+/// HAProxy as a TCP relay.
+struct HaProxy {
+    port: u16,
+    process: Guarded,
+    _folder: TempDir,
+}
+
+impl HaProxy {
+    fn start(server: &Server, threads: u32) -> Result<HaProxy, Missing> {
+        let folder = TempDir::new("haproxy");
+        let port = free_port();
+        let settings = format!(
+            "global\n  nbthread {threads}\n  maxconn 4000\n\
+             defaults\n  mode tcp\n  timeout connect 5s\n  timeout client 1h\n  timeout server 1h\n\
+             listen database\n  bind 127.0.0.1:{port}\n  server source {}\n",
+            server.address()
+        );
+        let file = folder.path().join("haproxy.cfg");
+        std::fs::write(&file, settings).expect("haproxy.cfg");
+        let mut command = Command::new(program()?);
+        command.args(["-db", "-q", "-f"]).arg(file);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        let process = Guarded::spawn(&mut command, folder.path()).expect("start haproxy");
+        wait_for("HAProxy listens", Duration::from_secs(10), || {
+            TcpStream::connect(("127.0.0.1", port)).is_ok()
+        });
+        Ok(HaProxy {
+            port,
+            process,
+            _folder: folder,
+        })
+    }
+}
+
+/// Found where MariaDB's own programs are looked for.
+fn program() -> Result<PathBuf, Missing> {
+    Family::MariaDb.program("haproxy")
+}

@@ -1,0 +1,219 @@
+//! What the clients do, and the tables they do it on.
+
+use super::client::{Client, Param};
+use super::support::servers::Server;
+use std::io::{Error, Result};
+
+pub const DATABASE: &str = "test";
+/// Rows of each table of small rows.
+pub const ROWS: u64 = 10_000;
+/// Rows of a range in `oltp_read_write`, as sysbench has it.
+const RANGE: u64 = 100;
+const POINTS: usize = 10;
+/// Deadlock, lock timeout, and the duplicate key of two sessions that delete
+/// and insert one row: the transaction is given up.
+const GIVE_UP: [u16; 3] = [1213, 1205, 1062];
+
+/// One kind of load.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Work {
+    /// One row by its key, text protocol.
+    PointText,
+    /// The same, prepared.
+    PointPrepared,
+    /// 1,000 rows of 200 bytes.
+    Wide,
+    /// sysbench's `oltp_read_write`: 20 statements, all but BEGIN and COMMIT
+    /// prepared.
+    ReadWrite,
+    /// An autocommit update by key.
+    Update,
+    /// An autocommit insert with a generated id.
+    Insert,
+}
+
+/// Where the load goes: tables that only one side has written, or both.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Tables {
+    Alone,
+    Both,
+}
+
+impl Tables {
+    fn suffix(self) -> &'static str {
+        match self {
+            Tables::Alone => "alone",
+            Tables::Both => "both",
+        }
+    }
+}
+
+/// The same tables with the same rows.
+pub fn create(server: &Server) {
+    let mut sql = format!("USE {DATABASE};\n");
+    for tables in ["alone", "both"] {
+        sql.push_str(&format!(
+            "CREATE TABLE rows_{tables} (id INT NOT NULL AUTO_INCREMENT PRIMARY KEY, \
+             k INT NOT NULL, c CHAR(120) NOT NULL, pad CHAR(60) NOT NULL, KEY k (k)) ENGINE=InnoDB;\n\
+             INSERT INTO rows_{tables} SELECT seq, CRC32(seq) % {ROWS}, \
+             REPEAT(MD5(seq), 3), MD5(seq + 1) FROM seq_1_to_{ROWS};\n\
+             CREATE TABLE log_{tables} (id BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY, \
+             v BIGINT NOT NULL, c CHAR(120) NOT NULL) ENGINE=InnoDB;\n"
+        ));
+    }
+    sql.push_str(
+        "CREATE TABLE wide (id INT NOT NULL PRIMARY KEY, c CHAR(200) NOT NULL) ENGINE=InnoDB;\n\
+         INSERT INTO wide SELECT seq, LEFT(REPEAT(MD5(seq), 7), 200) FROM seq_1_to_1000;\n\
+         ANALYZE TABLE rows_alone, rows_both, wide;\n",
+    );
+    server.exec(&sql);
+}
+
+/// A client's statements and dice.
+pub struct Worker {
+    work: Work,
+    tables: Tables,
+    client: Client,
+    statements: Vec<u32>,
+    text: String,
+    dice: u64,
+}
+
+impl Worker {
+    pub async fn new(port: u16, work: Work, tables: Tables, number: u64) -> Result<Worker> {
+        let mut client = Client::connect(port, DATABASE).await?;
+        let rows = format!("rows_{}", tables.suffix());
+        let mut statements = Vec::new();
+        for sql in prepared(work, &rows) {
+            statements.push(client.prepare(sql.as_bytes()).await?);
+        }
+        Ok(Worker {
+            work,
+            tables,
+            client,
+            statements,
+            text: String::new(),
+            dice: (number + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15),
+        })
+    }
+
+    /// One unit of work; the number of statements it took.
+    pub async fn step(&mut self) -> Result<u64> {
+        let id = self.id();
+        let suffix = self.tables.suffix();
+        match self.work {
+            Work::PointPrepared => {
+                let statement = self.statement(0)?;
+                fine(self.client.execute(statement, &[Param::Int(id)]).await?.error_code)?;
+                return Ok(1);
+            }
+            Work::ReadWrite => return self.read_write().await,
+            Work::PointText => self.say(format_args!("SELECT c FROM rows_{suffix} WHERE id={id}")),
+            Work::Wide => self.say(format_args!("SELECT c FROM wide")),
+            Work::Update => self.say(format_args!(
+                "UPDATE rows_{suffix} SET k=k+1 WHERE id={id}"
+            )),
+            Work::Insert => self.say(format_args!(
+                "INSERT INTO log_{suffix} (v, c) VALUES ({id}, 'a row of some length, as logs have them')"
+            )),
+        }
+        fine(self.client.query(self.text.as_bytes()).await?.error_code)?;
+        Ok(1)
+    }
+
+    /// Opens the leg to the mirror, where there is one.
+    pub async fn touch(&mut self) -> Result<()> {
+        let id = self.id();
+        let sql = format!(
+            "UPDATE rows_{} SET k=k+1 WHERE id={id}",
+            self.tables.suffix()
+        );
+        fine(self.client.query(sql.as_bytes()).await?.error_code)
+    }
+
+    async fn read_write(&mut self) -> Result<u64> {
+        let mut count = 1;
+        fine(self.client.query(b"BEGIN").await?.error_code)?;
+        for step in self.transaction() {
+            let statement = self.statement(step.0)?;
+            let pad = format!("{:0>60}", step.1[0]);
+            let params: Vec<Param<'_>> = match step.0 {
+                0 | 6 => vec![Param::Int(step.1[0])],
+                1..=4 => vec![Param::Int(step.1[0]), Param::Int(step.1[0] + RANGE - 1)],
+                5 => vec![Param::Int(step.1[0])],
+                7 => vec![Param::Text(pad.as_bytes()), Param::Int(step.1[0])],
+                _ => vec![
+                    Param::Int(step.1[0]),
+                    Param::Int(step.1[1]),
+                    Param::Text(pad.as_bytes()),
+                    Param::Text(pad.as_bytes()),
+                ],
+            };
+            let code = self.client.execute(statement, &params).await?.error_code;
+            count += 1;
+            if GIVE_UP.contains(&code) {
+                fine(self.client.query(b"ROLLBACK").await?.error_code)?;
+                return Ok(count + 1);
+            }
+            fine(code)?;
+        }
+        fine(self.client.query(b"COMMIT").await?.error_code)?;
+        Ok(count + 1)
+    }
+
+    /// Statements of one transaction, by their place in [`prepared`], each
+    /// with two dice.
+    fn transaction(&mut self) -> Vec<(usize, [u64; 2])> {
+        let order = [[0; POINTS].as_slice(), &[1, 2, 3, 4, 5, 7]].concat();
+        let mut steps: Vec<_> = order.iter().map(|s| (*s, [self.id(), self.id()])).collect();
+        let again = [self.id(), self.id()];
+        steps.push((6, again));
+        steps.push((8, again));
+        steps
+    }
+
+    fn say(&mut self, sql: std::fmt::Arguments<'_>) {
+        use std::fmt::Write;
+        self.text.clear();
+        let _ = self.text.write_fmt(sql);
+    }
+
+    fn statement(&self, n: usize) -> Result<u32> {
+        let id = self.statements.get(n).copied();
+        id.ok_or_else(|| Error::other("a statement that was not prepared"))
+    }
+
+    fn id(&mut self) -> u64 {
+        self.dice ^= self.dice >> 12;
+        self.dice ^= self.dice << 25;
+        self.dice ^= self.dice >> 27;
+        1 + (self.dice.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) % ROWS
+    }
+}
+
+fn fine(code: u16) -> Result<()> {
+    if code == 0 {
+        Ok(())
+    } else {
+        Err(Error::other(format!("the server said error {code}")))
+    }
+}
+
+fn prepared(work: Work, rows: &str) -> Vec<String> {
+    let point = format!("SELECT c FROM {rows} WHERE id=?");
+    match work {
+        Work::PointPrepared => vec![point],
+        Work::ReadWrite => vec![
+            point,
+            format!("SELECT c FROM {rows} WHERE id BETWEEN ? AND ?"),
+            format!("SELECT SUM(k) FROM {rows} WHERE id BETWEEN ? AND ?"),
+            format!("SELECT c FROM {rows} WHERE id BETWEEN ? AND ? ORDER BY c"),
+            format!("SELECT DISTINCT c FROM {rows} WHERE id BETWEEN ? AND ? ORDER BY c"),
+            format!("UPDATE {rows} SET k=k+1 WHERE id=?"),
+            format!("DELETE FROM {rows} WHERE id=?"),
+            format!("UPDATE {rows} SET c=? WHERE id=?"),
+            format!("INSERT INTO {rows} (id, k, c, pad) VALUES (?, ?, ?, ?)"),
+        ],
+        _ => Vec::new(),
+    }
+}

@@ -1,0 +1,78 @@
+//! Mirrored writes against both servers' own times, added.
+
+use super::Plan;
+use super::crowd::Sample;
+use super::reads::alternate;
+use super::report::{self, Column};
+use super::stage::Stage;
+use super::support::compare::compare;
+use super::work::Work;
+use std::io::Result;
+
+const CELLS: [(&str, Work, u64); 4] = [
+    ("mirrored autocommit update, 1 client", Work::Update, 1),
+    ("mirrored autocommit update, 8 clients", Work::Update, 8),
+    ("mirrored autocommit insert, 1 client", Work::Insert, 1),
+    ("mirrored autocommit insert, 8 clients", Work::Insert, 8),
+];
+
+pub fn all(plan: &Plan, stage: &Stage) -> Result<()> {
+    let endpoints = [
+        stage.source_alone(),
+        stage.target_alone(),
+        stage.mirroring(),
+    ];
+    let mut ran = false;
+    for durable in [true, false] {
+        stage.commits(durable);
+        for (what, work, clients) in CELLS {
+            let kind = if durable { "durable" } else { "relaxed" };
+            let heading = format!("{what}, {kind} commits");
+            if !plan.wants(&heading) {
+                continue;
+            }
+            ran = true;
+            let before = stage.mirrored();
+            let rounds = alternate(plan, &endpoints, work, clients)?;
+            report::heading(&heading);
+            report::samples(&endpoints, &rounds);
+            ratio(&rounds);
+            mirrored(before, stage.mirrored());
+        }
+    }
+    stage.commits(false);
+    if ran {
+        let tables = ["test.rows_both", "test.log_both"];
+        report::heading("rows of the mirrored tables");
+        for diff in compare(&stage.source, &stage.target, &tables) {
+            println!("  {diff}");
+        }
+    }
+    Ok(())
+}
+
+/// Mean time of a mirrored write to the sum of both alone, within each round.
+fn ratio(rounds: &[Vec<Sample>]) {
+    let ratios: Vec<f64> = rounds
+        .iter()
+        .filter_map(|round| match round.as_slice() {
+            [source, target, mirrored] => Some(mirrored.mean / (source.mean + target.mean)),
+            _ => None,
+        })
+        .collect();
+    let [source, target, mirrored] = [0, 1, 2].map(|e| Column::new(rounds, e).median(|s| s.mean));
+    println!("  mean: source {source:.0} + target {target:.0} us, mirrored {mirrored:.0} us");
+    println!(
+        "  mirrored / (source + target): {}",
+        report::spread(&ratios)
+    );
+}
+
+/// Times mean nothing if the mirror was left out.
+fn mirrored(before: (u64, u64), after: (u64, u64)) {
+    let (ok, missed) = (after.0 - before.0, after.1 - before.1);
+    println!("  {ok} writes mirrored, {missed} not");
+    if missed > 0 {
+        println!("  VOID: the figures above are partly of writes to one side only");
+    }
+}

@@ -1,0 +1,278 @@
+//! Makes the shared parts of the process from the settings.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::sync::Notify;
+
+use crate::Side;
+use crate::auth::rsa::RsaKey;
+use crate::auth::tls;
+use crate::auth::{Account, AccountStore, Secret, UserMap};
+use crate::config::{Backend, Config, Password, TlsMode};
+use crate::control::{Control, Views};
+use crate::leg::connect::{self, BackendConfig};
+use crate::leg::grants::{GrantReader, service_params};
+use crate::migration::{self, Migration, Parts, Sessions, monitor};
+use crate::mirror;
+use crate::mirror::journal::Journal;
+use crate::mirror::positions::Positions;
+use crate::mirror::reaper::Reaper;
+use crate::route::gate::{GateLimits, Routes};
+use crate::route::table::TableGlob;
+use crate::rows::catalog::{CatalogLoader, Wanted};
+use crate::rows::service::ServiceAccount;
+use crate::rows::shape::Catalog;
+use crate::session::Shared;
+use crate::session::login::{LoginContext, SeenCapabilities};
+use crate::session::registry::Registry;
+use crate::store::{EmbeddedStore, Store};
+
+/// Makes writes reach the mirror after the active side's commit, so that a
+/// test can show what the order test sees then. Never set it.
+const MIRROR_AFTER_COMMIT: &str = "LOCKSTEP_TEST_MIRROR_AFTER_COMMIT";
+
+/// What [`super::serve`] runs with.
+pub struct Built {
+    /// What sessions share.
+    pub shared: Arc<Shared>,
+    /// Edges and monitor.
+    pub migration: Arc<Migration>,
+    /// The control port's handlers.
+    pub control: Arc<Control>,
+}
+
+/// Opens the state and puts everything together. Called on the control
+/// runtime, which the reaper's tasks stay on.
+///
+/// # Errors
+/// What cannot be opened, for people.
+pub fn all(config: &Config) -> Result<Built, String> {
+    let store = EmbeddedStore::open(&config.state).map_err(|e| e.to_string())?;
+    let instance = store.instance_id().to_owned();
+    let table = migration::seed(&config.routes, &store).map_err(|e| e.to_string())?;
+    let routes = Routes::new(table);
+    let registry = Arc::new(Registry::default());
+    let catalog = Arc::new(ArcSwap::from_pointee(Catalog::empty()));
+    let poke = Arc::new(Notify::new());
+    let accounts = [Side::Source, Side::Target].map(|side| ServiceAccount::of(config, side));
+    let loader = CatalogLoader::new(
+        catalog.clone(),
+        Arc::new(Routed(routes.clone())),
+        poke.clone(),
+        config.limits.catalog_refresh(),
+        accounts.clone(),
+    );
+    let migration = Migration::new(Parts {
+        routes: routes.clone(),
+        store: Arc::new(store),
+        catalog: Arc::new(loader),
+        sessions: Arc::new(Connected(registry.clone())),
+        limits: config.limits,
+    });
+    let shared = Arc::new(Shared {
+        routes,
+        registry: registry.clone(),
+        catalog,
+        catalog_refresh: poke,
+        mirror: mirrored(config, &accounts)?,
+        login: login(config, instance)?,
+        gate: GateLimits {
+            drain: config.limits.drain(),
+            total: config.limits.gate(),
+        },
+        draining: AtomicBool::new(false),
+    });
+    let views = Shown {
+        registry,
+        journal: shared.mirror.journal.clone(),
+    };
+    let addresses = [Side::Source, Side::Target].map(|s| config.backend(s).address.clone());
+    let token = config.control.token.clone();
+    let control = Control::new(migration.clone(), Arc::new(views), addresses, token);
+    Ok(Built {
+        shared,
+        migration,
+        control,
+    })
+}
+
+fn mirrored(config: &Config, accounts: &[ServiceAccount; 2]) -> Result<mirror::Shared, String> {
+    let journal = Journal::open(&config.state, config.limits.journal_bytes)
+        .map_err(|e| format!("the journal in {}: {e}", config.state.display()))?;
+    let [source, target] = accounts;
+    let options = [
+        source.fixed_opts().map_err(|e| e.to_string())?,
+        target.fixed_opts().map_err(|e| e.to_string())?,
+    ];
+    let mirror_after_commit = std::env::var_os(MIRROR_AFTER_COMMIT).is_some_and(|v| v == "1");
+    if mirror_after_commit {
+        tracing::error!("{MIRROR_AFTER_COMMIT} is set: this proxy WILL make rows diverge");
+    }
+    Ok(mirror::Shared {
+        journal: Arc::new(journal),
+        positions: Arc::new(Positions::default()),
+        reaper: Reaper::start(options),
+        deadline: config.limits.mirror_deadline(),
+        errors_per_minute: u32::try_from(config.limits.mirror_errors_per_min).unwrap_or(u32::MAX),
+        mirror_after_commit,
+    })
+}
+
+fn secret(password: &Password) -> Secret {
+    Secret::new(password.reveal().as_bytes().to_vec())
+}
+
+fn login(config: &Config, instance: String) -> Result<LoginContext, String> {
+    let [source, target] = &config.backends;
+    let backends = [
+        backend(Side::Source, source)?,
+        backend(Side::Target, target)?,
+    ];
+    let service = |b: &Backend| Account::new(b.user.as_bytes().to_vec(), secret(&b.password));
+    let [to_source, to_target] = &backends;
+    let grants = [
+        GrantReader::new(to_source.clone(), service(source)),
+        GrantReader::new(to_target.clone(), service(target)),
+    ];
+    let client_tls = if config.tls.cert.is_empty() {
+        tls::self_signed(&config.state)
+    } else {
+        tls::server_config(Path::new(&config.tls.cert), Path::new(&config.tls.key))
+    };
+    let mut users = UserMap::new();
+    for user in &config.users {
+        for (side, mapped) in [Side::Source, Side::Target].into_iter().zip(&user.sides) {
+            if let Some(mapped) = mapped {
+                let name = mapped.user.as_bytes().to_vec();
+                let account = Account::new(name, secret(&mapped.password));
+                users.insert(user.name.as_bytes().to_vec(), side, account);
+            }
+        }
+    }
+    Ok(LoginContext {
+        backends,
+        tls: Some(client_tls.map_err(|e| format!("tls: {e}"))?),
+        accounts: Arc::new(AccountStore::new()),
+        users: Arc::new(users),
+        rsa: Arc::new(RsaKey::generate().map_err(|e| format!("RSA key: {e}"))?),
+        grants,
+        seen: SeenCapabilities::default(),
+        login_timeout: config.limits.login_timeout(),
+        instance,
+    })
+}
+
+fn backend(side: Side, backend: &Backend) -> Result<BackendConfig, String> {
+    let mode = match backend.tls {
+        TlsMode::Off => tls::TlsMode::Off,
+        TlsMode::Preferred => tls::TlsMode::Preferred,
+        TlsMode::Required => tls::TlsMode::Required,
+        TlsMode::Verify => tls::TlsMode::Verify,
+    };
+    let ca = (!backend.ca.is_empty()).then(|| Path::new(&backend.ca));
+    let tls_config =
+        tls::client_config(mode, ca).map_err(|e| format!("backends.{side}.tls: {e}"))?;
+    Ok(BackendConfig {
+        side,
+        address: backend.address.clone(),
+        tls: mode,
+        tls_config,
+    })
+}
+
+/// What the catalog loads: the tables the routes cover at the moment.
+struct Routed(Arc<Routes>);
+
+impl Wanted for Routed {
+    fn fold(&self) -> bool {
+        self.0.peek().fold_names
+    }
+
+    fn schema(&self, database: &[u8]) -> bool {
+        let table = self.0.peek();
+        let any_table = |glob: &TableGlob| TableGlob {
+            database: glob.database.clone(),
+            table: b"*".to_vec(),
+        };
+        table
+            .routes
+            .iter()
+            .flat_map(|r| &r.tables)
+            .any(|g| any_table(g).matches(database, b"", table.fold_names))
+    }
+
+    fn table(&self, database: &[u8], table: &[u8]) -> bool {
+        self.0.peek().route_of(database, table).is_some()
+    }
+}
+
+struct Connected(Arc<Registry>);
+
+impl Sessions for Connected {
+    fn count(&self) -> usize {
+        self.0.count()
+    }
+
+    fn without_other_leg(&self) -> usize {
+        self.0.without_other_leg()
+    }
+}
+
+struct Shown {
+    registry: Arc<Registry>,
+    journal: Arc<Journal>,
+}
+
+impl Views for Shown {
+    fn sessions(&self) -> serde_json::Value {
+        serde_json::to_value(self.registry.list()).unwrap_or_default()
+    }
+
+    fn journal(&self) -> serde_json::Value {
+        serde_json::to_value(self.journal.summary()).unwrap_or_default()
+    }
+}
+
+/// Where the monitor's samples go.
+pub struct Sampled {
+    shared: Arc<Shared>,
+    connect_timeout: Duration,
+}
+
+impl Sampled {
+    /// Into what the sessions share.
+    pub fn new(shared: &Arc<Shared>, config: &Config) -> Sampled {
+        Sampled {
+            shared: shared.clone(),
+            connect_timeout: config.limits.connect_timeout(),
+        }
+    }
+}
+
+impl monitor::Hooks for Sampled {
+    fn position(&self, side: Side, position: String) {
+        self.shared.mirror.positions.set(side, position);
+    }
+
+    /// Reads the greeting for the capabilities clients may be offered. Logs in
+    /// too: a server counts connections that break off before.
+    fn came_up(&self, side: Side) {
+        let (shared, limit) = (self.shared.clone(), self.connect_timeout);
+        tokio::spawn(async move {
+            let opened = match connect::open(shared.login.backend(side), limit).await {
+                Ok(opened) => opened,
+                Err(e) => {
+                    tracing::warn!("the {side}'s capabilities are not known: {e}");
+                    return;
+                }
+            };
+            shared.login.seen.note(side, opened.info().capabilities);
+            let account = shared.login.grant_reader(side).service();
+            let _ = connect::login(opened, account, &service_params()).await;
+        });
+    }
+}

@@ -1,0 +1,87 @@
+//! What all logins share.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::Side;
+use crate::auth::rsa::RsaKey;
+use crate::auth::{AccountStore, UserMap};
+use crate::leg::connect::BackendConfig;
+use crate::leg::grants::GrantReader;
+use crate::wire::capability::Capabilities;
+
+/// Everything logins share. One per process.
+pub struct LoginContext {
+    /// Indexed by [`Side::index`].
+    pub backends: [BackendConfig; 2],
+    /// The certificate for clients; None: TLS is not offered.
+    pub tls: Option<Arc<rustls::ServerConfig>>,
+    /// What logins have taught.
+    pub accounts: Arc<AccountStore>,
+    /// `users:` of proxy.yaml.
+    pub users: Arc<UserMap>,
+    /// Our key pair for full authentications in the clear.
+    pub rsa: Arc<RsaKey>,
+    /// Grant table readers, each holding its side's service account; indexed
+    /// by [`Side::index`].
+    pub grants: [GrantReader; 2],
+    /// Capabilities last greeted by each side.
+    pub seen: SeenCapabilities,
+    /// Time a client has for its whole login: MySQL's `connect_timeout`, 10 s.
+    pub login_timeout: Duration,
+    /// Our instance id, sent to backends as attribute `_lockstep_instance`.
+    pub instance: String,
+}
+
+impl LoginContext {
+    /// The configuration of one side.
+    pub fn backend(&self, side: Side) -> &BackendConfig {
+        let [source, target] = &self.backends;
+        match side {
+            Side::Source => source,
+            Side::Target => target,
+        }
+    }
+
+    /// The grant table reader of one side.
+    pub fn grant_reader(&self, side: Side) -> &GrantReader {
+        let [source, target] = &self.grants;
+        match side {
+            Side::Source => source,
+            Side::Target => target,
+        }
+    }
+}
+
+/// Capabilities last seen in each side's greeting. What the other backend
+/// lacks must not be promised to a client.
+#[derive(Default)]
+pub struct SeenCapabilities {
+    /// 0: not seen yet (no server offers nothing).
+    bits: [AtomicU64; 2],
+}
+
+impl SeenCapabilities {
+    /// Remembers a greeting's capabilities.
+    pub fn note(&self, side: Side, capabilities: Capabilities) {
+        self.slot(side)
+            .store(capabilities.bits(), Ordering::Relaxed);
+    }
+
+    /// The last ones; None before the first connection to that side.
+    pub fn get(&self, side: Side) -> Option<Capabilities> {
+        match self.slot(side).load(Ordering::Relaxed) {
+            0 => None,
+            bits => Some(Capabilities(bits)),
+        }
+    }
+
+    fn slot(&self, side: Side) -> &AtomicU64 {
+        let [source, target] = &self.bits;
+        match side {
+            Side::Source => source,
+            Side::Target => target,
+        }
+    }
+}
