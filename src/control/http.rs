@@ -321,12 +321,16 @@ async fn edge(
 }
 
 /// Whether waiting can help: something known does not hold yet, and nothing
-/// that this version cannot know stands in the way.
+/// that this version cannot know stands in the way. Open transactions had
+/// their time already: holding writes for it again and again would hurt more
+/// than the refusal, which names them.
 fn may_pass(refusal: &Refusal) -> bool {
     match refusal {
         Refusal::Refused { conditions, .. } => {
             conditions.iter().any(|c| c.ok == Some(false))
-                && conditions.iter().all(|c| c.ok.is_some())
+                && conditions
+                    .iter()
+                    .all(|c| c.ok.is_some() && c.name != "drained")
         }
         _ => false,
     }

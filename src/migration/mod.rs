@@ -236,9 +236,11 @@ impl Migration {
     }
 
     fn begin(&self) -> Result<tokio::sync::MutexGuard<'_, ()>, Refusal> {
-        self.one
-            .try_lock()
-            .map_err(|_| Refusal::plain("another change of a route is under way"))
+        self.one.try_lock().map_err(|_| Refusal::Refused {
+            error: "another change of a route is under way".to_owned(),
+            conditions: vec![busy()],
+            done: Vec::new(),
+        })
     }
 
     /// Moves a route along its phases.
@@ -508,6 +510,15 @@ impl Migration {
     }
 }
 
+/// The condition that fails while another change is made.
+fn busy() -> Condition {
+    Condition {
+        name: "no_other_change".to_owned(),
+        ok: Some(false),
+        detail: "another phase change, or DDL on both sides, is under way".to_owned(),
+    }
+}
+
 /// Shows a route in the metrics.
 fn show(route: &Route) {
     crate::telemetry::route(&route.name, route.phase, route.epoch, route.reads_percent);
@@ -519,7 +530,7 @@ fn refused(name: &str, step: &Step, refusal: &GateRefusal) -> Refusal {
     match refusal {
         GateRefusal::NoSuchRoute(name) => return Refusal::NoSuchRoute(name.clone()),
         GateRefusal::Persist(e) => return Refusal::Failed(e.clone()),
-        GateRefusal::Busy => {}
+        GateRefusal::Busy => conditions.push(busy()),
         GateRefusal::Undrained(_) => conditions.push(Condition {
             name: "drained".to_owned(),
             ok: Some(false),
@@ -532,3 +543,6 @@ fn refused(name: &str, step: &Step, refusal: &GateRefusal) -> Refusal {
         done: Vec::new(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -244,10 +244,12 @@ async fn sample(conn: &mut ServiceConn, state: &BackendState) -> Result<String, 
 /// Lets suspended routes be mirrored again when their mirror is fit.
 pub async fn resume(migration: Arc<Migration>, accounts: [ServiceAccount; 2]) {
     let [mut source, mut target] = accounts.map(ServiceConn::new);
+    let mut told: Vec<String> = Vec::new();
     loop {
         tokio::time::sleep(HEALTH_INTERVAL).await;
         let table = migration.routes().load();
         let suspended: Vec<&Route> = table.routes.iter().filter(|r| r.suspended()).collect();
+        tell(&migration, &suspended, &mut told);
         for side in [Side::Source, Side::Target] {
             let of_side: Vec<&&Route> = suspended
                 .iter()
@@ -273,6 +275,23 @@ pub async fn resume(migration: Arc<Migration>, accounts: [ServiceAccount; 2]) {
                 resume_one(&migration, route, side);
             }
         }
+    }
+}
+
+/// Says once per suspension that a route is suspended: sessions open the
+/// circuit, and they do not know the events.
+fn tell(migration: &Migration, suspended: &[&Route], told: &mut Vec<String>) {
+    told.retain(|name| suspended.iter().any(|r| r.name == *name));
+    for route in suspended {
+        if told.contains(&route.name) {
+            continue;
+        }
+        told.push(route.name.clone());
+        let reason = route.live.suspended_reason.lock().clone();
+        let detail = format!("{}: mirroring is suspended: {reason}", route.name);
+        migration
+            .events()
+            .say("suspended", Some(&route.name), detail);
     }
 }
 

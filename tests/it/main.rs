@@ -3,7 +3,13 @@
 //! `support/` holds what the tests stand on; every other file is a group of
 //! tests about one promise.
 
+mod crash;
 mod docker;
+mod faults;
+mod flips;
 mod harness;
+mod order;
 mod support;
 mod tidy;
+mod transparency;
+mod workload;

@@ -1,0 +1,392 @@
+//! An application cannot tell the proxy from the server it talks to.
+//!
+//! Every kind of statement runs on a server directly and then, on the same
+//! tables, through the proxy: with all routes in `source_only` and again in
+//! `source_first`, where writes go through the mirror. All packets are kept and
+//! compared byte by byte, sequence ids included: rows, column metadata, errors,
+//! affected rows, insert ids, warning counts, info texts, status flags and
+//! session tracking. So are the rows that are left in the source's tables.
+//!
+//! What is made equal before the comparison is in `run::comparable`; what the
+//! greeting does not offer is in `lockstep::wire::capability::MASKED`.
+
+mod cases;
+mod raw;
+mod run;
+mod schema;
+mod special;
+
+use crate::support::{Family, Proxy, ProxyOptions, Server, ServerOptions};
+use cases::{CASES, Needs};
+use lockstep::wire::Capabilities;
+use lockstep::wire::capability::MASKED;
+use lockstep::wire::greeting::Greeting;
+use raw::{Login, MODERN, ORDINARY, Raw};
+use run::{Exchange, Mode, Run, comparable};
+use schema::{DATABASE, EACH, ONCE, OTHER, STATE};
+use special::SPECIALS;
+use std::fmt::Write;
+
+/// How many differences a failure prints.
+const SHOWN: usize = 60;
+
+/// Every combination of text and prepared with the old and the modern form of
+/// results; the last is what the families' own newest clients ask for.
+fn modes(family: Family) -> Vec<Mode> {
+    let mode = |name, capabilities| Mode {
+        name,
+        capabilities,
+        prepared: false,
+        diagnostics: false,
+    };
+    let newest = match family {
+        Family::MySql => MODERN.with(Capabilities::QUERY_ATTRIBUTES),
+        Family::MariaDb => MODERN
+            .with(Capabilities::MARIADB_EXTENDED_METADATA)
+            .with(Capabilities::MARIADB_BULK),
+    };
+    vec![
+        mode("text", MODERN),
+        Mode {
+            prepared: true,
+            ..mode("prepared", MODERN)
+        },
+        Mode {
+            diagnostics: true,
+            ..mode(
+                "text, old results, found rows",
+                ORDINARY.with(Capabilities::FOUND_ROWS),
+            )
+        },
+        Mode {
+            prepared: true,
+            ..mode(
+                "prepared, old results",
+                ORDINARY.with(Capabilities::INTERACTIVE),
+            )
+        },
+        mode("text, newest", newest),
+    ]
+}
+
+/// One thing to run in one mode.
+#[derive(Clone, Copy)]
+enum What {
+    List(usize),
+    Special(usize),
+}
+
+impl What {
+    fn name(self) -> &'static str {
+        match self {
+            What::List(i) => CASES[i].name,
+            What::Special(i) => SPECIALS[i].name,
+        }
+    }
+
+    fn writes(self) -> bool {
+        match self {
+            What::List(i) => CASES[i].needs == Needs::Tables,
+            What::Special(_) => true,
+        }
+    }
+}
+
+/// The cases of a family in a mode. The environment variable
+/// `LOCKSTEP_TEST_CASE` picks those whose name contains it.
+fn plan(family: Family, mode: Mode) -> Vec<What> {
+    let lists = (0..CASES.len()).filter(|i| CASES[*i].only.is_none_or(|f| f == family));
+    // They choose between text and prepared themselves.
+    let specials = (0..SPECIALS.len()).filter(|_| !mode.prepared);
+    let all = lists.map(What::List).chain(specials.map(What::Special));
+    let wanted = std::env::var("LOCKSTEP_TEST_CASE").unwrap_or_default();
+    all.filter(|w| w.name().contains(&wanted)).collect()
+}
+
+/// Root connections to both servers, to make tables and look at rows.
+struct Admins {
+    source: Raw,
+    target: Option<Raw>,
+}
+
+impl Admins {
+    fn connect(source: &Server, target: Option<&Server>) -> Admins {
+        let admin = |server: &Server| {
+            let mut login = Login::root("", MODERN);
+            login.database = None;
+            Raw::connect(server.port(), &login).expect("admin connection")
+        };
+        let mut admins = Admins {
+            source: admin(source),
+            target: target.map(admin),
+        };
+        for name in [DATABASE, OTHER] {
+            admins.both(&format!(
+                "CREATE DATABASE IF NOT EXISTS {name} CHARACTER SET utf8mb4"
+            ));
+        }
+        admins.fresh_tables();
+        ONCE.iter().for_each(|sql| admins.both(sql));
+        admins
+    }
+
+    fn both(&mut self, sql: &str) {
+        for raw in [Some(&mut self.source), self.target.as_mut()]
+            .into_iter()
+            .flatten()
+        {
+            let packets = raw.query(sql).expect("admin statement");
+            let failed = packets.iter().find(|p| p.payload.first() == Some(&0xFF));
+            let failed = failed.map(|p| p.payload.escape_ascii().to_string());
+            assert!(failed.is_none(), "{sql}: {failed:?}");
+        }
+    }
+
+    fn fresh_tables(&mut self) {
+        let all = EACH.join("; ");
+        self.both(&all);
+    }
+
+    /// What the tables on the source hold.
+    fn state(&mut self) -> Vec<Exchange> {
+        let exchanges = STATE.iter().map(|sql| Exchange {
+            what: sql.to_string(),
+            packets: self.source.query(sql).expect("rows"),
+        });
+        exchanges.collect()
+    }
+}
+
+/// Runs one case on a port. A broken connection is part of the record.
+fn record(admins: &mut Admins, port: u16, family: Family, what: What, mode: Mode) -> Vec<Exchange> {
+    if what.writes() {
+        admins.fresh_tables();
+    }
+    let mut run = Run::start(port, DATABASE, mode).expect("connect");
+    let said = match what {
+        What::List(i) => CASES[i].sql.iter().try_for_each(|sql| run.q(sql)),
+        What::Special(i) => (SPECIALS[i].run)(&mut run, family),
+    };
+    if let Err(error) = said.and_then(|()| run.finish()) {
+        run.fact("the connection broke", error.kind());
+    }
+    let mut record = std::mem::take(&mut run.record);
+    drop(run);
+    if what.writes() {
+        record.extend(admins.state());
+    }
+    record
+}
+
+/// Differences between two records of one case, described.
+fn differences(direct: &[Exchange], proxied: &[Exchange], mode: Mode) -> Vec<String> {
+    let mut found = Vec::new();
+    for (d, p) in direct.iter().zip(proxied) {
+        if d.what != p.what {
+            found.push(format!("{}\n      instead: {}", d.what, p.what));
+            break;
+        }
+        let flat = |e: &Exchange| -> Vec<(u8, Vec<u8>)> {
+            let packets = e.packets.iter();
+            packets
+                .map(|x| (x.seq, comparable(&x.payload, mode.capabilities)))
+                .collect()
+        };
+        let (dd, pp) = (flat(d), flat(p));
+        let at = dd.iter().zip(&pp).position(|(a, b)| a != b);
+        let at = at.or((dd.len() != pp.len()).then_some(dd.len().min(pp.len())));
+        if let Some(at) = at {
+            found.push(format!(
+                "{}\n      packet {at} direct: {}\n      packet {at} proxy:  {}",
+                d.what,
+                packet(dd.get(at), pp.get(at)),
+                packet(pp.get(at), dd.get(at)),
+            ));
+        }
+    }
+    if direct.len() != proxied.len() && found.is_empty() {
+        found.push(format!(
+            "{} exchanges instead of {}",
+            proxied.len(),
+            direct.len()
+        ));
+    }
+    found
+}
+
+/// A packet for people: from a little before the first byte that differs.
+fn packet(packet: Option<&(u8, Vec<u8>)>, other: Option<&(u8, Vec<u8>)>) -> String {
+    let Some((seq, payload)) = packet else {
+        return "none".to_string();
+    };
+    let other = other.map_or(&[][..], |(_, p)| p);
+    let same = payload
+        .iter()
+        .zip(other)
+        .take_while(|(a, b)| a == b)
+        .count();
+    let from = if payload.len() < 160 {
+        0
+    } else {
+        same.saturating_sub(40).min(payload.len())
+    };
+    let part = &payload[from..payload.len().min(from + 160)];
+    format!(
+        "#{seq} {} bytes, from {from}: {}",
+        payload.len(),
+        part.escape_ascii()
+    )
+}
+
+/// What the proxy may and must greet as: home's greeting without the masked
+/// flags and those the other backend lacks.
+fn greeting_faults(source: &Greeting, target: &Greeting, proxy: &Greeting) -> Vec<String> {
+    let masked = MASKED
+        .iter()
+        .fold(Capabilities::NONE, |all, (flag, ..)| all | *flag);
+    // TLS is the proxy's own; verifying is the client's.
+    let own =
+        Capabilities::SSL | Capabilities::SSL_VERIFY_SERVER_CERT | Capabilities::LONG_PASSWORD;
+    let expected = (source.capabilities & target.capabilities).without(masked | own);
+    let offered = proxy.capabilities.without(own);
+    let mut faults = Vec::new();
+    if expected != offered {
+        let names = |c: Capabilities| c.names().collect::<Vec<_>>();
+        let (less, more) = (expected.without(offered), offered.without(expected));
+        let _ = faults.push(format!(
+            "capabilities: missing {:?}, extra {:?}",
+            names(less),
+            names(more)
+        ));
+    }
+    let long = Capabilities::LONG_PASSWORD;
+    if proxy.capabilities.has(long) != source.capabilities.has(long) {
+        faults.push("the flag that tells the families apart".to_string());
+    }
+    let rest = |g: &Greeting| {
+        (
+            g.protocol,
+            g.version.clone(),
+            g.charset,
+            g.status,
+            g.auth_plugin.clone(),
+        )
+    };
+    if rest(source) != rest(proxy) {
+        faults.push("version, charset, status or plugin".to_string());
+    }
+    faults
+}
+
+/// Packets above 16 MiB, and files of the client's.
+fn large() -> ServerOptions {
+    ServerOptions::args(["--max-allowed-packet=64M", "--local-infile=1"])
+}
+
+/// Runs everything on a pair of servers and panics with what differs.
+fn compare_all(source: Family, target: Family, phases: &[&str], modes: &[Mode]) {
+    let source = crate::or_skip!(Server::start(source, large()));
+    let target = crate::or_skip!(Server::start(target, large()));
+    let mut admins = Admins::connect(&source, Some(&target));
+    let proxy = Proxy::start(&source, &target, ProxyOptions::route("tr", &["tr.*"]));
+    let mut report = String::new();
+    let (mut runs, mut failed) = (0, 0);
+
+    let mut direct = Vec::new();
+    for &mode in modes {
+        for what in plan(source.family(), mode) {
+            let expected = record(&mut admins, source.port(), source.family(), what, mode);
+            direct.push((mode, what, expected));
+        }
+    }
+    for phase in phases {
+        if *phase != "source_only" {
+            admins.fresh_tables();
+            proxy.must_advance("tr", phase);
+        }
+        let login = Login::root(DATABASE, MODERN);
+        let greeted = Raw::connect(proxy.port(), &login).expect("proxy");
+        let on_target = Raw::connect(target.port(), &login).expect("target");
+        for fault in greeting_faults(
+            &admins.source.greeting,
+            &on_target.greeting,
+            &greeted.greeting,
+        ) {
+            failed += 1;
+            let _ = writeln!(report, "- {phase}, greeting: {fault}");
+        }
+        for (mode, what, expected) in &direct {
+            let seen = record(&mut admins, proxy.port(), source.family(), *what, *mode);
+            runs += 1;
+            for difference in differences(expected, &seen, *mode) {
+                failed += 1;
+                if failed <= SHOWN {
+                    let (mode, name) = (mode.name, what.name());
+                    let _ = writeln!(report, "- {phase}, {mode}, {name}: {difference}");
+                }
+            }
+        }
+    }
+    let mirrored = proxy.route("tr")["mirror"].clone();
+    println!(
+        "{} to {}: {runs} runs compared, mirror: {mirrored}",
+        source.family(),
+        target.family()
+    );
+    assert!(failed == 0, "{failed} differences in {runs} runs\n{report}");
+    if phases.contains(&"source_first") && std::env::var("LOCKSTEP_TEST_CASE").is_err() {
+        let written = mirrored["writes_ok"].as_u64().unwrap_or_default();
+        assert!(written > 100, "hardly a write was mirrored: {mirrored}");
+    }
+}
+
+const PHASES: &[&str] = &["source_only", "source_first"];
+
+#[test]
+fn mariadb_answers_the_same_through_the_proxy() {
+    let family = Family::MariaDb;
+    compare_all(family, family, PHASES, &modes(family));
+}
+
+#[test]
+fn mysql_answers_the_same_through_the_proxy() {
+    let family = Family::MySql;
+    compare_all(family, family, PHASES, &modes(family));
+}
+
+/// What the target is must not show either.
+#[test]
+fn mariadb_in_front_of_mysql_answers_the_same() {
+    let modes = modes(Family::MariaDb);
+    compare_all(
+        Family::MariaDb,
+        Family::MySql,
+        &["source_first"],
+        &modes[..3],
+    );
+}
+
+/// The cases themselves: a server compared with itself shows no difference.
+/// What fails here is a case that is not repeatable.
+#[test]
+fn every_case_is_repeatable() {
+    assert!(CASES.len() + SPECIALS.len() >= 40);
+    for family in Family::BOTH {
+        let server = crate::or_skip!(Server::start(family, large()));
+        let mut admins = Admins::connect(&server, None);
+        let mut report = String::new();
+        for mode in modes(family) {
+            let start = std::time::Instant::now();
+            for what in plan(family, mode) {
+                let [one, two] =
+                    [0, 1].map(|_| record(&mut admins, server.port(), family, what, mode));
+                for difference in differences(&one, &two, mode) {
+                    let (mode, name) = (mode.name, what.name());
+                    let _ = writeln!(report, "- {family}, {mode}, {name}: {difference}");
+                }
+            }
+            println!("{family}, {}: {:?}", mode.name, start.elapsed());
+        }
+        assert!(report.is_empty(), "{report}");
+    }
+}
