@@ -256,7 +256,7 @@ impl Session {
             self.give_up_part(side, s.table, "unclear_transaction")
                 .await;
         }
-        let masked = s.facts.flags.has(Flags::SESSION_TRACK) && s.facts.verb != Verb::Set;
+        let masked = asks_for_trackers(&s);
         if masked {
             self.show_own_trackers(side).await?;
         }
@@ -628,6 +628,19 @@ impl Session {
                 self.temporary_tables.push(key);
             }
         }
+    }
+}
+
+/// Whether a statement shows the session's trackers, which are ours.
+fn asks_for_trackers(s: &Statement<'_>) -> bool {
+    let mentions = |word: &[u8]| {
+        s.sql
+            .windows(word.len())
+            .any(|w| w.eq_ignore_ascii_case(word))
+    };
+    match s.facts.verb {
+        Verb::Show => mentions(b"variables"),
+        _ => s.facts.flags.has(Flags::SYSTEM_VARIABLE) && mentions(b"session_track"),
     }
 }
 

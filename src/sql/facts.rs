@@ -296,8 +296,6 @@ flags! {
     PARTITION = 26;
     /// More nesting or names than the scanner keeps: tables are incomplete.
     OVERFLOW = 27;
-    /// The text mentions a `session_track` variable.
-    SESSION_TRACK = 28;
     /// A string, name or comment that never ends.
     UNTERMINATED = 29;
     /// GET DIAGNOSTICS, @@warning_count, @@error_count, ROW_COUNT(), SHOW WARNINGS/ERRORS.
