@@ -54,8 +54,10 @@ fn prepare(server: &Server) {
     }
     server.exec(
         "USE shop;\n\
-         DROP TABLE IF EXISTS readme_plain, readme_log, readme_triggered;\n\
+         DROP TABLE IF EXISTS readme_child, readme_plain, readme_log, readme_triggered;\n\
          CREATE TABLE readme_plain (id INT AUTO_INCREMENT PRIMARY KEY, v INT);\n\
+         CREATE TABLE readme_child (id INT AUTO_INCREMENT PRIMARY KEY, plain INT, \
+         FOREIGN KEY (plain) REFERENCES readme_plain (id) ON DELETE CASCADE);\n\
          CREATE TABLE readme_log (id INT AUTO_INCREMENT PRIMARY KEY, v INT);\n\
          CREATE TABLE readme_triggered (id INT AUTO_INCREMENT PRIMARY KEY, v INT);\n\
          CREATE TRIGGER readme_trigger AFTER INSERT ON readme_triggered FOR EACH ROW \
@@ -108,7 +110,21 @@ fn grants_are_enough(family: Family) {
         "no position: {since}\n{}",
         proxy.log()
     );
+    sees_cascades(target);
     ends_connections(target);
+}
+
+/// Foreign keys that change rows of other tables weaken a parent's writes.
+fn sees_cascades(server: &Server) {
+    block_on(async {
+        let own = opts(server.port(), ACCOUNT.0, ACCOUNT.1, None);
+        let mut conn = Conn::new(own).await.expect("the service account");
+        let sql = "SELECT 1 FROM information_schema.REFERENTIAL_CONSTRAINTS \
+                   WHERE CONSTRAINT_SCHEMA = 'shop' AND TABLE_NAME = 'readme_child'";
+        let rows: Vec<Row> = conn.query(sql).await.expect("foreign keys");
+        assert_eq!(rows.len(), 1, "foreign keys are not seen");
+        let _ = conn.disconnect().await;
+    });
 }
 
 /// What the proxy does to a mirror's connection that does not answer.
