@@ -6,6 +6,7 @@
 mod crash;
 mod docker;
 mod faults;
+mod findings;
 mod flips;
 mod harness;
 mod order;

@@ -11,7 +11,7 @@
 //! greeting does not offer is in `lockstep::wire::capability::MASKED`.
 
 mod cases;
-mod raw;
+pub mod raw;
 mod run;
 mod schema;
 mod special;

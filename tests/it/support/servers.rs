@@ -345,6 +345,9 @@ impl Server {
             "--bind-address=127.0.0.1".to_string(),
             format!("--socket={}", self.socket_path().display()),
             format!("--pid-file={folder}/pid"),
+            // A server that starts removes `#sql` files from its tmpdir: in a
+            // common one they would be those of the others.
+            format!("--tmpdir={folder}"),
             format!("--server-id={}", self.id),
             format!("--log-bin={}", self.datadir().join("binlog").display()),
         ]);
