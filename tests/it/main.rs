@@ -9,6 +9,7 @@ mod faults;
 mod flips;
 mod harness;
 mod order;
+mod readme;
 mod support;
 mod tidy;
 mod transparency;
