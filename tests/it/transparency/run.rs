@@ -233,10 +233,9 @@ impl Run {
             params.iter().for_each(|p| p.put(&mut body));
         }
         let packets = self.raw.ask(COM_STMT_EXECUTE, &body)?;
-        self.note(
-            format!("execute {id}, {} parameters", params.len()),
-            packets,
-        );
+        let (packets, place) = (self.without_id(packets, id), self.place(id));
+        let what = format!("execute {place}, {} parameters", params.len());
+        self.note(what, packets);
         Ok(())
     }
 

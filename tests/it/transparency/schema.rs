@@ -42,11 +42,14 @@ pub const ONCE: &[&str] = &[
 pub struct Tables {
     pub words: &'static [&'static str],
     pub make: &'static [&'static str],
+    /// `db.table` names, each with the key `id`, to look at after a run.
+    pub rows: &'static [&'static str],
 }
 
 pub const EACH: &[Tables] = &[
     Tables {
         words: &["a"],
+        rows: &["tr.a"],
         make: &[
             "DROP TABLE IF EXISTS tr.a",
             "CREATE TABLE tr.a (id INT AUTO_INCREMENT PRIMARY KEY, k INT NOT NULL, \
@@ -56,6 +59,7 @@ pub const EACH: &[Tables] = &[
     },
     Tables {
         words: &["b", "add_b", "view_b"],
+        rows: &["tr.b"],
         make: &[
             "DROP TABLE IF EXISTS tr.b",
             "CREATE TABLE tr.b (id INT AUTO_INCREMENT PRIMARY KEY, v INT NOT NULL DEFAULT 7, \
@@ -65,6 +69,7 @@ pub const EACH: &[Tables] = &[
     },
     Tables {
         words: &["parent", "child"],
+        rows: &["tr.parent", "tr.child"],
         make: &[
             "DROP TABLE IF EXISTS tr.child, tr.parent",
             "CREATE TABLE tr.parent (id INT PRIMARY KEY, v INT)",
@@ -76,6 +81,7 @@ pub const EACH: &[Tables] = &[
     },
     Tables {
         words: &["plain", "noted"],
+        rows: &["tr.plain", "tr.noted", "tr.notes"],
         make: &[
             "DROP TABLE IF EXISTS tr.plain, tr.noted, tr.notes",
             "CREATE TABLE tr.plain (id INT PRIMARY KEY, v INT) ENGINE = MyISAM",
@@ -88,10 +94,12 @@ pub const EACH: &[Tables] = &[
     },
     Tables {
         words: &["made", "made2", "made3"],
+        rows: &[],
         make: &["DROP TABLE IF EXISTS tr.made, tr.made2, tr.made3"],
     },
     Tables {
         words: &["o"],
+        rows: &["tr_other.o"],
         make: &[
             "DROP TABLE IF EXISTS tr_other.o",
             "CREATE TABLE tr_other.o (id INT AUTO_INCREMENT PRIMARY KEY, v INT)",
@@ -111,15 +119,3 @@ pub fn named_in<'a>(
         })
     })
 }
-
-/// What a case may have changed; read from the server itself after each run.
-pub const STATE: &[&str] = &[
-    "SELECT * FROM tr.a ORDER BY id",
-    "SELECT * FROM tr.b ORDER BY id",
-    "SELECT * FROM tr.parent ORDER BY id",
-    "SELECT * FROM tr.child ORDER BY id",
-    "SELECT * FROM tr.plain ORDER BY id",
-    "SELECT * FROM tr.noted ORDER BY id",
-    "SELECT * FROM tr.notes ORDER BY id",
-    "SELECT * FROM tr_other.o ORDER BY id",
-];
