@@ -36,14 +36,17 @@ impl Session {
             return Ok(false);
         }
         self.need_leg(side).await?;
-        if !self.transaction.touched && self.transaction.savepoints.is_empty() {
-            // Nothing has happened in it yet: it moves, with its client none
-            // the wiser.
+        if !self.transaction.touched {
+            // Nothing has happened in it yet: it moves, its savepoints too,
+            // with its client none the wiser.
             if let Some(leg) = self.legs[lead.index()].as_mut() {
                 leg.query(write::ROLLBACK).await?;
             }
             if let Some(leg) = self.legs[side.index()].as_mut() {
                 leg.query(b"BEGIN").await?;
+                for name in &self.transaction.savepoints {
+                    leg.query(&[b"SAVEPOINT ", &name[..]].concat()).await?;
+                }
             }
             self.transaction.lead = Some(side);
             return Ok(false);

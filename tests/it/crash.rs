@@ -150,7 +150,8 @@ fn killed_twenty_times(family: Family) {
             ));
         }
     }
-    let options = ProxyOptions::route("crash", &["t.crash_*"]).and_route("other", &["test.*"]);
+    let mut options = ProxyOptions::route("crash", &["t.crash_*"]).and_route("other", &["test.*"]);
+    options.extra_yaml = crate::order::USERS.to_string();
     let proxy = Proxy::start(source, target, options);
     proxy.must_advance("crash", "source_first");
     assert!(proxy.reads("crash", 30).ok());

@@ -6,7 +6,7 @@
 //! a deadline for each waiter the waits add up); every write that the mirror
 //! lacks is counted and journalled; and mirroring resumes without help.
 
-use crate::order::{Counts, counts};
+use crate::order::{Counts, USERS, counts};
 use crate::support::proc::{block_on, wait_for};
 use crate::support::relay::{Mode, Relay};
 use crate::support::{Family, Proxy, ProxyOptions, Server, ServerOptions, compare, servers};
@@ -58,6 +58,7 @@ impl Scene {
         let relay = Relay::start(&target.address());
         let mut options = ProxyOptions::route("r", &[&format!("t.{prefix}*")]);
         options.target_address = Some(relay.address());
+        options.extra_yaml = USERS.to_string();
         let proxy = Proxy::start(source, &target, options);
         proxy.must_advance("r", "source_first");
         let mut scene = Scene {
