@@ -29,7 +29,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 /// How many differences a failure prints.
-const SHOWN: usize = 60;
+const SHOWN: usize = 150;
 
 /// Every combination of text and prepared with the old and the modern form of
 /// results; the last is what the families' own newest clients ask for.
