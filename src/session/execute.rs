@@ -21,8 +21,9 @@ use crate::wire::command::{
     COM_STMT_CLOSE, COM_STMT_PREPARE, COM_STMT_SEND_LONG_DATA, Execute, ResponseKind,
     execute_for_leg, parse_execute,
 };
-use crate::wire::frame::{HEADER_LEN, put_command, put_packet};
+use crate::wire::frame::{HEADER_LEN, header, put_command, put_packet};
 use crate::wire::response::Summary;
+use crate::wire::{Capabilities, Status};
 
 /// The largest answer to PREPARE: 4,096 columns and 65,535 parameters with
 /// long names.
@@ -45,6 +46,19 @@ fn answering(plan: Plan, lead: Side) -> Side {
         Plan::Ddl { active, .. } => active,
         Plan::MirrorRead(side) => side.other(),
         Plan::RefusedMixed { .. } => lead,
+    }
+}
+
+/// MariaDB says in the EOF packets of a PREPARE's answer that session state
+/// has changed; only our own trackers saw it.
+fn hide_state_flag(answer: &mut [u8]) {
+    let mut at = 0;
+    while let Some(head) = answer.get(at..).and_then(header) {
+        let packet = answer.get_mut(at + HEADER_LEN..at + head.total());
+        if let Some([0xFE, _, _, _, flags]) = packet {
+            *flags &= !((Status::SESSION_STATE_CHANGED.0 >> 8) as u8);
+        }
+        at += head.total();
     }
 }
 
@@ -96,6 +110,9 @@ impl Session {
             }
         } else {
             self.refused_in_transaction(side).await?;
+        }
+        if !self.client.capabilities.has(Capabilities::DEPRECATE_EOF) {
+            hide_state_flag(&mut answer.bytes);
         }
         self.client.send(&answer.bytes).await
     }
