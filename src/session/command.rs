@@ -87,19 +87,10 @@ impl Session {
         let summary = relay::response(&mut self.client, leg, kind, &mut self.state).await?;
         self.legs_broken = false;
         self.kept_step(side, in_step);
-        if self.state.trackers_changed {
-            self.track_again(side).await?;
+        if self.state.trackers_changed && !self.state.own_trackers_shown {
+            self.own_trackers(side).await?;
         }
         Ok(summary)
-    }
-
-    /// The client set trackers of its own: ours are set over them again.
-    async fn track_again(&mut self, side: Side) -> Result<(), End> {
-        self.state.trackers_changed = false;
-        if let Some(leg) = self.legs[side.index()].as_mut() {
-            leg.query(super::legs::TRACK).await?;
-        }
-        Ok(())
     }
 
     /// The whole pending command, kept in the buffer; its payload length is
@@ -346,8 +337,8 @@ impl Session {
         let summary = relay::response(&mut self.client, leg, kind, &mut self.state).await?;
         self.legs_broken = false;
         self.kept_step(side, in_step);
-        if self.state.trackers_changed {
-            self.track_again(side).await?;
+        if self.state.trackers_changed && !self.state.own_trackers_shown {
+            self.own_trackers(side).await?;
         }
         Ok(summary)
     }
