@@ -34,11 +34,13 @@ check: lint ## formatting, lints, layout rules, unit tests: no server needed
 test: servers lint ## everything that decides whether a change is good
 	LOCKSTEP_REQUIRE_SERVERS=1 cargo test
 
-demo: servers ## move a shop between two databases while it is used
+demo: ## move a shop between two databases while it is used
+	@scripts/install-servers.sh
 	cargo build --release --bin lockstep --example demo
 	exec cargo run --quiet --release --example demo
 
-bench: servers ## the proxy against direct connections and HAProxy
+bench: ## the proxy against direct connections and HAProxy
+	@scripts/install-servers.sh
 	cargo build --release --bin lockstep --example bench
 	ulimit -S -n "$$(ulimit -H -n)" # 500 idle sessions, up to three sockets each
 	exec cargo run --quiet --release --example bench

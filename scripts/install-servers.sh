@@ -2,7 +2,7 @@
 # Makes the servers and tools that the tests, the demo and the benchmark need
 # available, and does nothing when they are there already.
 #
-#   MariaDB, HAProxy, sysbench, openssl   from the system's own packages
+#   MariaDB, HAProxy, openssl, strace …   from the system's own packages
 #   MySQL 9.7                             unpacked into a cache folder; the
 #                                         system itself is left as it is
 #
@@ -26,7 +26,7 @@ have() { PATH="$PATH:/usr/sbin:/sbin" command -v "$1" >/dev/null 2>&1; }
 needed=(
   mariadbd:mariadb-server mariadb-install-db:mariadb-server
   mariadb:mariadb-client mariadb-binlog:mariadb-client
-  haproxy:haproxy sysbench:sysbench openssl:openssl
+  haproxy:haproxy sysbench:sysbench openssl:openssl strace:strace
 )
 missing=()
 for pair in "${needed[@]}"; do

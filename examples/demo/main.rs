@@ -68,7 +68,6 @@ fn main() -> ExitCode {
         target: &target,
         proxy: &proxy,
         flips: Vec::new(),
-        selects: [0; 2],
         seconds: stage_seconds(),
     };
     let mut clients = {
@@ -78,6 +77,7 @@ fn main() -> ExitCode {
     let walked = walk.all();
     walk.shop.set(Mode::Stop);
     block_on(async { while clients.join_next().await.is_some() {} });
+    walk.shop.tally.stage("end");
     say("comparing every row of both databases");
     let tables = tables_of(&source, "shop");
     let names: Vec<&str> = tables.iter().map(String::as_str).collect();
@@ -138,14 +138,11 @@ struct Walk<'a> {
     target: &'a Server,
     proxy: &'a Proxy,
     flips: Vec<Flip>,
-    /// Reads answered by each server when last asked.
-    selects: [u64; 2],
     seconds: f64,
 }
 
 impl Walk<'_> {
     fn all(&mut self) -> Result<(), String> {
-        self.selects = self.server_selects();
         self.stage("source_only, readers alone", 0.5);
         self.advance("source_first")?;
         self.shop.set(Mode::Everything);
@@ -176,6 +173,7 @@ impl Walk<'_> {
     fn stage(&mut self, name: &str, times: f64) {
         self.shop.tally.stage(name);
         say(&format!("── {name}"));
+        let selects = self.server_selects();
         let until = Instant::now() + Duration::from_secs_f64(self.seconds * times);
         let mut before = self.shop.tally.totals().0;
         while Instant::now() < until {
@@ -190,10 +188,8 @@ impl Walk<'_> {
             ));
         }
         let now = self.server_selects();
-        self.shop
-            .tally
-            .selects([now[0] - self.selects[0], now[1] - self.selects[1]]);
-        self.selects = now;
+        let of = |side: usize| now[side] - selects[side];
+        self.shop.tally.selects([of(0), of(1)]);
     }
 
     /// Reads each server has answered since it started, as it says itself.
@@ -272,6 +268,9 @@ fn finish(walk: Walk<'_>, walked: Result<(), String>, diffs: &[TableDiff]) -> bo
     } else {
         "FAILED"
     };
+    if !fine {
+        println!("\nthe proxy's log ends with:\n{}", walk.proxy.log());
+    }
     println!("\n{verdict} {errors} application errors, {different} rows different.");
     fine
 }

@@ -92,6 +92,15 @@ pub fn stages(stages: &[Stage]) {
             stage.retried
         );
     }
+    footnote();
+}
+
+/// What the table of stages leaves open.
+fn footnote() {
+    println!(
+        "on target: as the servers count their reads; those inside transactions always go to the \
+         active side"
+    );
 }
 
 /// One line per phase change.

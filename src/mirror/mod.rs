@@ -153,6 +153,16 @@ impl Env<'_> {
                 Failure::Suspended => {}
             }
         }
+        // The server's text may hold values of rows, so it is not for every
+        // log; its number is the first word of it.
+        let number = what.split(' ').next().unwrap_or_default();
+        tracing::info!(
+            route = self.route_name(),
+            failure = failure.as_str(),
+            number,
+            "mirror failed"
+        );
+        tracing::debug!(route = self.route_name(), what, "mirror failed");
         self.note(Kind::Failed, failure.as_str());
         self.discard(mirror);
     }

@@ -141,9 +141,11 @@ impl Session {
     /// The leg itself made the change that was just learnt from it.
     pub(super) fn synced(&mut self, side: Side) {
         let (version, database) = (self.state.version, self.state.database.clone());
+        let isolation = self.state.isolation;
         if let Some(leg) = self.legs[side.index()].as_mut() {
             leg.applied = version;
             leg.database = database;
+            leg.isolation = Some(isolation);
         }
         *self.entry.database.lock() =
             String::from_utf8_lossy(self.state.database.as_deref().unwrap_or(&[])).into_owned();

@@ -87,6 +87,7 @@ impl Session {
             }
         }
         leg.applied = self.state.version;
+        leg.isolation = Some(self.state.isolation);
         Ok(())
     }
 
@@ -213,7 +214,8 @@ impl Session {
         let current = leg.applied == self.state.version
             && leg.database == self.state.database
             && !(active && leg.timestamp_set)
-            && !autocommit;
+            && !autocommit
+            && !(active && leg.isolation != Some(self.state.isolation));
         if current {
             return Ok(());
         }
@@ -240,6 +242,12 @@ impl Session {
             put_query(&mut out, leg.capabilities, b"SET timestamp=DEFAULT");
             answers += 1;
         }
+        if active && leg.isolation != Some(self.state.isolation) {
+            let level = self.state.isolation.as_sql();
+            let sql = format!("SET SESSION TRANSACTION ISOLATION LEVEL {level}");
+            put_query(&mut out, leg.capabilities, sql.as_bytes());
+            answers += 1;
+        }
         if autocommit {
             let sql: &[u8] = if wanted {
                 b"SET autocommit=1"
@@ -263,6 +271,7 @@ impl Session {
         leg.database = self.state.database.clone();
         if active {
             leg.timestamp_set = false;
+            leg.isolation = Some(self.state.isolation);
         }
         Ok(())
     }

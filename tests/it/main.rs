@@ -10,6 +10,7 @@ mod findings;
 mod flips;
 mod harness;
 mod order;
+mod readme;
 mod support;
 mod tidy;
 mod transparency;

@@ -93,6 +93,9 @@ pub struct Run {
     pub login: Login,
     pub mode: Mode,
     pub record: Vec<Exchange>,
+    /// The ids of statements prepared so far. MariaDB numbers them over all
+    /// sessions, so the record holds their places in this list instead.
+    statements: Vec<u32>,
 }
 
 impl Run {
@@ -105,6 +108,7 @@ impl Run {
             login,
             mode,
             record: Vec::new(),
+            statements: Vec::new(),
         };
         let packets = run.raw.login.clone();
         run.note("login", packets);
@@ -162,15 +166,45 @@ impl Run {
         Ok(())
     }
 
+    /// A command about a prepared statement: its id, then `body`.
+    pub fn statement(&mut self, com: u8, id: u32, body: &[u8]) -> io::Result<()> {
+        let packets = self.raw.ask(com, &[&id.to_le_bytes(), body].concat())?;
+        let (packets, place) = (self.without_id(packets, id), self.place(id));
+        let shown = shortened(&body.escape_ascii().to_string());
+        self.note(format!("{} of {place}: {shown}", name(com)), packets);
+        Ok(())
+    }
+
+    fn place(&self, id: u32) -> String {
+        let place = self.statements.iter().position(|s| *s == id);
+        place.map_or(format!("unknown {id}"), |n| format!("statement {n}"))
+    }
+
+    /// Error messages name the statement by its id.
+    fn without_id(&self, mut packets: Vec<Packet>, id: u32) -> Vec<Packet> {
+        for packet in &mut packets {
+            if packet.payload.first() == Some(&0xFF) {
+                let text = packet.payload.escape_ascii().to_string();
+                packet.payload = text.replace(&id.to_string(), &self.place(id)).into_bytes();
+            }
+        }
+        packets
+    }
+
     /// The statement's id, unless the server refused it.
     pub fn prepare(&mut self, sql: &str) -> io::Result<Option<u32>> {
-        let packets = self.raw.ask(COM_STMT_PREPARE, sql.as_bytes())?;
-        let head = packets.first().map(|p| p.payload.clone());
+        let mut packets = self.raw.ask(COM_STMT_PREPARE, sql.as_bytes())?;
+        let mut prepared = None;
+        if let Some([0, id @ .., _, _, _, _, _, _, _]) =
+            packets.first_mut().map(|p| &mut p.payload[..])
+            && let Ok(bytes) = <[u8; 4]>::try_from(&*id)
+        {
+            prepared = Some(u32::from_le_bytes(bytes));
+            id.fill(0);
+            self.statements.extend(prepared);
+        }
         self.note(format!("prepare {}", shortened(sql)), packets);
-        Ok(match head.as_deref() {
-            Some([0, a, b, c, d, ..]) => Some(u32::from_le_bytes([*a, *b, *c, *d])),
-            _ => None,
-        })
+        Ok(prepared)
     }
 
     /// Executes with `params`; their types are sent when `bound`.
@@ -199,10 +233,9 @@ impl Run {
             params.iter().for_each(|p| p.put(&mut body));
         }
         let packets = self.raw.ask(COM_STMT_EXECUTE, &body)?;
-        self.note(
-            format!("execute {id}, {} parameters", params.len()),
-            packets,
-        );
+        let (packets, place) = (self.without_id(packets, id), self.place(id));
+        let what = format!("execute {place}, {} parameters", params.len());
+        self.note(what, packets);
         Ok(())
     }
 
@@ -213,6 +246,16 @@ impl Run {
         let closed = self.raw.closed();
         self.fact("closed after QUIT", closed);
         Ok(())
+    }
+}
+
+/// The ways a connection ends that the kernel chooses between by timing.
+pub fn broken(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof
+        | io::ErrorKind::ConnectionReset
+        | io::ErrorKind::BrokenPipe => "closed".to_string(),
+        other => other.to_string(),
     }
 }
 

@@ -37,41 +37,85 @@ pub const ONCE: &[&str] = &[
      '1970-01-02 00:00:01', 1901, ST_GeomFromText('POINT(0 0)'), '', DEFAULT)",
 ];
 
-/// Made anew before each run of a case that writes.
-pub const EACH: &[&str] = &[
-    "SET foreign_key_checks = 0, unique_checks = 0",
-    "DROP TABLE IF EXISTS tr.a, tr.b, tr.parent, tr.child, tr.plain, tr.noted, tr.notes, \
-     tr.made, tr.made2, tr.made3, tr_other.o",
-    "CREATE TABLE tr.a (id INT AUTO_INCREMENT PRIMARY KEY, k INT NOT NULL, \
-     s VARCHAR(10) NOT NULL DEFAULT 'dflt', UNIQUE KEY uk (k))",
-    "CREATE TABLE tr.b (id INT AUTO_INCREMENT PRIMARY KEY, v INT NOT NULL DEFAULT 7, \
-     s VARCHAR(10), n DECIMAL(10,2), at DATETIME(6) NULL)",
-    "CREATE TABLE tr.parent (id INT PRIMARY KEY, v INT)",
-    "CREATE TABLE tr.child (id INT PRIMARY KEY, p INT, \
-     CONSTRAINT ours FOREIGN KEY (p) REFERENCES tr.parent (id))",
-    "CREATE TABLE tr.plain (id INT PRIMARY KEY, v INT) ENGINE = MyISAM",
-    "CREATE TABLE tr.notes (id INT AUTO_INCREMENT PRIMARY KEY, what INT)",
-    "CREATE TABLE tr.noted (id INT PRIMARY KEY, v INT)",
-    "CREATE TRIGGER tr.note AFTER INSERT ON tr.noted FOR EACH ROW \
-     INSERT INTO tr.notes (what) VALUES (NEW.id)",
-    "CREATE TABLE tr_other.o (id INT AUTO_INCREMENT PRIMARY KEY, v INT)",
-    "INSERT INTO tr.a (k, s) VALUES (10, 'ten'), (20, 'twenty'), (30, 'thirty')",
-    "INSERT INTO tr.b (v, s, n) VALUES (1, 'one', 1.10), (2, 'two', 2.20), (3, NULL, NULL)",
-    "INSERT INTO tr.parent VALUES (1, 1), (2, 2)",
-    "INSERT INTO tr.child VALUES (1, 1)",
-    "INSERT INTO tr.plain VALUES (1, 1), (2, 2)",
-    "INSERT INTO tr_other.o (v) VALUES (1), (2)",
-    "SET foreign_key_checks = 1, unique_checks = 1",
+/// Tables that belong together, made anew before each run of a case that names
+/// one of the words. Making all of them each time takes a server minutes.
+pub struct Tables {
+    pub words: &'static [&'static str],
+    pub make: &'static [&'static str],
+    /// `db.table` names, each with the key `id`, to look at after a run.
+    pub rows: &'static [&'static str],
+}
+
+pub const EACH: &[Tables] = &[
+    Tables {
+        words: &["a"],
+        rows: &["tr.a"],
+        make: &[
+            "DROP TABLE IF EXISTS tr.a",
+            "CREATE TABLE tr.a (id INT AUTO_INCREMENT PRIMARY KEY, k INT NOT NULL, \
+             s VARCHAR(10) NOT NULL DEFAULT 'dflt', UNIQUE KEY uk (k))",
+            "INSERT INTO tr.a (k, s) VALUES (10, 'ten'), (20, 'twenty'), (30, 'thirty')",
+        ],
+    },
+    Tables {
+        words: &["b", "add_b", "view_b"],
+        rows: &["tr.b"],
+        make: &[
+            "DROP TABLE IF EXISTS tr.b",
+            "CREATE TABLE tr.b (id INT AUTO_INCREMENT PRIMARY KEY, v INT NOT NULL DEFAULT 7, \
+             s VARCHAR(10), n DECIMAL(10,2), at DATETIME(6) NULL)",
+            "INSERT INTO tr.b (v, s, n) VALUES (1, 'one', 1.10), (2, 'two', 2.20), (3, NULL, NULL)",
+        ],
+    },
+    Tables {
+        words: &["parent", "child"],
+        rows: &["tr.parent", "tr.child"],
+        make: &[
+            "DROP TABLE IF EXISTS tr.child, tr.parent",
+            "CREATE TABLE tr.parent (id INT PRIMARY KEY, v INT)",
+            "CREATE TABLE tr.child (id INT PRIMARY KEY, p INT, \
+             CONSTRAINT ours FOREIGN KEY (p) REFERENCES tr.parent (id))",
+            "INSERT INTO tr.parent VALUES (1, 1), (2, 2)",
+            "INSERT INTO tr.child VALUES (1, 1)",
+        ],
+    },
+    Tables {
+        words: &["plain", "noted"],
+        rows: &["tr.plain", "tr.noted", "tr.notes"],
+        make: &[
+            "DROP TABLE IF EXISTS tr.plain, tr.noted, tr.notes",
+            "CREATE TABLE tr.plain (id INT PRIMARY KEY, v INT) ENGINE = MyISAM",
+            "CREATE TABLE tr.notes (id INT AUTO_INCREMENT PRIMARY KEY, what INT)",
+            "CREATE TABLE tr.noted (id INT PRIMARY KEY, v INT)",
+            "CREATE TRIGGER tr.note AFTER INSERT ON tr.noted FOR EACH ROW \
+             INSERT INTO tr.notes (what) VALUES (NEW.id)",
+            "INSERT INTO tr.plain VALUES (1, 1), (2, 2)",
+        ],
+    },
+    Tables {
+        words: &["made", "made2", "made3"],
+        rows: &[],
+        make: &["DROP TABLE IF EXISTS tr.made, tr.made2, tr.made3"],
+    },
+    Tables {
+        words: &["o"],
+        rows: &["tr_other.o"],
+        make: &[
+            "DROP TABLE IF EXISTS tr_other.o",
+            "CREATE TABLE tr_other.o (id INT AUTO_INCREMENT PRIMARY KEY, v INT)",
+            "INSERT INTO tr_other.o (v) VALUES (1), (2)",
+        ],
+    },
 ];
 
-/// What a case may have changed; read from the server itself after each run.
-pub const STATE: &[&str] = &[
-    "SELECT * FROM tr.a ORDER BY id",
-    "SELECT * FROM tr.b ORDER BY id",
-    "SELECT * FROM tr.parent ORDER BY id",
-    "SELECT * FROM tr.child ORDER BY id",
-    "SELECT * FROM tr.plain ORDER BY id",
-    "SELECT * FROM tr.noted ORDER BY id",
-    "SELECT * FROM tr.notes ORDER BY id",
-    "SELECT * FROM tr_other.o ORDER BY id",
-];
+/// The tables that any of these statements names.
+pub fn named_in<'a>(
+    sql: impl Iterator<Item = &'a str> + Clone,
+) -> impl Iterator<Item = &'static Tables> {
+    EACH.iter().filter(move |tables| {
+        sql.clone().any(|sql| {
+            let mut words = sql.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+            words.any(|word| tables.words.contains(&word))
+        })
+    })
+}

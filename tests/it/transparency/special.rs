@@ -1,7 +1,7 @@
 //! Cases that need more than a list of SQL: the binary protocol, commands other
 //! than queries, two connections, packets above 16 MiB.
 
-use super::run::{Param, Run, without_digits};
+use super::run::{Param, Run, broken, without_digits};
 use crate::support::Family;
 use lockstep::wire::Capabilities;
 use lockstep::wire::command::*;
@@ -186,24 +186,23 @@ fn types_are_remembered(run: &mut Run, _: Family) -> io::Result<()> {
 
 fn cursor(run: &mut Run, _: Family) -> io::Result<()> {
     const READ_ONLY: u8 = 1;
-    let fetch = |id: u32, rows: u32| [id.to_le_bytes(), rows.to_le_bytes()].concat();
     let Some(id) = run.prepare("SELECT id, v, s FROM b ORDER BY id")? else {
         return Ok(());
     };
     run.execute(id, READ_ONLY, &[], true)?;
-    run.com(COM_STMT_FETCH, &fetch(id, 2))?;
-    run.com(COM_STMT_FETCH, &fetch(id, 2))?;
-    run.com(COM_STMT_FETCH, &fetch(id, 2))?;
+    run.statement(COM_STMT_FETCH, id, &2u32.to_le_bytes())?;
+    run.statement(COM_STMT_FETCH, id, &2u32.to_le_bytes())?;
+    run.statement(COM_STMT_FETCH, id, &2u32.to_le_bytes())?;
     run.execute(id, READ_ONLY, &[], true)?;
-    run.com(COM_STMT_FETCH, &fetch(id, 1))?;
+    run.statement(COM_STMT_FETCH, id, &1u32.to_le_bytes())?;
     run.text("SELECT 'between'")?;
-    run.com(COM_STMT_FETCH, &fetch(id, 1))?;
-    run.com(COM_STMT_RESET, &id.to_le_bytes())?;
-    run.com(COM_STMT_FETCH, &fetch(id, 1))?;
+    run.statement(COM_STMT_FETCH, id, &1u32.to_le_bytes())?;
+    run.statement(COM_STMT_RESET, id, &[])?;
+    run.statement(COM_STMT_FETCH, id, &1u32.to_le_bytes())?;
     // Without rows, and on a statement that has none.
     if let Some(id) = run.prepare("SELECT id FROM b WHERE id = ?")? {
         run.execute(id, READ_ONLY, &[Param::Int(99)], true)?;
-        run.com(COM_STMT_FETCH, &fetch(id, 5))?;
+        run.statement(COM_STMT_FETCH, id, &5u32.to_le_bytes())?;
     }
     if let Some(id) = run.prepare("UPDATE b SET v = ? WHERE id = 1")? {
         run.execute(id, READ_ONLY, &[Param::Int(3)], true)?;
@@ -212,51 +211,48 @@ fn cursor(run: &mut Run, _: Family) -> io::Result<()> {
 }
 
 fn long_data(run: &mut Run, _: Family) -> io::Result<()> {
-    let piece = |id: u32, parameter: u16, data: &[u8]| {
-        [&id.to_le_bytes()[..], &parameter.to_le_bytes(), data].concat()
-    };
+    let piece = |parameter: u16, data: &[u8]| [&parameter.to_le_bytes(), data].concat();
     let empty = [Param::Int(11), Param::Blob(b"")];
     let Some(id) = run.prepare("INSERT INTO b (v, s) VALUES (?, ?)")? else {
         return Ok(());
     };
     // The value of a parameter sent as long data is left out of EXECUTE.
     let execute = |run: &mut Run| {
-        let mut body = id.to_le_bytes().to_vec();
-        body.extend_from_slice(&[0, 1, 0, 0, 0]);
+        let mut body = vec![0, 1, 0, 0, 0];
         if run.raw.capabilities.has(Capabilities::QUERY_ATTRIBUTES) {
-            body[4] = 8;
+            body[0] = 8;
             body.extend_from_slice(&[2, 0, 1, 8, 0, 0, 252, 0, 0]);
         } else {
             body.extend_from_slice(&[0, 1, 8, 0, 252, 0]);
         }
         body.extend_from_slice(&11i64.to_le_bytes());
-        run.com(COM_STMT_EXECUTE, &body)
+        run.statement(COM_STMT_EXECUTE, id, &body)
     };
-    run.com(COM_STMT_SEND_LONG_DATA, &piece(id, 1, b"long"))?;
-    run.com(COM_STMT_SEND_LONG_DATA, &piece(id, 1, b"data"))?;
+    run.statement(COM_STMT_SEND_LONG_DATA, id, &piece(1, b"long"))?;
+    run.statement(COM_STMT_SEND_LONG_DATA, id, &piece(1, b"data"))?;
     execute(run)?;
     // After an execution the data are gone, and after a reset too.
     run.execute(id, 0, &empty, true)?;
-    run.com(COM_STMT_SEND_LONG_DATA, &piece(id, 1, b"thrown away"))?;
-    run.com(COM_STMT_RESET, &id.to_le_bytes())?;
+    run.statement(COM_STMT_SEND_LONG_DATA, id, &piece(1, b"thrown away"))?;
+    run.statement(COM_STMT_RESET, id, &[])?;
     run.execute(id, 0, &empty, true)?;
     // A piece for a parameter or a statement that does not exist has no answer.
-    run.com(COM_STMT_SEND_LONG_DATA, &piece(id, 9, b"x"))?;
+    run.statement(COM_STMT_SEND_LONG_DATA, id, &piece(9, b"x"))?;
     run.execute(id, 0, &empty, true)?;
-    run.com(COM_STMT_RESET, &id.to_le_bytes())?;
-    run.com(COM_STMT_SEND_LONG_DATA, &piece(id + 100, 0, b"x"))?;
+    run.statement(COM_STMT_RESET, id, &[])?;
+    run.statement(COM_STMT_SEND_LONG_DATA, id + 100, &piece(0, b"x"))?;
     run.text("SELECT * FROM b ORDER BY id")
 }
 
 fn statement_commands(run: &mut Run, _: Family) -> io::Result<()> {
-    let missing = 4711u32.to_le_bytes();
-    run.com(COM_STMT_EXECUTE, &[&missing[..], &[0, 1, 0, 0, 0]].concat())?;
-    run.com(COM_STMT_FETCH, &[missing, missing].concat())?;
-    run.com(COM_STMT_RESET, &missing)?;
-    run.com(COM_STMT_CLOSE, &missing)?;
+    let missing = 4_000_000_000;
+    run.statement(COM_STMT_EXECUTE, missing, &[0, 1, 0, 0, 0])?;
+    run.statement(COM_STMT_FETCH, missing, &[1, 0, 0, 0])?;
+    run.statement(COM_STMT_RESET, missing, &[])?;
+    run.statement(COM_STMT_CLOSE, missing, &[])?;
     run.com(COM_STMT_EXECUTE, &[1, 2])?;
     let closed = run.prepare("SELECT 1")?.unwrap_or_default();
-    run.com(COM_STMT_CLOSE, &closed.to_le_bytes())?;
+    run.statement(COM_STMT_CLOSE, closed, &[])?;
     run.execute(closed, 0, &[], true)?;
     for sql in [
         "SELECT ?",
@@ -267,7 +263,7 @@ fn statement_commands(run: &mut Run, _: Family) -> io::Result<()> {
         "UPDATE b SET v = ?",
     ] {
         if let Some(id) = run.prepare(sql)? {
-            run.com(COM_STMT_RESET, &id.to_le_bytes())?;
+            run.statement(COM_STMT_RESET, id, &[])?;
         }
     }
     Ok(())
@@ -299,7 +295,10 @@ fn change_user(run: &mut Run, _: Family) -> io::Result<()> {
     let verdict = packets.into_iter().last().map(|p| p.payload);
     run.fact("verdict", verdict.map(|v| v.escape_ascii().to_string()));
     run.text("SELECT @x, @@autocommit, DATABASE(), USER(), CURRENT_USER()")?;
-    run.text(&format!("SELECT CONNECTION_ID() = {id} AS same"))?;
+    let packets = run
+        .raw
+        .query(&format!("SELECT CONNECTION_ID() = {id} AS same"))?;
+    run.note("the same thread id", packets);
     run.text("SELECT COUNT(*) FROM tr.b")?;
     run.text("UPDATE tr.b SET v = 8 WHERE id = 1")?;
     let packets = run.raw.change_user("root", "nowhere")?;
@@ -440,14 +439,13 @@ fn bulk_execute(run: &mut Run, _: Family) -> io::Result<()> {
         return Ok(());
     };
     const SEND_TYPES: u16 = 128;
-    let mut body = id.to_le_bytes().to_vec();
-    body.extend_from_slice(&SEND_TYPES.to_le_bytes());
+    let mut body = SEND_TYPES.to_le_bytes().to_vec();
     body.extend_from_slice(&[8, 0]);
     for n in 1..=3i64 {
         body.push(0);
         body.extend_from_slice(&n.to_le_bytes());
     }
-    run.com(COM_STMT_BULK_EXECUTE, &body)?;
+    run.statement(COM_STMT_BULK_EXECUTE, id, &body)?;
     run.text("SELECT * FROM b ORDER BY id")
 }
 
@@ -482,7 +480,7 @@ fn kill_own_connection(run: &mut Run, _: Family) -> io::Result<()> {
     let packets = run.raw.query(&format!("KILL {id}"));
     match packets {
         Ok(packets) => run.note("KILL own id", packets),
-        Err(e) => run.fact("KILL own id", e.kind()),
+        Err(e) => run.fact("KILL own id", broken(&e)),
     }
     Ok(())
 }
@@ -497,7 +495,7 @@ fn killed_by_another(run: &mut Run, _: Family) -> io::Result<()> {
     // MySQL's SLEEP answers 1 when killed; a join with it fails instead.
     run.text("SELECT SLEEP(8) FROM types x")?;
     let said = killer.join().expect("killer");
-    run.fact("KILL", said.map_err(|e| e.kind()));
+    run.fact("KILL", said.map_err(|e| broken(&e)));
     run.text("SELECT 1")?;
     let mut other = run.other()?;
     let killer = std::thread::spawn(move || {
@@ -508,7 +506,7 @@ fn killed_by_another(run: &mut Run, _: Family) -> io::Result<()> {
     });
     let packets = run.raw.query("SELECT SLEEP(8) FROM types x");
     let said = killer.join().expect("killer");
-    run.fact("PROCESS_KILL", said.map_err(|e| e.kind()));
+    run.fact("PROCESS_KILL", said.map_err(|e| broken(&e)));
     run.fact(
         "then",
         packets
