@@ -42,8 +42,11 @@ struct Scene {
 
 impl Scene {
     fn start(family: Family) -> Option<Scene> {
+        // Written at each commit, though not synced: killed, the server loses
+        // nothing that it has told us.
+        let written = ServerOptions::args(["--innodb-flush-log-at-trx-commit=2"]);
         let started = servers::shared(family, 0)
-            .and_then(|source| Ok((source, Server::start(family, ServerOptions::default())?)));
+            .and_then(|source| Ok((source, Server::start(family, written)?)));
         let (source, target) = match started {
             Ok(pair) => pair,
             Err(missing) => {
