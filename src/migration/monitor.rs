@@ -138,6 +138,9 @@ async fn look(migration: &Migration, conn: &mut ServiceConn, side: Side, hooks: 
     let version = new.version.clone().unwrap_or_default();
     slot.store(Arc::new(new));
     crate::telemetry::backend_up(side, is == Some(true));
+    if is == Some(false) {
+        suspend_mirrored_on(migration, side, &message);
+    }
     if was == is {
         return;
     }
@@ -151,6 +154,17 @@ async fn look(migration: &Migration, conn: &mut ServiceConn, side: Side, hooks: 
         crate::telemetry::error(side.as_str(), "down");
         let detail = format!("the {side} does not answer the service account: {message}");
         migration.events().say("backend_down", None, detail);
+    }
+}
+
+/// A mirror that does not answer is noticed by the first write that waits for
+/// it; a read sent there has no deadline, so where only reads run the monitor
+/// notices for them, and they return to the active side.
+fn suspend_mirrored_on(migration: &Migration, side: Side, why: &str) {
+    let table = migration.routes().load();
+    let mirrored = |r: &&Route| r.phase.mirrored() && r.phase.active().other() == side;
+    for route in table.routes.iter().filter(mirrored) {
+        crate::mirror::circuit::suspend(route, &format!("the {side} does not answer: {why}"));
     }
 }
 
