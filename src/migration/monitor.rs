@@ -28,6 +28,10 @@ const HEALTH_LIMIT: Duration = Duration::from_secs(2);
 /// needed a journal entry makes the healer read.
 const POSITION_INTERVAL: Duration = Duration::from_millis(100);
 
+/// The same while no route is mirrored: the first write after an edge has a
+/// position too.
+const IDLE_POSITION_INTERVAL: Duration = Duration::from_secs(1);
+
 /// For one sample. A missed one leaves an older position: still a lower bound.
 const POSITION_LIMIT: Duration = Duration::from_secs(1);
 
@@ -188,21 +192,27 @@ async fn ask(conn: &mut ServiceConn) -> Result<BackendState, String> {
     })
 }
 
-/// Samples a backend's binlog position while a route is mirrored.
+/// Samples a backend's binlog position, often while a route is mirrored.
 pub async fn positions(migration: Arc<Migration>, account: ServiceAccount, hooks: Arc<dyn Hooks>) {
     let side = account.side;
     let mut conn = ServiceConn::new(account);
     let mut failing = false;
+    let mut pause = POSITION_INTERVAL;
     loop {
-        tokio::time::sleep(POSITION_INTERVAL).await;
+        tokio::time::sleep(pause).await;
         let mirrored = migration
             .routes()
             .load()
             .routes
             .iter()
             .any(|r| r.phase.mirrored());
+        pause = if mirrored {
+            POSITION_INTERVAL
+        } else {
+            IDLE_POSITION_INTERVAL
+        };
         let state = migration.backends().get(side);
-        if !mirrored || state.up != Some(true) {
+        if state.up != Some(true) {
             continue;
         }
         match sample(&mut conn, &state).await {

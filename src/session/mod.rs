@@ -145,6 +145,9 @@ struct Transaction {
     touched: bool,
     /// The route its mirrored writes belong to.
     route: Option<usize>,
+    /// The active side of its first routed statement, and that side's last
+    /// sampled position before it.
+    since: Option<(Side, Option<Arc<String>>)>,
 }
 
 /// One session.
