@@ -28,6 +28,10 @@ const HEALTH_LIMIT: Duration = Duration::from_secs(2);
 /// needed a journal entry makes the healer read.
 const POSITION_INTERVAL: Duration = Duration::from_millis(100);
 
+/// The same while no route is mirrored: the first write after an edge has a
+/// position too.
+const IDLE_POSITION_INTERVAL: Duration = Duration::from_secs(1);
+
 /// For one sample. A missed one leaves an older position: still a lower bound.
 const POSITION_LIMIT: Duration = Duration::from_secs(1);
 
@@ -134,6 +138,9 @@ async fn look(migration: &Migration, conn: &mut ServiceConn, side: Side, hooks: 
     let version = new.version.clone().unwrap_or_default();
     slot.store(Arc::new(new));
     crate::telemetry::backend_up(side, is == Some(true));
+    if is == Some(false) {
+        suspend_mirrored_on(migration, side, &message);
+    }
     if was == is {
         return;
     }
@@ -147,6 +154,17 @@ async fn look(migration: &Migration, conn: &mut ServiceConn, side: Side, hooks: 
         crate::telemetry::error(side.as_str(), "down");
         let detail = format!("the {side} does not answer the service account: {message}");
         migration.events().say("backend_down", None, detail);
+    }
+}
+
+/// A mirror that does not answer is noticed by the first write that waits for
+/// it; a read sent there has no deadline, so where only reads run the monitor
+/// notices for them, and they return to the active side.
+fn suspend_mirrored_on(migration: &Migration, side: Side, why: &str) {
+    let table = migration.routes().load();
+    let mirrored = |r: &&Route| r.phase.mirrored() && r.phase.active().other() == side;
+    for route in table.routes.iter().filter(mirrored) {
+        crate::mirror::circuit::suspend(route, &format!("the {side} does not answer: {why}"));
     }
 }
 
@@ -174,21 +192,27 @@ async fn ask(conn: &mut ServiceConn) -> Result<BackendState, String> {
     })
 }
 
-/// Samples a backend's binlog position while a route is mirrored.
+/// Samples a backend's binlog position, often while a route is mirrored.
 pub async fn positions(migration: Arc<Migration>, account: ServiceAccount, hooks: Arc<dyn Hooks>) {
     let side = account.side;
     let mut conn = ServiceConn::new(account);
     let mut failing = false;
+    let mut pause = POSITION_INTERVAL;
     loop {
-        tokio::time::sleep(POSITION_INTERVAL).await;
+        tokio::time::sleep(pause).await;
         let mirrored = migration
             .routes()
             .load()
             .routes
             .iter()
             .any(|r| r.phase.mirrored());
+        pause = if mirrored {
+            POSITION_INTERVAL
+        } else {
+            IDLE_POSITION_INTERVAL
+        };
         let state = migration.backends().get(side);
-        if !mirrored || state.up != Some(true) {
+        if state.up != Some(true) {
             continue;
         }
         match sample(&mut conn, &state).await {

@@ -56,6 +56,8 @@ pub struct Env<'a> {
     pub route: usize,
     /// The side whose answer counts.
     pub active: Side,
+    /// The active side's position, sampled before the transaction began.
+    pub since: Option<Arc<String>>,
 }
 
 /// What the mirror's leg has of the client's transaction.
@@ -123,12 +125,12 @@ impl Env<'_> {
         self.note(Kind::Deferred, reason);
     }
 
-    /// Appends to the journal, with the last sampled position of the active
-    /// side: whatever this transaction writes to the log comes after it,
-    /// because it has not committed yet, or only just now.
+    /// Appends to the journal, with a position of the active side from before
+    /// the transaction began. A sample of now would not do: 1. A commits at
+    /// P1; 2. the sampler sees P2; 3. M's COMMIT expires: the write is before
+    /// P2.
     pub fn note(&self, kind: Kind, reason: &'static str) {
-        let since = self.shared.positions.get(self.active);
-        let since = since.as_deref().map(String::as_str);
+        let since = self.since.as_deref().map(String::as_str);
         self.shared
             .journal
             .note(self.route_name(), kind, reason, since);

@@ -56,6 +56,10 @@ use state::State;
 /// was executing, before it is killed there.
 const END_LIMIT: Duration = Duration::from_secs(30);
 
+/// For telling the client that its connection ends: over TLS that is a record
+/// of its own, and a client that does not read must not hold us up.
+const GOODBYE_LIMIT: Duration = Duration::from_millis(50);
+
 /// Temporary tables kept track of per session; beyond it everything the
 /// session does is deferred.
 const TEMPORARY_TABLES_MAX: usize = 1024;
@@ -145,6 +149,9 @@ struct Transaction {
     touched: bool,
     /// The route its mirrored writes belong to.
     route: Option<usize>,
+    /// The active side of its first routed statement, and that side's last
+    /// sampled position before it.
+    since: Option<(Side, Option<Arc<String>>)>,
 }
 
 /// One session.
@@ -334,7 +341,12 @@ impl Session {
     /// Ends both legs. The routes stay held until nothing of this session can
     /// still commit: a gate that opened earlier would let an old epoch's write
     /// land on the new mirror.
+    ///
+    /// The client is let go first: an unreachable backend, which takes the
+    /// whole limit, must not look to it like a statement that hangs.
     async fn close(mut self: Box<Self>, end: End) {
+        let goodbye = tokio::io::AsyncWriteExt::shutdown(&mut self.client.stream);
+        let _ = tokio::time::timeout(GOODBYE_LIMIT, goodbye).await;
         let clean =
             matches!(end, End::Quit) || (matches!(end, End::ClientGone) && !self.legs_broken);
         let shared = self.shared.clone();

@@ -187,6 +187,14 @@ impl Session {
     pub(super) async fn act(&mut self, s: Statement<'_>) -> Result<(), End> {
         let route = s.planned.route.and_then(|r| s.table.routes.get(r));
         let label = route.map_or(telemetry::UNROUTED, |r| r.name.as_str());
+        if let Some(route) = route
+            && self.transaction.since.is_none()
+            && !matches!(s.planned.plan, Plan::MirrorRead(_))
+        {
+            // Kept until the transaction, or the autocommit statement, ends.
+            let active = route.phase.active();
+            self.transaction.since = Some((active, self.shared.mirror.positions.get(active)));
+        }
         match s.planned.plan {
             Plan::Active(side) => {
                 telemetry::statements(label, "active");
@@ -393,6 +401,15 @@ impl Session {
         self.answer_written(active, s, written).await
     }
 
+    /// A position of the active side from before the open transaction, or from
+    /// before the statement that is to run now.
+    pub(super) fn since(&self, active: Side) -> Option<Arc<String>> {
+        match &self.transaction.since {
+            Some((side, position)) if *side == active => position.clone(),
+            _ => self.shared.mirror.positions.get(active),
+        }
+    }
+
     async fn write_both(&mut self, inline: Inline, s: &Statement<'_>) -> Result<Written, End> {
         let (active, mirror) = (inline.active, inline.active.other());
         let seed = self.next_seed();
@@ -409,6 +426,7 @@ impl Session {
             table: s.table,
             route: s.planned.route.unwrap_or(0),
             active,
+            since: self.since(active),
         };
         let [source, target] = &mut self.legs;
         let (a, m) = match active {
@@ -498,6 +516,7 @@ impl Session {
             table,
             route: route.unwrap_or(0),
             active,
+            since: self.since(active),
         };
         let index = active.other().index();
         let mut m = MirrorLeg {
@@ -552,6 +571,7 @@ impl Session {
             table,
             route,
             active: r.phase.active(),
+            since: self.since(r.phase.active()),
         };
         match kind {
             Kind::Deferred => env.deferred(reason),

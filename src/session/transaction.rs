@@ -73,9 +73,7 @@ impl Session {
             self.transaction.lead = Some(side);
             return;
         }
-        if self.transaction.lead.is_some() || self.transaction.poisoned {
-            self.transaction = Transaction::default();
-        }
+        self.transaction = Transaction::default();
         if !self.locked_tables && !self.xa {
             self.shared.routes.leave(&self.slot);
         }
@@ -110,6 +108,7 @@ impl Session {
             table,
             route: self.transaction.route.unwrap_or(0),
             active,
+            since: self.since(active),
         }
     }
 
@@ -247,7 +246,6 @@ impl Session {
             } else {
                 self.rollback_part(lead, s.table).await;
             }
-            self.transaction = Transaction::default();
             if s.facts.chain != Some(true) {
                 self.state.next_isolation = None;
             }
@@ -255,6 +253,9 @@ impl Session {
         self.client.send(&out).await?;
         if pending {
             self.await_part(lead, s.table).await;
+        }
+        if !answer.summary.is_error {
+            self.transaction = Transaction::default();
         }
         self.after(lead);
         Ok(())

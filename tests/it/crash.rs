@@ -47,7 +47,7 @@ async fn client(opts: OptsBuilder, table: String, number: u32, stop: Arc<AtomicB
 /// Both rows at once, or in a transaction.
 async fn insert(conn: &mut Conn, table: &str, rows: [Row; 2]) -> Result<(), mysql_async::Error> {
     let [a, b] = rows.map(|(client, n)| format!("({client}, {n})"));
-    if rows[0].1 % 4 == 0 {
+    if rows[0].1.is_multiple_of(4) {
         return conn
             .query_drop(format!("INSERT INTO {table} VALUES {a}, {b}"))
             .await;

@@ -42,8 +42,11 @@ struct Scene {
 
 impl Scene {
     fn start(family: Family) -> Option<Scene> {
+        // Written at each commit, though not synced: killed, the server loses
+        // nothing that it has told us.
+        let written = ServerOptions::args(["--innodb-flush-log-at-trx-commit=2"]);
         let started = servers::shared(family, 0)
-            .and_then(|source| Ok((source, Server::start(family, ServerOptions::default())?)));
+            .and_then(|source| Ok((source, Server::start(family, written)?)));
         let (source, target) = match started {
             Ok(pair) => pair,
             Err(missing) => {
@@ -251,5 +254,73 @@ fn faults_of_a_mariadb_mirror_do_not_reach_the_application() {
 fn faults_of_a_mysql_mirror_do_not_reach_the_application() {
     if let Some(scene) = Scene::start(Family::MySql) {
         scene.all();
+    }
+}
+
+/// Reads that were sent to the mirror come back to the active side, with and
+/// without writes that notice the fault first.
+#[test]
+fn reads_return_from_a_mirror_that_froze() {
+    for family in Family::BOTH {
+        let source = crate::or_skip!(servers::shared(family, 0));
+        let target = crate::or_skip!(Server::start(family, ServerOptions::default()));
+        for server in [source, &target] {
+            server.exec(
+                "DROP TABLE IF EXISTS t.frozen_a;\nCREATE TABLE t.frozen_a (id INT PRIMARY KEY, v INT);\n\
+                 INSERT INTO t.frozen_a VALUES (1, 1)",
+            );
+        }
+        let mut options = ProxyOptions::route("r", &["t.frozen_a"]);
+        options.extra_yaml = USERS.to_string();
+        let proxy = Proxy::start(source, &target, options);
+        proxy.must_advance("r", "source_first");
+        assert!(proxy.reads("r", 100).ok());
+        let mut reader = block_on(proxy.conn(Some("t")));
+        let mut writer = block_on(proxy.conn(Some("t")));
+        let read = |conn: &mut Conn| -> Duration {
+            let began = Instant::now();
+            let read = conn.query_first("SELECT v FROM frozen_a WHERE id=1");
+            let read = block_on(async { tokio::time::timeout(RESUME_LIMIT, read).await });
+            let read = read.expect("the read came back");
+            let read: Option<u32> = read.unwrap_or_else(|e| panic!("{family}: {e}"));
+            assert!(read.is_some());
+            began.elapsed()
+        };
+        let write = |conn: &mut Conn| {
+            let done = block_on(conn.query_drop("UPDATE frozen_a SET v=v+1 WHERE id=1"));
+            done.unwrap_or_else(|e| panic!("{family}: {e}"));
+        };
+        for writes in [true, false] {
+            read(&mut reader);
+            write(&mut writer);
+            wait_for("mirroring", RESUME_LIMIT, || {
+                proxy.route("r")["mirror"]["suspended"] == false
+            });
+            let before = read(&mut reader);
+            target.freeze();
+            let longest = std::thread::scope(|scope| {
+                let waiting = scope.spawn(|| read(&mut reader));
+                if writes {
+                    write(&mut writer);
+                }
+                waiting.join().expect("reader")
+            });
+            let after = read(&mut reader);
+            target.thaw();
+            println!(
+                "{family}, writes {writes}: a read took {before:?}, {longest:?}, then {after:?}"
+            );
+            let bound = if writes {
+                DEADLINE + BEYOND + NOISE_MAX
+            } else {
+                // The monitor looks each second, and waits two for an answer.
+                Duration::from_secs(6)
+            };
+            assert!(longest < bound, "{family}: a read waited {longest:?}");
+            assert!(
+                after < NOISE_MAX,
+                "{family}: the next read waited {after:?}"
+            );
+        }
     }
 }

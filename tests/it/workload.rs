@@ -4,7 +4,10 @@
 //! Every statement is one that DESIGN §5 mirrors inline at the isolation it
 //! runs at, except those on the tables of [`Tables::loose`].
 
-use crate::support::Server;
+mod tables;
+
+pub use tables::{Isolation, Tables};
+
 use crate::support::proc::runtime;
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error, OptsBuilder, TxOpts, Value};
@@ -26,129 +29,6 @@ const EPISODE: Duration = Duration::from_millis(400);
 const STALLS_MAX: usize = 1000;
 /// Errors that are described in a report.
 const EXAMPLES: usize = 8;
-
-/// The isolation levels the tests run at.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Isolation {
-    RepeatableRead,
-    ReadCommitted,
-}
-
-impl Isolation {
-    pub const BOTH: [Isolation; 2] = [Isolation::RepeatableRead, Isolation::ReadCommitted];
-
-    pub fn sql(self) -> &'static str {
-        match self {
-            Isolation::RepeatableRead => "REPEATABLE READ",
-            Isolation::ReadCommitted => "READ COMMITTED",
-        }
-    }
-}
-
-/// One set of tables, in two groups with a route each.
-#[derive(Clone, Debug)]
-pub struct Tables {
-    /// `(id, v)`, ten rows: 16 clients update them.
-    pub hot: String,
-    /// Auto-increment, inserts only.
-    pub ins: String,
-    /// `(k, v, c)`, only the primary key is unique: upserts, replaces, deletes.
-    pub ups: String,
-    /// `(id, status, n)`: optimistic locking that mostly matches nothing.
-    pub opt: String,
-    /// Deadlocking pairs.
-    pub dead: String,
-    /// Savepoints.
-    pub sp: String,
-    /// The victims of KILL QUERY.
-    pub killed: String,
-    /// At READ COMMITTED upserts and predicates beside the key are deferred.
-    isolation: Isolation,
-}
-
-impl Tables {
-    /// Names in database `t`: `{prefix}s_*` are strict, `{prefix}l_*` loose.
-    pub fn new(prefix: &str, isolation: Isolation) -> Tables {
-        let strict = |name: &str| format!("t.{prefix}s_{name}");
-        let loose = |name: &str| format!("t.{prefix}l_{name}");
-        let by_isolation = |name: &str| match isolation {
-            Isolation::RepeatableRead => strict(name),
-            Isolation::ReadCommitted => loose(name),
-        };
-        Tables {
-            hot: strict("hot"),
-            ins: strict("ins"),
-            ups: by_isolation("ups"),
-            opt: by_isolation("opt"),
-            dead: strict("dead"),
-            sp: strict("sp"),
-            killed: loose("killed"),
-            isolation,
-        }
-    }
-
-    pub fn all(&self) -> Vec<&str> {
-        vec![
-            &self.hot,
-            &self.ins,
-            &self.ups,
-            &self.opt,
-            &self.dead,
-            &self.sp,
-            &self.killed,
-        ]
-    }
-
-    /// Tables whose every write is mirrored inline.
-    pub fn strict(&self) -> Vec<&str> {
-        let mut all = self.all();
-        all.retain(|t| !self.loose().contains(t));
-        all
-    }
-
-    /// Tables with writes that may be deferred by design: a KILL QUERY can
-    /// swallow the BEGIN, and below REPEATABLE READ rows examined and not
-    /// matched are not locked.
-    pub fn loose(&self) -> Vec<&str> {
-        match self.isolation {
-            Isolation::RepeatableRead => vec![&self.killed],
-            Isolation::ReadCommitted => vec![&self.killed, &self.ups, &self.opt],
-        }
-    }
-
-    /// Creates and fills them, straight on a server.
-    pub fn create(&self, server: &Server) {
-        let mut sql = String::new();
-        for table in [&self.hot, &self.dead, &self.sp, &self.killed] {
-            sql.push_str(&format!(
-                "DROP TABLE IF EXISTS {table};\n\
-                 CREATE TABLE {table} (id INT PRIMARY KEY, v BIGINT NOT NULL);\n\
-                 INSERT INTO {table} VALUES {};\n",
-                values(|id| format!("({id}, {id})"))
-            ));
-        }
-        sql.push_str(&format!(
-            "DROP TABLE IF EXISTS {ins};\n\
-             CREATE TABLE {ins} (id BIGINT AUTO_INCREMENT PRIMARY KEY, client INT NOT NULL, \
-             s VARCHAR(40), at DATETIME(6));\n\
-             DROP TABLE IF EXISTS {ups};\n\
-             CREATE TABLE {ups} (k INT PRIMARY KEY, v BIGINT NOT NULL, c INT NOT NULL);\n\
-             DROP TABLE IF EXISTS {opt};\n\
-             CREATE TABLE {opt} (id INT PRIMARY KEY, status VARCHAR(8), n INT NOT NULL);\n\
-             INSERT INTO {opt} VALUES {rows};\n",
-            ins = self.ins,
-            ups = self.ups,
-            opt = self.opt,
-            rows = values(|id| format!("({id}, 'x', 0)"))
-        ));
-        server.exec(&sql);
-    }
-}
-
-fn values(row: impl Fn(u32) -> String) -> String {
-    let rows: Vec<String> = (1..=ROWS).map(row).collect();
-    rows.join(", ")
-}
 
 /// Which clients there are.
 #[derive(Clone, Copy, Debug)]
@@ -403,7 +283,7 @@ impl Client {
 
     async fn connect(&mut self, opts: OptsBuilder) -> Result<Conn, Error> {
         let mut conn = Conn::new(opts).await?;
-        let isolation = self.tables.isolation.sql();
+        let isolation = self.tables.isolation().sql();
         let sql = format!("SET SESSION TRANSACTION ISOLATION LEVEL {isolation}");
         conn.query_drop(sql).await?;
         Ok(conn)
@@ -411,11 +291,11 @@ impl Client {
 
     /// Files an error; true when the connection is gone.
     fn failed(&mut self, error: &Error) -> bool {
-        if let Error::Server(e) = error {
-            if self.role.provokes().contains(&e.code) {
-                *self.report.expected.entry(e.code).or_default() += 1;
-                return false;
-            }
+        if let Error::Server(e) = error
+            && self.role.provokes().contains(&e.code)
+        {
+            *self.report.expected.entry(e.code).or_default() += 1;
+            return false;
         }
         self.report.unexpected += 1;
         if self.report.examples.len() < EXAMPLES {
@@ -587,7 +467,11 @@ impl Client {
     /// its transaction were there, and commits (C2).
     async fn deadlock(&mut self, conn: &mut Conn) -> Result<(), Error> {
         let table = self.tables.dead.clone();
-        let (a, b) = if self.number % 2 == 0 { (1, 2) } else { (2, 1) };
+        let (a, b) = if self.number.is_multiple_of(2) {
+            (1, 2)
+        } else {
+            (2, 1)
+        };
         self.text(conn, "BEGIN".to_string()).await?;
         self.update_row(conn, &table, a).await?;
         let second = self.update_row(conn, &table, b).await;
@@ -613,7 +497,7 @@ impl Client {
     async fn savepoint(&mut self, conn: &mut Conn) -> Result<(), Error> {
         let sp = self.tables.sp.clone();
         self.text(conn, "BEGIN".to_string()).await?;
-        if self.step % 2 == 0 {
+        if self.step.is_multiple_of(2) {
             // Before the mirror has a transaction (M1).
             self.text(conn, "SAVEPOINT first".to_string()).await?;
         }
@@ -623,7 +507,7 @@ impl Client {
         self.text(conn, "ROLLBACK TO SAVEPOINT s".to_string())
             .await?;
         self.update_row(conn, &sp, 3).await?;
-        if self.step % 4 == 0 {
+        if self.step.is_multiple_of(4) {
             self.text(conn, "ROLLBACK TO first".to_string()).await?;
             self.update_row(conn, &sp, 4).await?;
         }
@@ -632,7 +516,7 @@ impl Client {
 
     async fn interrupted(&mut self, conn: &mut Conn) -> Result<(), Error> {
         let killed = self.tables.killed.clone();
-        if self.step % 3 > 0 {
+        if !self.step.is_multiple_of(3) {
             return self.update(conn, &killed).await;
         }
         self.text(conn, "BEGIN".to_string()).await?;
