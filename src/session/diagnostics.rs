@@ -7,6 +7,7 @@
 
 use super::{End, Session, relay};
 use crate::leg::ANSWER_MAX;
+use crate::mirror::write::Diagnostics;
 use crate::sql::DiagnosticsForm;
 use crate::wire::Capabilities;
 use crate::wire::Status;
@@ -89,11 +90,41 @@ impl Session {
     async fn answer_number(&mut self, length: usize, number: i64) -> Result<(), End> {
         let lead = self.lead();
         self.need_leg(lead).await?;
+        let command = self.client.input.pending()[..HEADER_LEN + length].to_vec();
+        let mut row = Vec::with_capacity(24);
+        put_bytes(&mut row, number.to_string().as_bytes());
+        self.ask_and_replace(length, &command, &row).await
+    }
+
+    /// An EXECUTE of `SELECT ROW_COUNT()`; `command` is it as the lead knows it.
+    pub(super) async fn answer_row_count(
+        &mut self,
+        length: usize,
+        command: &[u8],
+        kept: Diagnostics,
+    ) -> Result<(), End> {
+        // Header, no NULLs, and the number.
+        let row = [&[0, 0][..], &kept.row_count.to_le_bytes()].concat();
+        self.diagnostics = Some(Diagnostics {
+            row_count: -1,
+            ..kept
+        });
+        self.ask_and_replace(length, command, &row).await
+    }
+
+    /// Sends `command` to the lead and relays its answer of one row with `row`
+    /// in the place of the server's.
+    async fn ask_and_replace(
+        &mut self,
+        length: usize,
+        command: &[u8],
+        row: &[u8],
+    ) -> Result<(), End> {
+        let lead = self.lead();
         let Some(leg) = self.legs[lead.index()].as_mut() else {
             return Err(End::Protocol("no leg"));
         };
-        leg.send(&self.client.input.pending()[..HEADER_LEN + length])
-            .await?;
+        leg.send(command).await?;
         let answer = leg.answer(ResponseKind::Generic, ANSWER_MAX).await?;
         let caps = leg.capabilities;
         self.consume_command(length);
@@ -105,10 +136,8 @@ impl Session {
         let mut index = 0;
         while let Some((payload, used, sequence)) = frame::packet(rest) {
             if index == row_at && !answer.summary.is_error {
-                let mut row = Vec::with_capacity(24);
-                put_bytes(&mut row, number.to_string().as_bytes());
                 let mut sequence = sequence;
-                frame::put_packet(&mut out, &mut sequence, &row);
+                frame::put_packet(&mut out, &mut sequence, row);
             } else if payload.first() == Some(&0xFE) {
                 let client = self.client.capabilities;
                 relay::shown(&rest[..used], caps, client, &mut self.state, &mut out);

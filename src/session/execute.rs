@@ -16,7 +16,7 @@ use crate::Side;
 use crate::leg::Answer;
 use crate::route::plan::{Plan, Planned, plan};
 use crate::route::table::{ALL_ROUTES, RouteTable};
-use crate::sql::{Facts, Flags, Verb, scan};
+use crate::sql::{DiagnosticsForm, Facts, Flags, Verb, scan};
 use crate::wire::command::{
     COM_STMT_CLOSE, COM_STMT_PREPARE, COM_STMT_SEND_LONG_DATA, Execute, ResponseKind,
     execute_for_leg, parse_execute,
@@ -65,7 +65,7 @@ fn hide_state_flag(answer: &mut [u8]) {
 impl Session {
     /// Serves a COM_STMT_PREPARE.
     pub(super) async fn prepare(&mut self, length: usize) -> Result<(), End> {
-        self.diagnostics = None;
+        let before = self.diagnostics.take();
         if length > COMMAND_MAX {
             let side = self.lead();
             self.plain(side, ResponseKind::Prepare).await?;
@@ -74,6 +74,10 @@ impl Session {
         self.whole_command(length).await?;
         let sql: Arc<[u8]> = self.payload(length).get(1..).unwrap_or(&[]).into();
         let facts = Arc::new(scan(&sql, self.state.mode));
+        // PREPARE leaves ROW_COUNT() as it was, and nothing else.
+        if matches!(facts.diagnostics, Some(DiagnosticsForm::RowCount { .. })) {
+            self.diagnostics = before;
+        }
         let side = self.side_of(&sql, &facts);
         self.need_leg(side).await?;
         // A variable's metadata tells the length of its value.
@@ -271,8 +275,16 @@ impl Session {
         let Some(call) = self.call(length) else {
             return self.execute_unknown(length).await;
         };
-        let (table, planned) = self.plan_call(length, &call).await;
         let lead = self.lead();
+        if let (Some(DiagnosticsForm::RowCount { .. }), Some(kept)) =
+            (call.facts.diagnostics, self.diagnostics.clone())
+        {
+            self.need_leg(lead).await?;
+            if let Some(command) = self.command_for(length, &call, lead).await? {
+                return self.answer_row_count(length, &command, kept).await;
+            }
+        }
+        let (table, planned) = self.plan_call(length, &call).await;
         let mut planned = planned;
         let bound_long = self
             .prepared
