@@ -203,7 +203,8 @@ impl Leg {
                 match fed.event {
                     Event::Done => {
                         answer.summary = *self.cursor.summary();
-                        if !answer.summary.is_error {
+                        // A prepare answer may have no status flags at all.
+                        if !answer.summary.is_error && answer.summary.prepare.is_none() {
                             self.status = answer.summary.status;
                         }
                         return Ok(answer);

@@ -49,8 +49,13 @@ pub(super) fn answer_client(
     }
     let commit_ok = commit.ok(caps);
     for (change, _) in changes(commit_ok.and_then(|ok| ok.session_state).unwrap_or(&[])).flatten() {
-        if let Change::Gtids { .. } = change {
-            put_change(&mut state, &change);
+        match change {
+            Change::Gtids { .. } => put_change(&mut state, &change),
+            // MariaDB's form of the same.
+            Change::SystemVariable {
+                name: b"last_gtid", ..
+            } => put_change(&mut state, &change),
+            _ => {}
         }
     }
     let mut status = ok.status.without(Status::IN_TRANS);

@@ -83,21 +83,14 @@ impl Session {
         };
         self.legs_broken = true;
         relay::stream_whole_command(&mut self.client, leg).await?;
+        let in_step = leg.applied == self.state.version;
         let summary = relay::response(&mut self.client, leg, kind, &mut self.state).await?;
         self.legs_broken = false;
-        if self.state.trackers_changed {
-            self.track_again(side).await?;
+        self.kept_step(side, in_step);
+        if self.state.trackers_changed && !self.state.own_trackers_shown {
+            self.own_trackers(side).await?;
         }
         Ok(summary)
-    }
-
-    /// The client set trackers of its own: ours are set over them again.
-    async fn track_again(&mut self, side: Side) -> Result<(), End> {
-        self.state.trackers_changed = false;
-        if let Some(leg) = self.legs[side.index()].as_mut() {
-            leg.query(super::legs::TRACK).await?;
-        }
-        Ok(())
     }
 
     /// The whole pending command, kept in the buffer; its payload length is
@@ -136,6 +129,16 @@ impl Session {
             self.synced(side);
         }
         Ok(())
+    }
+
+    /// A leg that knew everything before its answer knows what the answer
+    /// taught us: told again, `SET` by `SET`, it would lose ROW_COUNT() and a
+    /// collation that came with SET NAMES.
+    fn kept_step(&mut self, side: Side, in_step: bool) {
+        let behind = |leg: &Leg| leg.applied != self.state.version;
+        if in_step && self.legs[side.index()].as_ref().is_some_and(behind) {
+            self.synced(side);
+        }
     }
 
     /// The leg itself made the change that was just learnt from it.
@@ -330,10 +333,12 @@ impl Session {
             return Err(End::Protocol("no leg"));
         };
         self.legs_broken = true;
+        let in_step = leg.applied == self.state.version;
         let summary = relay::response(&mut self.client, leg, kind, &mut self.state).await?;
         self.legs_broken = false;
-        if self.state.trackers_changed {
-            self.track_again(side).await?;
+        self.kept_step(side, in_step);
+        if self.state.trackers_changed && !self.state.own_trackers_shown {
+            self.own_trackers(side).await?;
         }
         Ok(summary)
     }

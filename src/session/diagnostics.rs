@@ -25,6 +25,10 @@ impl Session {
             return Ok(());
         };
         let lead = self.lead();
+        if let Some(kept) = &mut self.diagnostics {
+            // The count of any statement that answers with rows.
+            kept.row_count = -1;
+        }
         match form {
             DiagnosticsForm::ShowWarnings { offset, count } => {
                 self.answer_list(length, &kept.list, false, offset, count)
@@ -40,14 +44,7 @@ impl Session {
             DiagnosticsForm::CountErrors | DiagnosticsForm::ErrorCount { .. } => {
                 self.answer_number(length, i64::from(kept.errors)).await
             }
-            DiagnosticsForm::RowCount { .. } => {
-                let answered = self.answer_number(length, kept.row_count).await;
-                if let Some(d) = &mut self.diagnostics {
-                    // A SELECT's own count is -1.
-                    d.row_count = -1;
-                }
-                answered
-            }
+            DiagnosticsForm::RowCount { .. } => self.answer_number(length, kept.row_count).await,
             DiagnosticsForm::LastInsertId { .. } => {
                 self.plain(lead, ResponseKind::Generic).await?;
                 Ok(())
@@ -163,12 +160,10 @@ fn with_status(payload: &[u8], eof: bool, status: Status) -> Vec<u8> {
         let flags = Status(u16::from_le_bytes([bytes[0], bytes[1]]));
         let keep = flags
             .without(Status::IN_TRANS)
+            .without(Status::IN_TRANS_READONLY)
             .without(Status::SESSION_STATE_CHANGED);
-        let now = if status.has(Status::IN_TRANS) {
-            keep.with(Status::IN_TRANS)
-        } else {
-            keep
-        };
+        let ours = Status::IN_TRANS.with(Status::IN_TRANS_READONLY);
+        let now = keep.with(Status(status.0 & ours.0));
         bytes.copy_from_slice(&now.0.to_le_bytes());
     }
     packet

@@ -10,19 +10,20 @@ use std::sync::Arc;
 use super::client::COMMAND_MAX;
 use super::command::statement_id;
 use super::prepared::{Bound, Statement as Prepared, TEXT_MAX};
-use super::statement::Statement;
+use super::statement::{Statement, asks_for_trackers};
 use super::{End, Session};
 use crate::Side;
 use crate::leg::Answer;
 use crate::route::plan::{Plan, Planned, plan};
 use crate::route::table::{ALL_ROUTES, RouteTable};
-use crate::sql::{Facts, scan};
+use crate::sql::{Facts, Flags, Verb, scan};
 use crate::wire::command::{
     COM_STMT_CLOSE, COM_STMT_PREPARE, COM_STMT_SEND_LONG_DATA, Execute, ResponseKind,
     execute_for_leg, parse_execute,
 };
-use crate::wire::frame::{HEADER_LEN, put_command, put_packet};
+use crate::wire::frame::{HEADER_LEN, header, put_command, put_packet};
 use crate::wire::response::Summary;
+use crate::wire::{Capabilities, Status};
 
 /// The largest answer to PREPARE: 4,096 columns and 65,535 parameters with
 /// long names.
@@ -48,6 +49,19 @@ fn answering(plan: Plan, lead: Side) -> Side {
     }
 }
 
+/// MariaDB says in the EOF packets of a PREPARE's answer that session state
+/// has changed; only our own trackers saw it.
+fn hide_state_flag(answer: &mut [u8]) {
+    let mut at = 0;
+    while let Some(head) = answer.get(at..).and_then(header) {
+        let packet = answer.get_mut(at + HEADER_LEN..at + head.total());
+        if let Some([0xFE, _, _, _, flags]) = packet {
+            *flags &= !((Status::SESSION_STATE_CHANGED.0 >> 8) as u8);
+        }
+        at += head.total();
+    }
+}
+
 impl Session {
     /// Serves a COM_STMT_PREPARE.
     pub(super) async fn prepare(&mut self, length: usize) -> Result<(), End> {
@@ -62,6 +76,11 @@ impl Session {
         let facts = Arc::new(scan(&sql, self.state.mode));
         let side = self.side_of(&sql, &facts);
         self.need_leg(side).await?;
+        // A variable's metadata tells the length of its value.
+        let masked = asks_for_trackers(&sql, &facts);
+        if masked {
+            self.show_own_trackers(side).await?;
+        }
         let Some(leg) = self.legs[side.index()].as_mut() else {
             return Err(End::Protocol("no leg"));
         };
@@ -72,6 +91,9 @@ impl Session {
             .answer(ResponseKind::Prepare, PREPARE_ANSWER_MAX)
             .await?;
         self.legs_broken = false;
+        if masked {
+            self.own_trackers(side).await?;
+        }
         self.consume_command(length);
         if let Some(ok) = answer.summary.prepare {
             let client_id = self.prepared.client_id(ok.statement_id);
@@ -96,6 +118,9 @@ impl Session {
             }
         } else {
             self.refused_in_transaction(side).await?;
+        }
+        if !self.client.capabilities.has(Capabilities::DEPRECATE_EOF) {
+            hide_state_flag(&mut answer.bytes);
         }
         self.client.send(&answer.bytes).await
     }
@@ -151,8 +176,16 @@ impl Session {
     }
 
     /// The id on `side`, if the statement can run there as the client sent it.
+    ///
+    /// SET may change our trackers, and SHOW would show them: both go the
+    /// longer way.
     fn ready_on(&self, id: u32, side: Side) -> Option<u32> {
         let statement = self.prepared.get(id)?;
+        if matches!(statement.facts.verb, Verb::Set | Verb::Show)
+            || statement.facts.flags.has(Flags::SYSTEM_VARIABLE)
+        {
+            return None;
+        }
         statement.ids[side.index()]
     }
 

@@ -91,6 +91,41 @@ impl Session {
         Ok(())
     }
 
+    /// The client may have set trackers of its own, on a leg that
+    /// [`Session::show_own_trackers`] prepared: notes which, and sets ours over
+    /// them again. They are read and not taken from the report of the change,
+    /// because a list that does not name itself is never reported.
+    pub(super) async fn client_trackers(&mut self, side: Side) -> Result<(), End> {
+        self.state.trackers_changed = false;
+        self.state.own_trackers_shown = false;
+        let Some(leg) = self.legs[side.index()].as_mut() else {
+            return Ok(());
+        };
+        let names = &DEFAULT_NAMES[..2];
+        let sql = format!("SELECT @@session.{}, @@session.{}", names[0], names[1]);
+        let answer = leg.query(sql.as_bytes()).await?;
+        leg.query(TRACK).await?;
+        let parsed = crate::wire::text_rows::parse_text_result(&answer.bytes, leg.capabilities);
+        if let Ok(QueryAnswer::Rows(rows)) = parsed {
+            for (i, name) in names.iter().enumerate() {
+                if let Some(Some(value)) = rows.value(0, i) {
+                    self.state.set_defaults(name.as_bytes(), value);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Our trackers again, over the client's.
+    pub(super) async fn own_trackers(&mut self, side: Side) -> Result<(), End> {
+        self.state.trackers_changed = false;
+        self.state.own_trackers_shown = false;
+        if let Some(leg) = self.legs[side.index()].as_mut() {
+            leg.query(TRACK).await?;
+        }
+        Ok(())
+    }
+
     /// Makes sure of a leg on `side` in the session's state, for a statement
     /// whose answer counts.
     pub(super) async fn need_leg(&mut self, side: Side) -> Result<(), End> {

@@ -99,6 +99,9 @@ pub struct State {
     track_schema: bool,
     /// The client changed a tracker; ours have to be set again.
     pub trackers_changed: bool,
+    /// The leg has the client's trackers for one statement; whoever set them
+    /// sets ours again.
+    pub own_trackers_shown: bool,
 }
 
 impl State {
@@ -123,6 +126,7 @@ impl State {
             tracked: Vec::new(),
             track_schema: true,
             trackers_changed: false,
+            own_trackers_shown: false,
         }
     }
 
@@ -216,8 +220,10 @@ impl State {
 
     fn variable(&mut self, name: &[u8], value: &[u8]) {
         match name {
-            // Our own '*' comes back too: only another value is the client's.
-            b"session_track_system_variables" if value != b"*" => {
+            // Only the client's own settings get here: answers to ours are not
+            // learnt from. A list without its own name is not even reported;
+            // `Session::client_trackers` covers that.
+            b"session_track_system_variables" => {
                 self.tracked = value.to_vec();
                 self.trackers_changed = true;
                 return;
@@ -246,6 +252,11 @@ impl State {
     /// The client's own setting of `session_track_system_variables`.
     pub fn client_tracked(&self) -> &[u8] {
         &self.tracked
+    }
+
+    /// The client's own setting of `session_track_schema`.
+    pub fn client_tracks_schema(&self) -> bool {
+        self.track_schema
     }
 
     /// The statements that bring a leg of either family from version `from`

@@ -264,7 +264,8 @@ impl Session {
             self.give_up_part(side, s.table, "unclear_transaction")
                 .await;
         }
-        let masked = asks_for_trackers(&s);
+        let sets = s.facts.verb == Verb::Set && mentions_trackers(s.sql);
+        let masked = sets || asks_for_trackers(s.sql, s.facts);
         if masked {
             self.show_own_trackers(side).await?;
         }
@@ -280,8 +281,10 @@ impl Session {
                 self.relay_answer(side, ResponseKind::Generic).await?
             }
         };
-        if masked && let Some(leg) = self.legs[side.index()].as_mut() {
-            leg.query(super::legs::TRACK).await?;
+        if sets {
+            self.client_trackers(side).await?;
+        } else if masked {
+            self.own_trackers(side).await?;
         }
         if summary.is_error {
             self.refused_in_transaction(side).await?;
@@ -302,7 +305,7 @@ impl Session {
     }
 
     /// `SELECT @@session_track_…` shows the client's own values.
-    async fn show_own_trackers(&mut self, side: Side) -> Result<(), End> {
+    pub(super) async fn show_own_trackers(&mut self, side: Side) -> Result<(), End> {
         self.need_leg(side).await?;
         let mut sql = b"SET @@session.session_track_system_variables='".to_vec();
         sql.extend(
@@ -311,7 +314,13 @@ impl Session {
                 .iter()
                 .filter(|b| !matches!(b, b'\'' | b'\\')),
         );
-        sql.push(b'\'');
+        let schema = if self.state.client_tracks_schema() {
+            "ON"
+        } else {
+            "OFF"
+        };
+        sql.extend(format!("', @@session.session_track_schema={schema}").bytes());
+        self.state.own_trackers_shown = true;
         if let Some(leg) = self.legs[side.index()].as_mut() {
             leg.query(&sql).await?;
         }
@@ -652,15 +661,22 @@ impl Session {
 }
 
 /// Whether a statement shows the session's trackers, which are ours.
-fn asks_for_trackers(s: &Statement<'_>) -> bool {
+/// True for a text that names a session tracker.
+fn mentions_trackers(sql: &[u8]) -> bool {
+    let word = b"session_track_";
+    sql.windows(word.len())
+        .any(|w| w.eq_ignore_ascii_case(word))
+}
+
+/// True for a statement whose answer would show our own trackers.
+pub(super) fn asks_for_trackers(sql: &[u8], facts: &Facts) -> bool {
     let mentions = |word: &[u8]| {
-        s.sql
-            .windows(word.len())
+        sql.windows(word.len())
             .any(|w| w.eq_ignore_ascii_case(word))
     };
-    match s.facts.verb {
+    match facts.verb {
         Verb::Show => mentions(b"variables"),
-        _ => s.facts.flags.has(Flags::SYSTEM_VARIABLE) && mentions(b"session_track"),
+        _ => facts.flags.has(Flags::SYSTEM_VARIABLE) && mentions(b"session_track"),
     }
 }
 

@@ -9,17 +9,22 @@ const EOF_LEN_MAX: usize = 8;
 
 impl ResponseCursor {
     /// True for an OK packet (0xFE included) whose status announces session
-    /// state, in a place where an OK packet can stand.
+    /// state, in a place where an OK packet can stand, and for an EOF packet
+    /// in its place: MariaDB sets the flag there as well.
     #[inline]
     pub(super) fn has_state(&self, head: Header, look: &[u8]) -> bool {
-        let place = match (self.state, look.first()) {
-            (State::Head | State::Auth, Some(0)) => true,
-            (State::Head | State::Rows, Some(0xFE)) => {
-                self.caps.has(Capabilities::DEPRECATE_EOF) && self.is_end(head)
+        let status = match (self.state, look.first()) {
+            (State::Head | State::Auth, Some(0)) => read_ok(look).map(|ok| ok.status),
+            (State::Head | State::Rows | State::DefsEnd(_), Some(0xFE)) if self.is_end(head) => {
+                if self.caps.has(Capabilities::DEPRECATE_EOF) {
+                    read_ok(look).map(|ok| ok.status)
+                } else {
+                    read_eof(look).map(|(_, status)| status)
+                }
             }
-            _ => false,
+            _ => None,
         };
-        place && read_ok(look).is_some_and(|ok| ok.status.has(Status::SESSION_STATE_CHANGED))
+        status.is_some_and(|status| status.has(Status::SESSION_STATE_CHANGED))
     }
 
     /// True when a packet that begins with 0xFE is an end and not a row.

@@ -111,7 +111,7 @@ impl Run {
             statements: Vec::new(),
         };
         let packets = run.raw.login.clone();
-        run.note("login", packets);
+        run.note("login", packets.into_iter().map(without_nonce).collect());
         Ok(run)
     }
 
@@ -185,7 +185,8 @@ impl Run {
         for packet in &mut packets {
             if packet.payload.first() == Some(&0xFF) {
                 let text = packet.payload.escape_ascii().to_string();
-                packet.payload = text.replace(&id.to_string(), &self.place(id)).into_bytes();
+                let (id, place) = (format!("({id})"), format!("({})", self.place(id)));
+                packet.payload = text.replace(&id, &place).into_bytes();
             }
         }
         packets
@@ -260,7 +261,8 @@ pub fn broken(error: &io::Error) -> String {
 }
 
 /// What may differ between two runs of the same case, as text that does not.
-/// GTIDs name the server's own past; nothing else is ever made equal here.
+/// GTIDs name the server's own past, and tracked changes have no order of their
+/// own; nothing else is made equal here.
 pub fn comparable(payload: &[u8], capabilities: Capabilities) -> Vec<u8> {
     let ok = matches!(payload.first(), Some(0 | 0xFE)) && payload.len() < 4096;
     let parsed = ok
@@ -275,21 +277,23 @@ pub fn comparable(payload: &[u8], capabilities: Capabilities) -> Vec<u8> {
         ..packet
     }
     .build(capabilities);
-    out.extend_from_slice(b" tracked:");
-    for change in session_track::changes(block) {
-        match change {
-            Ok((Change::Gtids { .. }, _)) => out.extend_from_slice(b" GTID"),
+    let mut tracked: Vec<String> = session_track::changes(block)
+        .map(|change| match change {
+            Ok((Change::Gtids { .. }, _)) => "GTID".to_string(),
             Ok((Change::SystemVariable { name, .. }, _)) if name == b"last_gtid" => {
-                out.extend_from_slice(b" last_gtid");
+                "last_gtid".to_string()
             }
             // Set to the time of day by SET timestamp=DEFAULT.
             Ok((Change::SystemVariable { name, .. }, _)) if name == b"timestamp" => {
-                out.extend_from_slice(b" timestamp");
+                "timestamp".to_string()
             }
-            Ok((change, _)) => out.extend_from_slice(format!(" {}", shown(&change)).as_bytes()),
-            Err(_) => out.extend_from_slice(b" MALFORMED"),
-        }
-    }
+            Ok((change, _)) => shown(&change),
+            Err(_) => "MALFORMED".to_string(),
+        })
+        .collect();
+    // Servers list variables in the order of a hash table of the session's own.
+    tracked.sort();
+    out.extend_from_slice(format!(" tracked: {}", tracked.join(", ")).as_bytes());
     out
 }
 
@@ -302,6 +306,15 @@ fn shown(change: &Change) -> String {
         Change::TransactionState(letters) => format!("state {}", text(letters)),
         other => format!("{other:?}"),
     }
+}
+
+/// A plugin switch carries a nonce of its own: 20 bytes and a NUL at its end.
+pub fn without_nonce(mut packet: Packet) -> Packet {
+    if packet.payload.first() == Some(&0xFE) {
+        let kept = packet.payload.len().saturating_sub(21);
+        packet.payload.truncate(kept);
+    }
+    packet
 }
 
 /// Runs of digits as one `N`: for texts full of counters.
