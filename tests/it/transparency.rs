@@ -70,6 +70,9 @@ fn modes(family: Family) -> Vec<Mode> {
     ]
 }
 
+/// The modes that are compared in `source_only`.
+const RELAYED: [&str; 2] = ["text", "prepared, old results"];
+
 /// One thing to run in one mode.
 #[derive(Clone, Copy)]
 enum What {
@@ -353,6 +356,10 @@ fn compare_all(source: Family, target: Family, phases: &[&str], modes: &[Mode]) 
                 .push(phase.to_string());
         }
         for (mode, what, expected) in &direct {
+            // The relay alone has fewer ways to go wrong than the mirror.
+            if *phase == "source_only" && !RELAYED.contains(&mode.name) {
+                continue;
+            }
             let seen = record(&mut admins, proxy.port(), source.family(), *what, *mode);
             runs += 1;
             for difference in differences(expected, &seen, *mode) {
