@@ -40,6 +40,10 @@ pub const ROLLBACK: &[u8] = b"ROLLBACK AND NO CHAIN NO RELEASE";
 const FREEZE_TIME: &[u8] = b"SET timestamp=UNIX_TIMESTAMP(NOW(6))";
 const UNFREEZE_TIME: &[u8] = b"SET timestamp=DEFAULT";
 
+/// How often a statement of ours is repeated that a KILL QUERY interrupted:
+/// one for each of a burst of them. Then the leg is given up.
+const INSIST_MAX: usize = 100;
+
 /// A statement to execute on both sides.
 pub struct Request<'a> {
     /// The client's command as A gets it, framed.
@@ -444,7 +448,7 @@ async fn refused(
         });
     }
     if request.implicit {
-        a.query(ROLLBACK).await?;
+        rollback_active(a).await?;
     }
     reset_time(a, request).await?;
     if *m.part == Part::Open && !request.implicit && !a.ping_in_transaction().await? {
@@ -477,8 +481,43 @@ fn count_rows(answer: &Answer, capabilities: Capabilities) -> u16 {
 
 async fn reset_time(a: &mut Leg, request: &Request<'_>) -> Result<(), Lost> {
     if request.inline.context.time && !request.client_timestamp {
-        a.query(UNFREEZE_TIME).await?;
+        insist(a, UNFREEZE_TIME).await?;
     }
+    Ok(())
+}
+
+/// Ends our transaction on A. Were it left open, the BEGIN of the next write
+/// would commit it, and the mirror would never see that:
+/// 1. a KILL QUERY hits our COMMIT, the client is told 1317; 2. its next
+///    statement's BEGIN commits what was refused; 3. no journal names it.
+async fn rollback_active(a: &mut Leg) -> Result<(), Lost> {
+    insist(a, ROLLBACK).await
+}
+
+/// Has A execute a statement of ours that only a KILL QUERY can make fail.
+async fn insist(a: &mut Leg, sql: &[u8]) -> Result<(), Lost> {
+    for _ in 0..INSIST_MAX {
+        if !a.query(sql).await?.summary.is_error {
+            return Ok(());
+        }
+    }
+    Err(a.lost("it refused again and again to end our transaction"))
+}
+
+/// A refused our COMMIT. In a transaction still: nothing has been committed.
+/// Else only its log knows, so the write is counted and journalled.
+async fn refused_commit(
+    a: &mut Leg,
+    m: &mut MirrorLeg<'_>,
+    env: &Env<'_>,
+    wrote: bool,
+) -> Result<(), Lost> {
+    if a.ping_in_transaction().await? {
+        rollback_active(a).await?;
+    } else if wrote {
+        env.unclear_commit();
+    }
+    rollback(m, env).await;
     Ok(())
 }
 
@@ -525,11 +564,14 @@ async fn finish(
         commit = Some(a.answer(ResponseKind::Generic, ANSWER_MAX).await?);
     }
     if unfreeze {
-        a.answer(ResponseKind::Generic, ANSWER_MAX).await?;
+        let thawed = a.answer(ResponseKind::Generic, ANSWER_MAX).await?;
+        if thawed.summary.is_error {
+            reset_time(a, request).await?;
+        }
     }
     if let Some(commit) = &commit {
         if commit.summary.is_error {
-            rollback(m, env).await;
+            refused_commit(a, m, env, answer.summary.affected_rows > 0).await?;
             return Ok(failed_commit(a, commit));
         }
         if env.shared.mirror_after_commit
