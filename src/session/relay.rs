@@ -152,7 +152,7 @@ pub fn shown(
     let rebuilt = OkPacket {
         status,
         session_state: shows.then_some(&block[..]),
-        has_info: ok.has_info && !(ok.info.is_empty() && !shows),
+        has_info: ok.has_info && (shows || !ok.info.is_empty()),
         ..ok
     };
     let mut sequence = sequence;

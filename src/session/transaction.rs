@@ -245,6 +245,14 @@ impl Session {
         if answer.summary.is_error {
             out.extend_from_slice(&answer.bytes);
             self.refused_in_transaction(lead).await?;
+            let still = self.legs[lead.index()]
+                .as_ref()
+                .is_some_and(|l| l.status.has(Status::IN_TRANS));
+            if s.facts.verb == Verb::Commit && !still {
+                // Whether it took is known to A's log alone.
+                let route = self.transaction.route.unwrap_or(0);
+                self.note(s.table, route, Kind::Failed, "commit_refused");
+            }
         } else {
             let caps = self.legs[lead.index()]
                 .as_ref()
