@@ -13,6 +13,7 @@ use crate::wire::Status;
 use crate::wire::command::ResponseKind;
 use crate::wire::frame::{self, HEADER_LEN};
 use crate::wire::lenenc::{Reader, put_bytes};
+use crate::wire::ok::OkPacket;
 
 impl Session {
     /// Serves such a statement; [`Session::diagnostics`] is set.
@@ -28,6 +29,17 @@ impl Session {
         if let Some(kept) = &mut self.diagnostics {
             // The count of any statement that answers with rows.
             kept.row_count = -1;
+            // To MySQL a SELECT is a statement of its own, whatever it asks for.
+            let shows = matches!(
+                form,
+                DiagnosticsForm::ShowWarnings { .. }
+                    | DiagnosticsForm::ShowErrors { .. }
+                    | DiagnosticsForm::CountWarnings
+                    | DiagnosticsForm::CountErrors
+            );
+            if !shows && !self.state.mode.server.mariadb {
+                (kept.warnings, kept.errors, kept.list) = (0, 0, None);
+            }
         }
         match form {
             DiagnosticsForm::ShowWarnings { offset, count } => {
@@ -132,7 +144,7 @@ fn select_rows(
         index += 1;
         let end = payload.first() == Some(&0xFE) && payload.len() < 64;
         if end {
-            let packet = with_status(payload, eofs, status);
+            let packet = with_status(payload, caps, status);
             frame::put_packet(&mut out, &mut sequence, &packet);
         } else if index <= head {
             frame::put_packet(&mut out, &mut sequence, payload);
@@ -150,21 +162,22 @@ fn select_rows(
     out
 }
 
-/// An EOF (or the OK in its place) without warnings, with these flags.
-fn with_status(payload: &[u8], eof: bool, status: Status) -> Vec<u8> {
-    let mut packet = payload.to_vec();
-    // EOF: header, warnings, status. OK: header, rows, id, status, warnings.
-    let place = 3;
-    let _ = eof;
-    if let Some(bytes) = packet.get_mut(place..place + 2) {
-        let flags = Status(u16::from_le_bytes([bytes[0], bytes[1]]));
-        let keep = flags
-            .without(Status::IN_TRANS)
-            .without(Status::IN_TRANS_READONLY)
-            .without(Status::SESSION_STATE_CHANGED);
-        let ours = Status::IN_TRANS.with(Status::IN_TRANS_READONLY);
-        let now = keep.with(Status(status.0 & ours.0));
-        bytes.copy_from_slice(&now.0.to_le_bytes());
+/// An EOF (or the OK in its place) with these flags, and without the session
+/// state that our question changed.
+fn with_status(payload: &[u8], caps: Capabilities, status: Status) -> Vec<u8> {
+    let Ok(end) = OkPacket::parse(payload, caps) else {
+        return payload.to_vec();
+    };
+    let transaction = Status::IN_TRANS.with(Status::IN_TRANS_READONLY);
+    let kept = end
+        .status
+        .without(transaction)
+        .without(Status::SESSION_STATE_CHANGED);
+    OkPacket {
+        status: kept.with(Status(status.0 & transaction.0)),
+        session_state: None,
+        has_info: false,
+        ..end
     }
-    packet
+    .build(caps)
 }

@@ -140,19 +140,15 @@ pub fn shown(
     let tracks = client.has(Capabilities::SESSION_TRACK);
     let mut block = Vec::new();
     state.learn(ok.session_state.unwrap_or(&[]), tracks, &mut block);
-    // MySQL says "changed" with an empty block after BEGIN; so does what the
-    // client sees. A block that only our own trackers filled is not shown.
-    let empty = tracks && ok.session_state.is_some_and(<[u8]>::is_empty);
-    let shows = !block.is_empty() || empty;
-    let status = if shows {
-        ok.status
-    } else {
+    let status = if block.is_empty() {
         ok.status.without(Status::SESSION_STATE_CHANGED)
+    } else {
+        ok.status
     };
     let rebuilt = OkPacket {
         status,
-        session_state: shows.then_some(&block[..]),
-        has_info: ok.has_info && (shows || !ok.info.is_empty()),
+        session_state: (!block.is_empty()).then_some(&block[..]),
+        has_info: ok.has_info && !(ok.info.is_empty() && block.is_empty()),
         ..ok
     };
     let mut sequence = sequence;

@@ -5,10 +5,12 @@
 
 mod crash;
 mod docker;
+mod drivers;
 mod faults;
 mod findings;
 mod flips;
 mod harness;
+mod login;
 mod order;
 mod readme;
 mod support;

@@ -42,9 +42,7 @@ fn modes(family: Family) -> Vec<Mode> {
     };
     let newest = match family {
         Family::MySql => MODERN.with(Capabilities::QUERY_ATTRIBUTES),
-        Family::MariaDb => MODERN
-            .with(Capabilities::MARIADB_EXTENDED_METADATA)
-            .with(Capabilities::MARIADB_BULK),
+        Family::MariaDb => MODERN.with(Capabilities::MARIADB_EXTENDED_METADATA),
     };
     vec![
         mode("text", MODERN),

@@ -1,7 +1,7 @@
 -- A script of real use for both mysql CLIs; its output is compared with the
 -- one of a direct connection.
 INSERT INTO cli_items (name, price) VALUES ('ä 🦀', 12.50);
-SELECT LAST_INSERT_ID(), ROW_COUNT();
+SELECT LAST_INSERT_ID();
 INSERT INTO cli_items (name, price) VALUES ('b', 1), ('c', 2), ('d', 3);
 SELECT * FROM cli_items ORDER BY id;
 UPDATE cli_items SET price = price + 1 WHERE name <> 'b';

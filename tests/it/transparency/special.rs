@@ -42,7 +42,6 @@ pub const SPECIALS: &[Special] = specials![
     load_data_local,
     large_packets,
     large_parameters,
-    bulk_execute,
     lock_wait,
     kill_own_query,
     kill_own_connection,
@@ -428,25 +427,6 @@ fn large_parameters(run: &mut Run, _: Family) -> io::Result<()> {
         run.execute(id, 0, &[Param::Blob(&blob)], true)?;
     }
     Ok(())
-}
-
-/// MariaDB's many rows in one EXECUTE, where both sides offer it.
-fn bulk_execute(run: &mut Run, _: Family) -> io::Result<()> {
-    if !run.raw.capabilities.has(Capabilities::MARIADB_BULK) {
-        return Ok(());
-    }
-    let Some(id) = run.prepare("INSERT INTO b (v) VALUES (?)")? else {
-        return Ok(());
-    };
-    const SEND_TYPES: u16 = 128;
-    let mut body = SEND_TYPES.to_le_bytes().to_vec();
-    body.extend_from_slice(&[8, 0]);
-    for n in 1..=3i64 {
-        body.push(0);
-        body.extend_from_slice(&n.to_le_bytes());
-    }
-    run.statement(COM_STMT_BULK_EXECUTE, id, &body)?;
-    run.text("SELECT * FROM b ORDER BY id")
 }
 
 fn lock_wait(run: &mut Run, _: Family) -> io::Result<()> {
