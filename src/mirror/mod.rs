@@ -137,6 +137,16 @@ impl Env<'_> {
         telemetry::journal_entry(self.route_name(), kind.as_str());
     }
 
+    /// The active side refused a COMMIT, and no transaction is open there any
+    /// more: whether it took is known to its log alone.
+    pub fn unclear_commit(&self) {
+        if let Some(route) = self.route() {
+            route.live.writes_failed.fetch_add(1, Ordering::Relaxed);
+            telemetry::mirror_write(&route.name, "commit_refused");
+        }
+        self.note(Kind::Failed, "commit_refused");
+    }
+
     /// The mirror failed: the write is counted and journalled, its part is
     /// gone, the leg is discarded where it cannot be trusted any more, and
     /// the route suspended where waiting on would hurt.

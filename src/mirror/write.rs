@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! A: [context] [BEGIN] statement ──────── answer ┐            COMMIT ─ ok ┐
-//! M: [isolation] BEGIN [savepoints] ─ ok ────────┴─ statement ─ ok ───────┴─ COMMIT
+//! M: (autocommit=0, A's isolation) ──────────────┴─ [savepoints] [context] statement ─ ok ─┴─ COMMIT
 //! ```
 //!
 //! The statement runs on M between A's answer and A's COMMIT. The race this
@@ -39,6 +39,10 @@ pub const ROLLBACK: &[u8] = b"ROLLBACK AND NO CHAIN NO RELEASE";
 /// agrees with A's own clock (protocol-review M3).
 const FREEZE_TIME: &[u8] = b"SET timestamp=UNIX_TIMESTAMP(NOW(6))";
 const UNFREEZE_TIME: &[u8] = b"SET timestamp=DEFAULT";
+
+/// How often a statement of ours is repeated that a KILL QUERY interrupted:
+/// one for each of a burst of them. Then the leg is given up.
+const INSIST_MAX: usize = 100;
 
 /// A statement to execute on both sides.
 pub struct Request<'a> {
@@ -105,8 +109,8 @@ pub async fn write(
     request: &Request<'_>,
     env: &Env<'_>,
 ) -> Result<Written, Lost> {
-    let began = *m.part == Part::None;
-    let result = attempt(a, &mut m, request, env, began).await;
+    let opens = *m.part == Part::None;
+    let result = attempt(a, &mut m, request, env, opens).await;
     if result.is_err() {
         // A lost, perhaps during COMMIT: M is rolled back, always; A's log
         // decides (protocol-review M9).
@@ -121,44 +125,26 @@ async fn attempt(
     m: &mut MirrorLeg<'_>,
     request: &Request<'_>,
     env: &Env<'_>,
-    began: bool,
+    opens: bool,
 ) -> Result<Written, Lost> {
+    let ready = !opens || ready_mirror(m, request, env).await;
     let sent = send_active(a, request).await?;
-    let mirror_began = if began {
-        send_begin(m, request, env).await
-    } else {
-        true
-    };
     let evaluated = read_context(a, request, sent).await?;
     let answer = a.answer(ResponseKind::Generic, ANSWER_MAX).await?;
     if answer.summary.is_error {
-        return refused(a, m, request, env, answer, began && mirror_began).await;
+        return refused(a, m, request, env, answer).await;
     }
     let mut poisoned = false;
-    match verdict(
-        &answer,
-        a.capabilities,
-        request,
-        &evaluated,
-        env,
-        mirror_began,
-    ) {
-        Verdict::Nothing => {
-            if began && mirror_began {
-                settle_empty(m, request, env).await;
-            }
-        }
+    match verdict(&answer, a.capabilities, request, &evaluated, env, ready) {
+        Verdict::Nothing => {}
         Verdict::Defer(reason) => {
             env.deferred(reason);
             poisoned = true;
-            if began && mirror_began {
-                settle_empty(m, request, env).await;
-            }
         }
         Verdict::Failed => poisoned = true,
         Verdict::Mirror if env.shared.mirror_after_commit && request.implicit => {}
         Verdict::Mirror => {
-            poisoned = !execute(m, request, env, &answer, &evaluated, began).await;
+            poisoned = !execute(m, request, env, &answer, &evaluated, opens).await;
         }
     }
     finish(a, m, request, env, answer, &evaluated, poisoned).await
@@ -194,38 +180,52 @@ async fn send_active(a: &mut Leg, request: &Request<'_>) -> Result<usize, Lost> 
     Ok(sent)
 }
 
-/// Sends M its BEGIN while A works. Its OK is *read* before the statement
-/// goes there: were the BEGIN lost (C3), the statement would commit by itself.
-async fn send_begin(m: &mut MirrorLeg<'_>, request: &Request<'_>, env: &Env<'_>) -> bool {
-    let deadline = env.shared.deadline;
+/// Brings M's leg into the state a mirrored transaction needs, before A
+/// executes anything, so that no row lock waits for it: A's isolation, and
+/// `autocommit=0`. With that no BEGIN is needed, and none can be lost: were a
+/// BEGIN swallowed by a KILL QUERY (C3), the statement after it would commit
+/// by itself. In the steady state nothing is sent here.
+async fn ready_mirror(m: &mut MirrorLeg<'_>, request: &Request<'_>, env: &Env<'_>) -> bool {
     let Some(leg) = m.leg.as_mut() else {
         env.fail(m, Failure::Lost, "no leg");
         return false;
     };
-    let mut out = Vec::with_capacity(128);
+    let mut out = Vec::new();
+    let mut answers = 0;
     if leg.isolation != Some(request.isolation) {
-        let sql = format!(
-            "SET SESSION TRANSACTION ISOLATION LEVEL {}",
-            request.isolation.as_sql()
-        );
+        let level = request.isolation.as_sql();
+        let sql = format!("SET SESSION TRANSACTION ISOLATION LEVEL {level}");
         put_query(&mut out, leg.capabilities, sql.as_bytes());
+        answers += 1;
     }
-    put_query(&mut out, leg.capabilities, b"BEGIN");
-    for name in request.savepoints {
-        put_query(
-            &mut out,
-            leg.capabilities,
-            &[b"SAVEPOINT ", &name[..]].concat(),
-        );
+    if leg.status.has(Status::AUTOCOMMIT) {
+        put_query(&mut out, leg.capabilities, b"SET autocommit=0");
+        answers += 1;
     }
-    match tokio::time::timeout(deadline, leg.send(&out)).await {
-        Ok(Ok(())) => true,
-        Ok(Err(lost)) => {
-            env.fail(m, Failure::Lost, &lost.what);
+    if answers == 0 {
+        return true;
+    }
+    let work = async {
+        leg.send(&out).await?;
+        for _ in 0..answers {
+            let answer = leg.answer(ResponseKind::Generic, ANSWER_MAX).await?;
+            if answer.summary.is_error {
+                return Err(leg.lost(answer.error_text()));
+            }
+        }
+        Ok(())
+    };
+    match bounded(env, env.shared.deadline, work).await {
+        Ok(()) if !leg.status.has(Status::AUTOCOMMIT) => {
+            leg.isolation = Some(request.isolation);
+            true
+        }
+        Ok(()) => {
+            env.fail(m, Failure::Unexpected, "autocommit stayed on");
             false
         }
-        Err(_) => {
-            env.fail(m, Failure::Deadline, "BEGIN could not be sent");
+        Err((failure, what)) => {
+            env.fail(m, failure, &what);
             false
         }
     }
@@ -247,7 +247,7 @@ fn verdict(
     request: &Request<'_>,
     evaluated: &Evaluated,
     env: &Env<'_>,
-    mirror_began: bool,
+    ready: bool,
 ) -> Verdict {
     let Some(ok) = answer.ok(capabilities) else {
         return Verdict::Defer("answered_with_rows");
@@ -261,7 +261,7 @@ fn verdict(
         // are not locked any more (C1), so it must not run on M.
         return Verdict::Nothing;
     }
-    if !mirror_began {
+    if !ready {
         return Verdict::Failed;
     }
     if let Some(keys) = request.inline.matched_rows {
@@ -317,20 +317,15 @@ async fn execute(
     env: &Env<'_>,
     answer: &Answer,
     evaluated: &Evaluated,
-    began: bool,
+    opens: bool,
 ) -> bool {
     let started = std::time::Instant::now();
-    let begin_answers = if began {
-        begin_answer_count(m, request)
-    } else {
-        0
-    };
     let outcome = {
         let Some(leg) = m.leg.as_mut() else {
             env.fail(m, Failure::Lost, "no leg");
             return false;
         };
-        let work = execute_on(leg, request, answer, evaluated, begin_answers);
+        let work = execute_on(leg, request, answer, evaluated, opens);
         bounded(env, env.shared.deadline, work).await
     };
     telemetry::mirror_waited(env.route_name(), started.elapsed());
@@ -354,14 +349,6 @@ async fn execute(
     }
 }
 
-fn begin_answer_count(m: &MirrorLeg<'_>, request: &Request<'_>) -> usize {
-    let isolation = m
-        .leg
-        .as_ref()
-        .is_some_and(|leg| leg.isolation != Some(request.isolation));
-    usize::from(isolation) + 1 + request.savepoints.len()
-}
-
 /// Ok(affected rows), or what M answered instead.
 type OnMirror = Result<u64, (Failure, String)>;
 
@@ -370,23 +357,8 @@ async fn execute_on(
     request: &Request<'_>,
     answer: &Answer,
     evaluated: &Evaluated,
-    begin_answers: usize,
+    opens: bool,
 ) -> Result<OnMirror, Lost> {
-    for _ in 0..begin_answers {
-        let begin = leg.answer(ResponseKind::Generic, ANSWER_MAX).await?;
-        if begin.summary.is_error {
-            return Ok(Err((Failure::Refused, begin.error_text())));
-        }
-    }
-    if begin_answers > 0 {
-        leg.isolation = Some(request.isolation);
-        if !leg.status.has(Status::IN_TRANS) {
-            return Ok(Err((
-                Failure::Unexpected,
-                "BEGIN opened no transaction".into(),
-            )));
-        }
-    }
     let mut out = Vec::with_capacity(request.mirror_command.len() + 128);
     let mut context_answers = 0;
     let caps = leg.capabilities;
@@ -394,6 +366,12 @@ async fn execute_on(
         put_query(&mut out, caps, sql);
         context_answers += 1;
     };
+    if opens {
+        // Set before M's part began (protocol-review M1).
+        for name in request.savepoints {
+            put(&[b"SAVEPOINT ", &name[..]].concat());
+        }
+    }
     if let Some(timestamp) = &evaluated.timestamp {
         put(&[b"SET timestamp=", &timestamp[..]].concat());
         leg.timestamp_set = true;
@@ -438,27 +416,6 @@ async fn execute_on(
     Ok(Ok(mirrored.summary.affected_rows))
 }
 
-/// M's BEGIN was for nothing: end the empty transaction, so that no read on
-/// this leg ever runs inside it.
-async fn settle_empty(m: &mut MirrorLeg<'_>, request: &Request<'_>, env: &Env<'_>) {
-    let answers = begin_answer_count(m, request);
-    let Some(leg) = m.leg.as_mut() else { return };
-    let settled = bounded(env, env.shared.deadline, async {
-        for _ in 0..answers {
-            let answer = leg.answer(ResponseKind::Generic, ANSWER_MAX).await?;
-            if answer.summary.is_error {
-                return Err(leg.lost(answer.error_text()));
-            }
-        }
-        leg.isolation = Some(request.isolation);
-        Ok(())
-    });
-    match settled.await {
-        Ok(()) => rollback(m, env).await,
-        Err(_) => env.discard(m),
-    }
-}
-
 /// Rolls M's transaction back, within the deadline; else discards the leg.
 pub async fn rollback(m: &mut MirrorLeg<'_>, env: &Env<'_>) {
     *m.part = Part::None;
@@ -477,7 +434,6 @@ async fn refused(
     request: &Request<'_>,
     env: &Env<'_>,
     answer: Answer,
-    begun_here: bool,
 ) -> Result<Written, Lost> {
     let mut diagnostics = None;
     let wraps = request.implicit || request.inline.context.time;
@@ -492,12 +448,10 @@ async fn refused(
         });
     }
     if request.implicit {
-        a.query(ROLLBACK).await?;
+        rollback_active(a).await?;
     }
     reset_time(a, request).await?;
-    if begun_here {
-        settle_empty(m, request, env).await;
-    } else if *m.part == Part::Open && !request.implicit && !a.ping_in_transaction().await? {
+    if *m.part == Part::Open && !request.implicit && !a.ping_in_transaction().await? {
         // A deadlock rolled back the whole transaction on A (C2). Its number
         // does not tell, its flags do.
         rollback(m, env).await;
@@ -527,8 +481,43 @@ fn count_rows(answer: &Answer, capabilities: Capabilities) -> u16 {
 
 async fn reset_time(a: &mut Leg, request: &Request<'_>) -> Result<(), Lost> {
     if request.inline.context.time && !request.client_timestamp {
-        a.query(UNFREEZE_TIME).await?;
+        insist(a, UNFREEZE_TIME).await?;
     }
+    Ok(())
+}
+
+/// Ends our transaction on A. Were it left open, the BEGIN of the next write
+/// would commit it, and the mirror would never see that:
+/// 1. a KILL QUERY hits our COMMIT, the client is told 1317; 2. its next
+///    statement's BEGIN commits what was refused; 3. no journal names it.
+async fn rollback_active(a: &mut Leg) -> Result<(), Lost> {
+    insist(a, ROLLBACK).await
+}
+
+/// Has A execute a statement of ours that only a KILL QUERY can make fail.
+async fn insist(a: &mut Leg, sql: &[u8]) -> Result<(), Lost> {
+    for _ in 0..INSIST_MAX {
+        if !a.query(sql).await?.summary.is_error {
+            return Ok(());
+        }
+    }
+    Err(a.lost("it refused again and again to end our transaction"))
+}
+
+/// A refused our COMMIT. In a transaction still: nothing has been committed.
+/// Else only its log knows, so the write is counted and journalled.
+async fn refused_commit(
+    a: &mut Leg,
+    m: &mut MirrorLeg<'_>,
+    env: &Env<'_>,
+    wrote: bool,
+) -> Result<(), Lost> {
+    if a.ping_in_transaction().await? {
+        rollback_active(a).await?;
+    } else if wrote {
+        env.unclear_commit();
+    }
+    rollback(m, env).await;
     Ok(())
 }
 
@@ -575,11 +564,14 @@ async fn finish(
         commit = Some(a.answer(ResponseKind::Generic, ANSWER_MAX).await?);
     }
     if unfreeze {
-        a.answer(ResponseKind::Generic, ANSWER_MAX).await?;
+        let thawed = a.answer(ResponseKind::Generic, ANSWER_MAX).await?;
+        if thawed.summary.is_error {
+            reset_time(a, request).await?;
+        }
     }
     if let Some(commit) = &commit {
         if commit.summary.is_error {
-            rollback(m, env).await;
+            refused_commit(a, m, env, answer.summary.affected_rows > 0).await?;
             return Ok(failed_commit(a, commit));
         }
         if env.shared.mirror_after_commit

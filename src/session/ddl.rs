@@ -7,6 +7,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::legs::Role;
 use super::statement::Statement;
 use super::{End, Session};
 use crate::Side;
@@ -120,7 +121,7 @@ impl Session {
     }
 
     async fn ddl_on_mirror(&mut self, mirror: Side, s: &Statement<'_>, index: usize) {
-        let outcome = if self.try_leg(mirror, OPEN_LIMIT).await {
+        let outcome = if self.try_leg(mirror, Role::Mirror, OPEN_LIMIT).await {
             match self.legs[mirror.index()].as_mut() {
                 Some(leg) => {
                     let mut out = Vec::new();

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::client::COMMAND_MAX;
 use super::command::statement_id;
+use super::legs::Role;
 use super::prepared::{Bound, Statement as Prepared, TEXT_MAX};
 use super::statement::{Statement, asks_for_trackers};
 use super::{End, Session};
@@ -293,37 +294,31 @@ impl Session {
         if bound_long && let Plan::Inline(inline) = planned.plan {
             planned.plan = Plan::Deferred(inline.active);
         }
-        let answers = match planned.plan {
-            Plan::MirrorRead(side) => side,
+        let mut commands = [Vec::new(), Vec::new()];
+        if let Plan::MirrorRead(side) = planned.plan
+            && !self.read_command(length, &call, side, &mut commands).await
+        {
+            planned.plan = Plan::Active(side.other());
+        }
+        let active = match planned.plan {
+            _ if call.facts.tables.is_empty() => lead,
             other => answering(other, lead),
         };
-        let answers = if call.facts.tables.is_empty() {
-            lead
-        } else {
-            answers
-        };
-        let mut commands = [Vec::new(), Vec::new()];
-        self.need_leg(answering(planned.plan, answers)).await?;
-        commands[answers.index()] = match self.command_for(length, &call, answers).await? {
+        self.need_leg(active).await?;
+        commands[active.index()] = match self.command_for(length, &call, active).await? {
             Some(command) => command,
             None => return self.execute_unknown(length).await,
         };
-        match planned.plan {
-            Plan::Inline(inline) => {
-                let mirror = inline.active.other();
-                planned.plan = self
-                    .inline_for_mirror(length, &call, planned.plan, mirror, &mut commands)
-                    .await;
-            }
-            Plan::MirrorRead(side) => {
-                // Should the mirror not answer, the active side has to.
-                let active = side.other();
-                if let Some(c) = self.command_for(length, &call, active).await? {
-                    commands[active.index()] = c;
-                }
-            }
-            _ => {}
+        if let Plan::Inline(inline) = planned.plan {
+            let mirror = inline.active.other();
+            planned.plan = self
+                .inline_for_mirror(length, &call, planned.plan, mirror, &mut commands)
+                .await;
         }
+        let answers = match planned.plan {
+            Plan::MirrorRead(side) => side,
+            _ => active,
+        };
         let statement = Statement {
             length,
             facts: &call.facts,
@@ -370,6 +365,32 @@ impl Session {
         }
     }
 
+    /// The command for a read on the mirror. False: it cannot be had there
+    /// within the deadline.
+    async fn read_command(
+        &mut self,
+        length: usize,
+        call: &Call,
+        side: Side,
+        commands: &mut [Vec<u8>; 2],
+    ) -> bool {
+        let limit = self.shared.mirror.deadline;
+        if !self.try_leg(side, Role::Read, limit).await {
+            return false;
+        }
+        match tokio::time::timeout(limit, self.command_for(length, call, side)).await {
+            Ok(Ok(Some(command))) => {
+                commands[side.index()] = command;
+                true
+            }
+            Ok(Ok(None)) => false,
+            _ => {
+                self.drop_leg(side);
+                false
+            }
+        }
+    }
+
     /// The mirror's copy of the command; without one the write is deferred.
     async fn inline_for_mirror(
         &mut self,
@@ -380,7 +401,7 @@ impl Session {
         commands: &mut [Vec<u8>; 2],
     ) -> Plan {
         let limit = self.shared.mirror.deadline;
-        if self.try_leg(mirror, limit).await {
+        if self.try_leg(mirror, Role::Mirror, limit).await {
             let made = tokio::time::timeout(limit, self.command_for(length, call, mirror)).await;
             match made {
                 Ok(Ok(Some(command))) => {

@@ -58,6 +58,17 @@ fn defaults_query(leg: &Leg) -> String {
     format!("SELECT {}", names.join(","))
 }
 
+/// What a leg is wanted for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    /// Statements whose answer counts.
+    Active,
+    /// The copies of writes; `mirror` keeps its `autocommit` off.
+    Mirror,
+    /// Plain reads, outside of transactions.
+    Read,
+}
+
 impl Session {
     /// Switches our trackers on and reads the session's starting values, in
     /// one round trip.
@@ -135,7 +146,7 @@ impl Session {
                 return Err(End::NoLeg { side, what });
             }
         }
-        match self.sync(side, true).await {
+        match self.sync(side, Role::Active).await {
             Ok(()) => Ok(()),
             Err(lost) => Err(End::Leg(lost)),
         }
@@ -143,13 +154,13 @@ impl Session {
 
     /// Makes sure of a leg on `side` for the mirror's part or a mirrored
     /// read, within `limit`. False: there is none now.
-    pub(super) async fn try_leg(&mut self, side: Side, limit: Duration) -> bool {
+    pub(super) async fn try_leg(&mut self, side: Side, role: Role, limit: Duration) -> bool {
         let index = side.index();
         let ready = async {
             if self.legs[index].is_none() && self.open(side, limit).await.is_err() {
                 return false;
             }
-            self.sync(side, false).await.is_ok()
+            self.sync(side, role).await.is_ok()
         };
         let outcome = tokio::time::timeout(limit, ready).await;
         if matches!(outcome, Ok(true)) {
@@ -240,12 +251,14 @@ impl Session {
     }
 
     /// Tells a leg what the client has set since it was last used.
-    async fn sync(&mut self, side: Side, active: bool) -> Result<(), Lost> {
+    async fn sync(&mut self, side: Side, role: Role) -> Result<(), Lost> {
         let Some(leg) = self.legs[side.index()].as_mut() else {
             return Ok(());
         };
+        let active = role == Role::Active;
         let wanted = self.state.status.has(crate::wire::Status::AUTOCOMMIT);
-        let autocommit = active && leg.status.has(crate::wire::Status::AUTOCOMMIT) != wanted;
+        let autocommit =
+            role != Role::Mirror && leg.status.has(crate::wire::Status::AUTOCOMMIT) != wanted;
         let current = leg.applied == self.state.version
             && leg.database == self.state.database
             && !(active && leg.timestamp_set)

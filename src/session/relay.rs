@@ -148,7 +148,7 @@ pub fn shown(
     let rebuilt = OkPacket {
         status,
         session_state: (!block.is_empty()).then_some(&block[..]),
-        has_info: ok.has_info && !(ok.info.is_empty() && block.is_empty()),
+        has_info: ok.has_info && (!ok.info.is_empty() || !block.is_empty()),
         ..ok
     };
     let mut sequence = sequence;

