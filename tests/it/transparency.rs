@@ -120,6 +120,16 @@ impl What {
     }
 }
 
+/// Cases that take a second or more on a server: in one mode only.
+const SLOW: [&str; 6] = [
+    "change_user",
+    "change_user_refused",
+    "killed_by_another",
+    "large_packets",
+    "large_parameters",
+    "lock_wait",
+];
+
 /// The cases of a family in a mode. The environment variable
 /// `LOCKSTEP_TEST_CASE` picks those whose name contains it.
 fn plan(family: Family, mode: Mode) -> Vec<What> {
@@ -132,8 +142,8 @@ fn plan(family: Family, mode: Mode) -> Vec<What> {
     });
     // They choose between text and prepared themselves.
     let specials = (0..SPECIALS.len()).filter(|i| {
-        let large = SPECIALS[*i].name.starts_with("large");
-        !mode.prepared && (!large || mode.name == "text")
+        let slow = SLOW.contains(&SPECIALS[*i].name);
+        !mode.prepared && (!slow || mode.name == "text")
     });
     let all = lists.map(What::List).chain(specials.map(What::Special));
     let wanted = std::env::var("LOCKSTEP_TEST_CASE").unwrap_or_default();
@@ -309,7 +319,7 @@ fn greeting_faults(source: &Greeting, target: &Greeting, proxy: &Greeting) -> Ve
     if expected != offered {
         let names = |c: Capabilities| c.names().collect::<Vec<_>>();
         let (less, more) = (expected.without(offered), offered.without(expected));
-        let _ = faults.push(format!(
+        faults.push(format!(
             "capabilities: missing {:?}, extra {:?}",
             names(less),
             names(more)
@@ -452,8 +462,7 @@ fn every_case_is_repeatable() {
     for family in Family::BOTH {
         let server = crate::or_skip!(Server::start(family, options(family)));
         let mut admins = Admins::connect(&server, None);
-        for mode in modes(family) {
-            let start = std::time::Instant::now();
+        for mode in modes(family).into_iter().take(2) {
             for what in plan(family, mode) {
                 let [one, two] =
                     [0, 1].map(|_| record(&mut admins, server.port(), family, what, mode));
@@ -462,7 +471,6 @@ fn every_case_is_repeatable() {
                     let _ = writeln!(report, "- {family}, {mode}, {name}: {difference}");
                 }
             }
-            println!("{family}, {}: {:?}", mode.name, start.elapsed());
         }
     }
     assert!(report.is_empty(), "{report}");
