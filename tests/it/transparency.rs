@@ -309,7 +309,7 @@ fn greeting_faults(source: &Greeting, target: &Greeting, proxy: &Greeting) -> Ve
     if expected != offered {
         let names = |c: Capabilities| c.names().collect::<Vec<_>>();
         let (less, more) = (expected.without(offered), offered.without(expected));
-        let _ = faults.push(format!(
+        faults.push(format!(
             "capabilities: missing {:?}, extra {:?}",
             names(less),
             names(more)
