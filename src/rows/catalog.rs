@@ -91,8 +91,9 @@ impl CatalogLoader {
         let mut new = Catalog::new(self.wanted.fold());
         let source = self.take(&old, &mut new, Side::Source, source);
         let target = self.take(&old, &mut new, Side::Target, target);
-        if !same(&old, &new) {
-            new.generation = old.generation + 1;
+        let both = source.is_ok() && target.is_ok();
+        if both || !same(&old, &new) {
+            new.generation = old.generation + u64::from(both);
             self.catalog.store(Arc::new(new));
         }
         [source, target]

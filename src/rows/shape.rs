@@ -117,7 +117,7 @@ pub struct Catalog {
     /// schema → table → shapes; both names folded if `case_insensitive`.
     schemas: HashMap<Vec<u8>, HashMap<Vec<u8>, TablePair>>,
     case_insensitive: bool,
-    /// Counter of snapshots.
+    /// Counter of snapshots read from both sides, changed or not.
     pub generation: u64,
 }
 

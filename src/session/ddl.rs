@@ -151,12 +151,21 @@ impl Session {
 
     /// Waits, with the gate still closed, for the catalog to show the change:
     /// a write planned from the old shape could be mirrored wrongly.
+    ///
+    /// The next snapshot may have been read before the DDL:
+    /// 1. the loader reads the tables (as they were),
+    /// 2. the DDL runs,
+    /// 3. the loader publishes.
+    ///
+    /// The one after it began when that one was published, so after the DDL.
     async fn refresh_catalog(&self) {
-        let before = self.shared.catalog.load().generation;
-        self.shared.catalog_refresh.notify_one();
         let until = Instant::now() + CATALOG_LIMIT;
-        while self.shared.catalog.load().generation == before && Instant::now() < until {
-            tokio::time::sleep(Duration::from_millis(5)).await;
+        for _ in 0..2 {
+            let before = self.shared.catalog.load().generation;
+            self.shared.catalog_refresh.notify_one();
+            while self.shared.catalog.load().generation == before && Instant::now() < until {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
         }
     }
 }
