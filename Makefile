@@ -32,7 +32,10 @@ check: lint ## formatting, lints, layout rules, unit tests: no server needed
 	cargo test --test it tidy::
 
 test: servers lint ## everything that decides whether a change is good
-	LOCKSTEP_REQUIRE_SERVERS=1 cargo test
+	export LOCKSTEP_REQUIRE_SERVERS=1
+	cargo test -- --skip faults::
+	# These bound how long a statement may wait, so nothing else runs beside.
+	cargo test --test it faults:: -- --test-threads=1
 
 demo: ## move a shop between two databases while it is used
 	@scripts/install-servers.sh

@@ -14,6 +14,7 @@ mod ddl;
 mod diagnostics;
 mod execute;
 mod kill;
+mod learn;
 mod legs;
 pub mod login;
 mod prepared;
