@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::login::open_other;
+use super::trackers::TRACK;
 use super::{End, Session};
 use crate::Side;
 use crate::leg::connect::{LegError, LoginParams};
@@ -21,14 +22,10 @@ const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// The longest a session waits for a leg it cannot do without.
 const OPEN_LIMIT: Duration = Duration::from_secs(10);
 
-/// Our own trackers. What they report is filtered before a client sees it.
-pub(super) const TRACK: &[u8] =
-    b"SET @@session.session_track_system_variables='*', @@session.session_track_schema=ON";
-
 /// Values read once at login: what the client tracks by itself, what the
 /// scanner and the mirror have to know before the first change is reported,
 /// and what a leg on a server with other defaults must be told.
-const DEFAULT_NAMES: &[&str] = &[
+pub(super) const DEFAULT_NAMES: &[&str] = &[
     "session_track_system_variables",
     "session_track_schema",
     "sql_log_bin",
@@ -99,41 +96,6 @@ impl Session {
         }
         leg.applied = self.state.version;
         leg.isolation = Some(self.state.isolation);
-        Ok(())
-    }
-
-    /// The client may have set trackers of its own, on a leg that
-    /// [`Session::show_own_trackers`] prepared: notes which, and sets ours over
-    /// them again. They are read and not taken from the report of the change,
-    /// because a list that does not name itself is never reported.
-    pub(super) async fn client_trackers(&mut self, side: Side) -> Result<(), End> {
-        self.state.trackers_changed = false;
-        self.state.own_trackers_shown = false;
-        let Some(leg) = self.legs[side.index()].as_mut() else {
-            return Ok(());
-        };
-        let names = &DEFAULT_NAMES[..2];
-        let sql = format!("SELECT @@session.{}, @@session.{}", names[0], names[1]);
-        let answer = leg.query(sql.as_bytes()).await?;
-        leg.query(TRACK).await?;
-        let parsed = crate::wire::text_rows::parse_text_result(&answer.bytes, leg.capabilities);
-        if let Ok(QueryAnswer::Rows(rows)) = parsed {
-            for (i, name) in names.iter().enumerate() {
-                if let Some(Some(value)) = rows.value(0, i) {
-                    self.state.set_defaults(name.as_bytes(), value);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Our trackers again, over the client's.
-    pub(super) async fn own_trackers(&mut self, side: Side) -> Result<(), End> {
-        self.state.trackers_changed = false;
-        self.state.own_trackers_shown = false;
-        if let Some(leg) = self.legs[side.index()].as_mut() {
-            leg.query(TRACK).await?;
-        }
         Ok(())
     }
 

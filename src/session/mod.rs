@@ -23,6 +23,7 @@ pub mod registry;
 mod relay;
 mod state;
 mod statement;
+mod trackers;
 mod transaction;
 
 use std::collections::hash_map::RandomState;

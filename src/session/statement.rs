@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::client::COMMAND_MAX;
 use super::legs::Role;
+use super::trackers::{asks_for_trackers, mentions_trackers};
 use super::{End, Session, relay};
 use crate::Side;
 use crate::leg::put_query;
@@ -12,7 +13,7 @@ use crate::mirror::write::{Request, Written, write};
 use crate::mirror::{Env, MirrorLeg, Part, transaction as ends};
 use crate::route::plan::{Inline, Plan, Planned, SessionView, plan};
 use crate::route::table::{ALL_ROUTES, RouteMask, RouteTable};
-use crate::sql::{Agreement, Class, Facts, Flags, Verb, cross_check, scan};
+use crate::sql::{Agreement, Class, Facts, Verb, cross_check, scan};
 use crate::telemetry;
 use crate::wire::command::{ResponseKind, query_text};
 use crate::wire::frame::HEADER_LEN;
@@ -305,29 +306,6 @@ impl Session {
         Ok(())
     }
 
-    /// `SELECT @@session_track_…` shows the client's own values.
-    pub(super) async fn show_own_trackers(&mut self, side: Side) -> Result<(), End> {
-        self.need_leg(side).await?;
-        let mut sql = b"SET @@session.session_track_system_variables='".to_vec();
-        sql.extend(
-            self.state
-                .client_tracked()
-                .iter()
-                .filter(|b| !matches!(b, b'\'' | b'\\')),
-        );
-        let schema = if self.state.client_tracks_schema() {
-            "ON"
-        } else {
-            "OFF"
-        };
-        sql.extend(format!("', @@session.session_track_schema={schema}").bytes());
-        self.state.own_trackers_shown = true;
-        if let Some(leg) = self.legs[side.index()].as_mut() {
-            leg.query(&sql).await?;
-        }
-        Ok(())
-    }
-
     /// A plain read on the mirror. False: it could not be had there, and the
     /// command is still pending.
     async fn mirrored_read(&mut self, side: Side, s: &Statement<'_>) -> Result<bool, End> {
@@ -604,25 +582,6 @@ impl Session {
 }
 
 /// Whether a statement shows the session's trackers, which are ours.
-/// True for a text that names a session tracker.
-fn mentions_trackers(sql: &[u8]) -> bool {
-    let word = b"session_track_";
-    sql.windows(word.len())
-        .any(|w| w.eq_ignore_ascii_case(word))
-}
-
-/// True for a statement whose answer would show our own trackers.
-pub(super) fn asks_for_trackers(sql: &[u8], facts: &Facts) -> bool {
-    let mentions = |word: &[u8]| {
-        sql.windows(word.len())
-            .any(|w| w.eq_ignore_ascii_case(word))
-    };
-    match facts.verb {
-        Verb::Show => mentions(b"variables"),
-        _ => facts.flags.has(Flags::SYSTEM_VARIABLE) && mentions(b"session_track"),
-    }
-}
-
 /// A statement after which nobody can tell whether the transaction is still
 /// the same one.
 fn is_opaque(facts: &Facts) -> bool {
