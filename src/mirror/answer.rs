@@ -21,7 +21,6 @@ pub(super) fn answer_client(
     let caps = a.capabilities;
     let mut written = Written {
         answer: Vec::new(),
-        state: Vec::new(),
         is_error: false,
         status: answer.summary.status,
         diagnostics,
@@ -36,7 +35,6 @@ pub(super) fn answer_client(
     let statement_changes = ok.session_state.unwrap_or(&[]);
     let Some(commit) = commit else {
         written.answer = answer.bytes.clone();
-        written.state = statement_changes.to_vec();
         return written;
     };
     for (change, _) in changes(statement_changes).flatten() {
@@ -72,7 +70,6 @@ pub(super) fn answer_client(
     let mut sequence = 1;
     frame::put_packet(&mut written.answer, &mut sequence, &rebuilt.build(caps));
     written.status = status;
-    written.state = state;
     written
 }
 
@@ -80,7 +77,6 @@ pub(super) fn answer_client(
 pub(super) fn failed_commit(a: &Leg, commit: &Answer) -> Written {
     Written {
         answer: commit.bytes.clone(),
-        state: Vec::new(),
         is_error: true,
         status: a.status.without(Status::IN_TRANS),
         diagnostics: None,

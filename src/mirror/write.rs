@@ -84,8 +84,6 @@ pub struct Diagnostics {
 pub struct Written {
     /// The packet the client gets, framed from sequence id 1.
     pub answer: Vec<u8>,
-    /// The session-state block of A's answer, to be learnt from.
-    pub state: Vec<u8>,
     /// An error was answered.
     pub is_error: bool,
     /// A's flags as the client is to see them.
@@ -459,7 +457,6 @@ async fn refused(
     let status = Status(a.status.0 & !Status::SESSION_STATE_CHANGED.0);
     Ok(Written {
         answer: answer.bytes,
-        state: Vec::new(),
         is_error: true,
         status,
         diagnostics,

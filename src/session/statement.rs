@@ -127,7 +127,7 @@ impl Session {
         loop {
             let table = self.shared.routes.load();
             let catalog = self.shared.catalog.load();
-            let view = self.view(&table);
+            let view = self.view();
             let planned = plan(sql, facts, &view, &table, &catalog, None);
             drop(catalog);
             if self.held(&table, planned.routes).await {
@@ -164,10 +164,9 @@ impl Session {
     }
 
     /// What the plan may know of the session.
-    pub(super) fn view(&self, table: &RouteTable) -> SessionView<'_> {
+    pub(super) fn view(&self) -> SessionView<'_> {
         let other = self.lead().other();
         let bucket = |n: u64| (n.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 33) % 100;
-        let _ = table;
         SessionView {
             database: self.state.database.as_deref(),
             in_transaction: self.state.in_transaction(),
