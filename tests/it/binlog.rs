@@ -4,7 +4,7 @@
 //! The rows that the events' images add up to must be the rows that the
 //! server's own SELECT shows.
 
-mod types;
+pub mod types;
 
 use crate::or_skip;
 use crate::support::proc::{block_on, wait_for};
@@ -23,7 +23,7 @@ use mysql_async::prelude::Queryable;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-async fn leg(server: &Server) -> Leg {
+pub async fn leg(server: &Server) -> Leg {
     let backend = BackendConfig {
         side: Side::Source,
         address: server.address(),
@@ -43,7 +43,7 @@ async fn leg(server: &Server) -> Leg {
     Leg::new(Side::Source, login, None)
 }
 
-fn now(server: &Server, by_file: bool) -> Position {
+pub fn now(server: &Server, by_file: bool) -> Position {
     let text = match (server.family(), by_file) {
         (Family::MariaDb, false) => format!("mariadb:{}", server.one("SELECT @@gtid_binlog_pos")),
         (Family::MySql, false) => {
@@ -64,7 +64,7 @@ fn now(server: &Server, by_file: bool) -> Position {
     text.parse().expect("a position")
 }
 
-fn request(from: Position) -> Request {
+pub fn request(from: Position) -> Request {
     Request {
         from,
         server_id: 4_000_000_001,
@@ -118,7 +118,7 @@ fn apply(events: &[Event], table: &str, unsigned: &[bool]) -> (Rows, usize) {
 }
 
 /// TIMESTAMP values are in UTC in the log.
-const UTC: &str = "--default-time-zone=+00:00";
+pub const UTC: &str = "--default-time-zone=+00:00";
 
 fn options(family: Family) -> [(&'static str, ServerOptions); 2] {
     match family {

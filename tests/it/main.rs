@@ -10,6 +10,7 @@ mod drivers;
 mod faults;
 mod findings;
 mod flips;
+mod follow;
 mod harness;
 mod login;
 mod order;

@@ -7,6 +7,12 @@ use lockstep::binlog::Value;
 
 pub struct Table {
     pub name: String,
+    /// CREATE TABLE.
+    pub create: String,
+    /// The statements that write its rows.
+    pub rows: String,
+    /// What the column is.
+    pub definition: &'static str,
     /// Which columns are unsigned, the key included.
     pub unsigned: Vec<bool>,
     columns: Vec<Column>,
@@ -194,41 +200,42 @@ fn cases(family: Family) -> Vec<(&'static str, Vec<&'static str>)> {
     all
 }
 
-/// Makes the tables and writes their rows: inserted, updated to each other's
+/// The tables, not made yet. Their rows are inserted, updated to each other's
 /// values and to NULL, some deleted and inserted again.
-pub fn fill(server: &Server) -> Vec<Table> {
-    let mut script = String::from(
-        "SET NAMES utf8mb4; SET sql_mode='ALLOW_INVALID_DATES', time_zone='+00:00'; CREATE DATABASE IF NOT EXISTS bt; USE bt;",
-    );
+pub fn tables(family: Family) -> Vec<Table> {
     let mut tables = Vec::new();
-    for (n, (definition, values)) in cases(server.family()).into_iter().enumerate() {
+    for (n, (definition, values)) in cases(family).into_iter().enumerate() {
         let name = format!("t{n}");
-        // A generated column is in the images too; a second one of the type.
         let nullable = if definition.ends_with("NULL") {
             ""
         } else {
             " NULL"
         };
-        script += &format!(
+        // A generated column is in the images too; a second one of the type.
+        let create = format!(
             "CREATE TABLE {name} (id BIGINT UNSIGNED PRIMARY KEY, v {definition}{nullable}, g INT GENERATED ALWAYS AS (id % 7) STORED, w {definition}{nullable}) DEFAULT CHARSET utf8mb4;"
         );
+        let mut rows = String::new();
         for (i, value) in values.iter().enumerate() {
             let id = i * 3 + 1;
-            script += &format!(
+            rows += &format!(
                 "INSERT INTO {name} (id, v, w) VALUES ({id}, {value}, NULL), ({}, NULL, {value});",
                 id + 1
             );
-            script += &format!("INSERT INTO {name} (id, v) VALUES ({}, {value});", id + 2);
-            script += &format!("UPDATE {name} SET w = v WHERE id = {};", id + 2);
+            rows += &format!("INSERT INTO {name} (id, v) VALUES ({}, {value});", id + 2);
+            rows += &format!("UPDATE {name} SET w = v WHERE id = {};", id + 2);
         }
-        script += &format!("UPDATE {name} SET id = id + 18446744073709551000 WHERE id = 1;");
-        script += &format!("DELETE FROM {name} WHERE id = 2;");
-        script += &format!(
+        rows += &format!("UPDATE {name} SET id = id + 18446744073709551000 WHERE id = 1;");
+        rows += &format!("DELETE FROM {name} WHERE id = 2;");
+        rows += &format!(
             "BEGIN; UPDATE {name} SET v = NULL WHERE id = 3; INSERT INTO {name} (id, v, w) SELECT id % 100000 + 1000, v, w FROM {name}; COMMIT;"
         );
         let unsigned = definition.contains("UNSIGNED");
         tables.push(Table {
             name,
+            create,
+            rows,
+            definition,
             unsigned: vec![true, unsigned, false, unsigned],
             columns: ["v", "w"]
                 .map(|name| Column {
@@ -237,6 +244,20 @@ pub fn fill(server: &Server) -> Vec<Table> {
                 })
                 .into(),
         });
+    }
+    tables
+}
+
+/// What a session that makes or fills the tables says first.
+pub const SESSION: &str = "SET NAMES utf8mb4; SET sql_mode='ALLOW_INVALID_DATES', time_zone='+00:00'; CREATE DATABASE IF NOT EXISTS bt; USE bt;";
+
+/// Makes the tables and writes their rows.
+pub fn fill(server: &Server) -> Vec<Table> {
+    let tables = tables(server.family());
+    let mut script = SESSION.to_string();
+    for table in &tables {
+        script += &table.create;
+        script += &table.rows;
     }
     server.exec(&script);
     tables

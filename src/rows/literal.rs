@@ -1,0 +1,193 @@
+//! Values of row images as SQL literals.
+//!
+//! The texts are made for a session that [`SESSION`] has prepared: bytes are
+//! bytes (`character_set_client=binary`), so a text column's value is written
+//! in its own character set behind an introducer and nothing converts it but
+//! the column it is stored in.
+
+use std::fmt::Write;
+
+use crate::binlog::Value;
+
+use super::shape::ColumnShape;
+
+/// What a session must say before it executes our literals.
+///
+/// - `binary`: literals are taken byte by byte.
+/// - UTC: TIMESTAMP values are in UTC in images.
+/// - Strict, so that a value that does not fit is an error and never cut; zero
+///   and invalid dates and ids of 0 stand in tables, so they are allowed.
+/// - No foreign keys: rows come in the log's order, but table by table, and
+///   the children of a cascade come by themselves.
+pub const SESSION: &str = "SET NAMES binary, time_zone='+00:00', \
+     sql_mode='STRICT_ALL_TABLES,ALLOW_INVALID_DATES,NO_AUTO_VALUE_ON_ZERO', \
+     foreign_key_checks=0, autocommit=1; \
+     SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED";
+
+/// A value that cannot be written as a literal.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Unwritable(pub &'static str);
+
+/// Appends a name in backticks.
+pub fn put_name(out: &mut Vec<u8>, name: &[u8]) {
+    out.push(b'`');
+    for b in name {
+        out.push(*b);
+        if *b == b'`' {
+            out.push(b'`');
+        }
+    }
+    out.push(b'`');
+}
+
+/// Appends `database.table`.
+pub fn put_table(out: &mut Vec<u8>, database: &[u8], table: &[u8]) {
+    put_name(out, database);
+    out.push(b'.');
+    put_name(out, table);
+}
+
+/// Appends bytes in quotes, for `character_set_client=binary`.
+pub fn put_quoted(out: &mut Vec<u8>, bytes: &[u8]) {
+    out.push(b'\'');
+    let mut rest = bytes;
+    while let Some(at) = memchr::memchr3(b'\'', b'\\', 0, rest) {
+        let (plain, special) = rest.split_at(at);
+        out.extend_from_slice(plain);
+        out.push(b'\\');
+        out.push(match special.first() {
+            Some(0) | None => b'0',
+            Some(b) => *b,
+        });
+        rest = special.get(1..).unwrap_or_default();
+    }
+    out.extend_from_slice(rest);
+    out.push(b'\'');
+}
+
+/// MariaDB keeps a UUID with its parts in reverse order, so that time comes
+/// first; this is the order in which it is written.
+fn uuid(stored: &[u8]) -> Option<[u8; 16]> {
+    let mut out = [0; 16];
+    // Trailing zeros are not in the image.
+    let mut whole = [0; 16];
+    whole.get_mut(..stored.len())?.copy_from_slice(stored);
+    let (node, rest) = whole.split_first_chunk::<6>()?;
+    let (clock, rest) = rest.split_first_chunk::<2>()?;
+    let (high, rest) = rest.split_first_chunk::<2>()?;
+    let (mid, rest) = rest.split_first_chunk::<2>()?;
+    let parts = rest.iter().chain(mid).chain(high).chain(clock).chain(node);
+    for (to, from) in out.iter_mut().zip(parts) {
+        *to = *from;
+    }
+    Some(out)
+}
+
+fn head(column: &ColumnShape) -> &str {
+    let end = column.column_type.find(['(', ' ']);
+    let end = end.unwrap_or(column.column_type.len());
+    column.column_type.get(..end).unwrap_or_default()
+}
+
+/// Appends a value of `column`, which is the column as the side that logged
+/// the value has it.
+///
+/// # Errors
+/// The value is not known, or its character set is not.
+pub fn put_value(out: &mut Vec<u8>, value: &Value, column: &ColumnShape) -> Result<(), Unwritable> {
+    let mut number = String::new();
+    match value {
+        Value::Absent => return Err(Unwritable("a column is not in the image")),
+        Value::Null => number.push_str("NULL"),
+        Value::Int(n) => _ = write!(number, "{n}"),
+        Value::UInt(n) | Value::Set(n) => _ = write!(number, "{n}"),
+        Value::Enum(n) => _ = write!(number, "{n}"),
+        // A FLOAT's exact value has more digits than the server would print.
+        Value::Float(f) => _ = write!(number, "{:e}", f64::from(*f)),
+        Value::Double(f) => _ = write!(number, "{f:e}"),
+        Value::Decimal(text) => number.push_str(text),
+        Value::Time(text) => put_quoted(out, text.as_bytes()),
+        Value::Json(json) => {
+            out.extend_from_slice(b"_utf8mb4");
+            put_quoted(out, json.text.as_bytes());
+        }
+        Value::Bytes(bytes) => put_bytes(out, bytes, column)?,
+    }
+    out.extend_from_slice(number.as_bytes());
+    Ok(())
+}
+
+fn put_bytes(out: &mut Vec<u8>, bytes: &[u8], column: &ColumnShape) -> Result<(), Unwritable> {
+    match head(column) {
+        "uuid" => {
+            let ordered = uuid(bytes).ok_or(Unwritable("a UUID is not 16 bytes"))?;
+            out.extend_from_slice(b"_binary");
+            put_quoted(out, &ordered);
+        }
+        "inet6" | "inet4" => {
+            let width = if head(column) == "inet6" { 16 } else { 4 };
+            let mut whole = bytes.to_vec();
+            whole.resize(width, 0);
+            out.extend_from_slice(b"_binary");
+            put_quoted(out, &whole);
+        }
+        _ => {
+            out.push(b'_');
+            let charset = column.charset.as_deref().unwrap_or("binary");
+            if !charset.bytes().all(|b| b.is_ascii_alphanumeric()) {
+                return Err(Unwritable("a character set's name"));
+            }
+            out.extend_from_slice(charset.as_bytes());
+            put_quoted(out, bytes);
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn literal(value: &Value, column_type: &str, charset: Option<&str>) -> String {
+        let column = ColumnShape {
+            column_type: column_type.into(),
+            charset: charset.map(str::to_owned),
+            ..ColumnShape::default()
+        };
+        let mut out = Vec::new();
+        put_value(&mut out, value, &column).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn nothing_ends_a_literal_early() {
+        let bytes = |b: &'static [u8]| Value::Bytes(bytes::Bytes::from_static(b));
+        assert_eq!(
+            literal(&bytes(b"a'b\\c\0"), "varchar(9)", Some("latin1")),
+            "_latin1'a\\'b\\\\c\\0'"
+        );
+        assert_eq!(literal(&bytes(b""), "blob", None), "_binary''");
+    }
+
+    #[test]
+    fn numbers_keep_every_digit() {
+        assert_eq!(literal(&Value::Double(0.1), "double", None), "1e-1");
+        assert_eq!(literal(&Value::Double(-0.0), "double", None), "-0e0");
+        assert_eq!(
+            literal(&Value::Float(0.1), "float", None),
+            "1.0000000149011612e-1"
+        );
+        assert_eq!(
+            literal(&Value::UInt(u64::MAX), "bigint(20) unsigned", None),
+            "18446744073709551615"
+        );
+    }
+
+    #[test]
+    fn names_are_quoted() {
+        let mut out = Vec::new();
+        put_table(&mut out, b"a`b", b"c.d");
+        assert_eq!(out, b"`a``b`.`c.d`");
+    }
+}
