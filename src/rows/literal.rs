@@ -66,24 +66,6 @@ pub fn put_quoted(out: &mut Vec<u8>, bytes: &[u8]) {
     out.push(b'\'');
 }
 
-/// MariaDB keeps a UUID with its parts in reverse order, so that time comes
-/// first; this is the order in which it is written.
-fn uuid(stored: &[u8]) -> Option<[u8; 16]> {
-    let mut out = [0; 16];
-    // Trailing zeros are not in the image.
-    let mut whole = [0; 16];
-    whole.get_mut(..stored.len())?.copy_from_slice(stored);
-    let (node, rest) = whole.split_first_chunk::<6>()?;
-    let (clock, rest) = rest.split_first_chunk::<2>()?;
-    let (high, rest) = rest.split_first_chunk::<2>()?;
-    let (mid, rest) = rest.split_first_chunk::<2>()?;
-    let parts = rest.iter().chain(mid).chain(high).chain(clock).chain(node);
-    for (to, from) in out.iter_mut().zip(parts) {
-        *to = *from;
-    }
-    Some(out)
-}
-
 fn head(column: &ColumnShape) -> &str {
     let end = column.column_type.find(['(', ' ']);
     let end = end.unwrap_or(column.column_type.len());
@@ -120,13 +102,9 @@ pub fn put_value(out: &mut Vec<u8>, value: &Value, column: &ColumnShape) -> Resu
 
 fn put_bytes(out: &mut Vec<u8>, bytes: &[u8], column: &ColumnShape) -> Result<(), Unwritable> {
     match head(column) {
-        "uuid" => {
-            let ordered = uuid(bytes).ok_or(Unwritable("a UUID is not 16 bytes"))?;
-            out.extend_from_slice(b"_binary");
-            put_quoted(out, &ordered);
-        }
-        "inet6" | "inet4" => {
-            let width = if head(column) == "inet6" { 16 } else { 4 };
+        // The image lacks trailing zeros; these take their exact width only.
+        "uuid" | "inet6" | "inet4" => {
+            let width = if head(column) == "inet4" { 4 } else { 16 };
             let mut whole = bytes.to_vec();
             whole.resize(width, 0);
             out.extend_from_slice(b"_binary");

@@ -104,8 +104,10 @@ fn every_type_reaches_the_target() {
             .collect();
         let mut create = types::SESSION.to_string();
         create.extend(tables.iter().map(|t| t.create.as_str()));
-        source.exec(&create);
-        target.exec(&create);
+        for server in [&source, &target] {
+            server.exec("CREATE DATABASE bt");
+            server.exec(&create);
+        }
         let start = now(&source, false);
         let mut rows = types::SESSION.to_string();
         rows.extend(tables.iter().map(|t| t.rows.as_str()));

@@ -36,7 +36,8 @@ const EDGES: &[(&str, &[&str])] = &[
         &["wire", "leg", "route", "sql", "telemetry", "store"],
     ),
     ("binlog", &["wire", "leg"]),
-    ("rows", &["config", "telemetry"]),
+    ("rows", &["binlog", "config", "telemetry"]),
+    ("follow", &["binlog", "rows", "sql"]),
     ("store", &["config"]),
     (
         "migration",

@@ -191,7 +191,14 @@ fn cases(family: Family) -> Vec<(&'static str, Vec<&'static str>)> {
     match family {
         Family::MariaDb => {
             all.push(("INET6", vec!["'::1'", "'2001:db8::ff00:42:8329'"]));
-            all.push(("UUID", vec!["'123e4567-e89b-12d3-a456-426655440000'"]));
+            all.push((
+                "UUID",
+                vec![
+                    "'123e4567-e89b-12d3-a456-426655440000'",
+                    "'01890000-e89b-7003-9456-000000000000'",
+                    "'00000000-0000-0000-0000-000000000000'",
+                ],
+            ));
         }
         Family::MySql => {
             all.push(("VECTOR(3)", vec!["STRING_TO_VECTOR('[1,2.5,-3]')"]));
@@ -249,11 +256,13 @@ pub fn tables(family: Family) -> Vec<Table> {
 }
 
 /// What a session that makes or fills the tables says first.
-pub const SESSION: &str = "SET NAMES utf8mb4; SET sql_mode='ALLOW_INVALID_DATES', time_zone='+00:00'; CREATE DATABASE IF NOT EXISTS bt; USE bt;";
+pub const SESSION: &str =
+    "SET NAMES utf8mb4; SET sql_mode='ALLOW_INVALID_DATES', time_zone='+00:00'; USE bt;";
 
 /// Makes the tables and writes their rows.
 pub fn fill(server: &Server) -> Vec<Table> {
     let tables = tables(server.family());
+    server.exec("CREATE DATABASE bt");
     let mut script = SESSION.to_string();
     for table in &tables {
         script += &table.create;
@@ -302,21 +311,6 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02X}")).collect()
 }
 
-/// MariaDB stores a UUID with its parts in another order.
-fn uuid(stored: &[u8]) -> Vec<u8> {
-    let order = [10..16, 8..10, 6..8, 4..6, 0..4];
-    let parts: Vec<u8> = order.into_iter().flat_map(|r| stored[r].to_vec()).collect();
-    // Last part first on disk: turn it round again.
-    [
-        &parts[12..16],
-        &parts[10..12],
-        &parts[8..10],
-        &parts[6..8],
-        &parts[0..6],
-    ]
-    .concat()
-}
-
 fn shown(value: &Value, definition: &str) -> Option<String> {
     Some(match value {
         Value::Absent => panic!("a full image"),
@@ -337,9 +331,6 @@ fn shown(value: &Value, definition: &str) -> Option<String> {
         Value::Bytes(bytes) if definition.starts_with("INET6") || definition == "UUID" => {
             let mut padded = bytes.to_vec();
             padded.resize(16, 0);
-            if definition == "UUID" {
-                padded = uuid(&padded);
-            }
             hex(&padded)
         }
         Value::Bytes(bytes) => hex(bytes),
