@@ -7,11 +7,13 @@
 //!
 //! Why deletes go first, and why a key's *bytes* may tell rows apart: with a
 //! collation, 'a' and 'A' can be one key to the server and are two here.
-//! 1. A row's key changes from 'a' to 'A'. 2. The batch has Delete('a') and
-//! Put('A'). 3. Put first and Delete second would remove the row: the server
-//! finds it by either. Deleted first, the row that is put stays. Two Puts of
-//! one key in different bytes cannot be: every image before names the bytes
-//! that were there, so the earlier one has become a Delete.
+//! 1. A row's key changes from 'a' to 'A'.
+//! 2. The batch has Delete('a') and Put('A').
+//! 3. Put first and Delete second would remove the row: the server finds it by
+//!    either. Deleted first, the row that is put stays.
+//!
+//! Two Puts of one key in different bytes cannot be: every image before names
+//! the bytes that were there, so the earlier one has become a Delete.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -175,9 +177,11 @@ impl Batch {
     /// Unique keys besides the primary need no care here: a row written with
     /// REPLACE removes another that still holds its value, and that other row's
     /// own last image is in the batch, in whichever part:
-    /// 1. rows r and s swap values X and Y; 2. part 1 replaces r with Y, which
-    /// removes s; 3. part 2 replaces s with X. In the other order part 2
-    /// removes r first and part 1 brings it back.
+    /// 1. Rows r and s swap values X and Y.
+    /// 2. Part 1 replaces r with Y, which removes s.
+    /// 3. Part 2 replaces s with X.
+    ///
+    /// In the other order part 2 removes r first and part 1 brings it back.
     pub fn split(self, ways: usize) -> Vec<Vec<TableBatch>> {
         let ways = ways.max(1);
         let mut parts: Vec<HashMap<TableName, TableBatch>> = vec![HashMap::new(); ways];

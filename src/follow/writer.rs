@@ -11,10 +11,12 @@
 //! On a crash between the workers' commits and the checkpoint, the batch is
 //! written again from the older checkpoint. Images are absolute, so that
 //! changes nothing:
-//! 1. parts 1 and 2 commit; 2. the process dies; 3. the next one reads from the
-//! checkpoint before the batch and writes all of its rows again; the rows of
-//! later transactions that part 2 had merged in go back to older images for a
-//! moment and come forward again, before the lag is reported as caught up.
+//! 1. Parts 1 and 2 commit.
+//! 2. The process dies.
+//! 3. The next one reads from the checkpoint before the batch and writes all of
+//!    its rows again. Rows whose later transactions were merged in go back to
+//!    older images for a moment and come forward again before the lag is
+//!    reported as caught up.
 
 use std::time::Duration;
 
