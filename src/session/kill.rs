@@ -17,13 +17,13 @@ impl Session {
     pub(super) async fn kill(&mut self, s: Statement<'_>) -> Result<(), End> {
         let lead = self.lead();
         let Some(kill) = s.facts.kill else {
-            return self.run(lead, s).await;
+            return self.run(lead, &s).await;
         };
         let Some((side, id)) = self.meant_by(kill.id, lead) else {
-            return self.run(lead, s).await;
+            return self.run(lead, &s).await;
         };
         if side == lead && u64::from(id) == kill.id {
-            return self.run(lead, s).await;
+            return self.run(lead, &s).await;
         }
         self.diagnostics = None;
         self.consume_command(s.length);

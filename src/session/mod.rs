@@ -7,6 +7,7 @@
 //! statement that may write until the transaction has ended on both legs.
 
 pub mod auth_relay;
+mod bulk;
 pub mod change_user;
 mod client;
 mod command;
@@ -14,6 +15,7 @@ mod ddl;
 mod diagnostics;
 mod execute;
 mod kill;
+mod large;
 mod learn;
 mod legs;
 pub mod login;
@@ -25,6 +27,7 @@ mod state;
 mod statement;
 mod trackers;
 mod transaction;
+mod unmirrored;
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
@@ -53,6 +56,7 @@ use login::{LoggedIn, LoginContext, LoginEnd};
 use prepared::Prepared;
 use registry::{Entry, Registry};
 use state::State;
+use unmirrored::Pending;
 
 /// How long a session that ends waits for the server to be done with what it
 /// was executing, before it is killed there.
@@ -112,6 +116,9 @@ pub enum End {
         /// Why.
         what: String,
     },
+    /// The client closed its connection while its read was running.
+    #[error("client: gone while its read was running")]
+    Abandoned,
     /// An operator, or another session's KILL, ended it.
     #[error("proxy: killed")]
     Killed,
@@ -128,7 +135,7 @@ impl End {
     /// The side and kind, as metric labels.
     fn labels(&self) -> Option<(&'static str, &'static str)> {
         match self {
-            End::Quit | End::ClientGone | End::Killed => None,
+            End::Quit | End::ClientGone | End::Abandoned | End::Killed => None,
             End::Client(_) => Some(("client", "io")),
             End::Protocol(_) => Some(("client", "protocol")),
             End::Leg(lost) => Some((lost.side.as_str(), "lost")),
@@ -179,6 +186,7 @@ struct Session {
     statement_count: u64,
     seed: u64,
     legs_broken: bool,
+    pending: Pending,
 }
 
 /// What is needed to open the other leg later.
@@ -277,6 +285,7 @@ impl Session {
             statement_count: 0,
             seed: RandomState::new().build_hasher().finish(),
             legs_broken: false,
+            pending: Pending::default(),
             shared,
             slot,
             entry,
@@ -355,7 +364,10 @@ impl Session {
         for leg in self.legs.iter_mut() {
             let Some(mut leg) = leg.take() else { continue };
             let mut quit = Vec::new();
-            crate::wire::frame::put_command(&mut quit, crate::wire::command::COM_QUIT, &[]);
+            if !(self.legs_broken && self.pending.abandon) {
+                // Not into the middle of a file: it would be a line of it.
+                crate::wire::frame::put_command(&mut quit, crate::wire::command::COM_QUIT, &[]);
+            }
             let said = tokio::time::timeout(Duration::from_millis(50), leg.send(&quit)).await;
             let polite = clean && matches!(said, Ok(Ok(())));
             let (side, id) = (leg.side, leg.info.thread_id);
@@ -363,8 +375,10 @@ impl Session {
                 continue;
             }
             // Something may be executing there. A client that vanished gets
-            // its running write finished, as on the server itself.
-            let gone = if matches!(end, End::Killed) || self.slot.holding() == 0 {
+            // its running write finished, as on the server itself; its read,
+            // and a command or file it had not sent to the end, is ended.
+            let abandoned = self.legs_broken && self.pending.abandon;
+            let gone = if matches!(end, End::Killed) || abandoned || self.slot.holding() == 0 {
                 drop(leg);
                 shared
                     .mirror

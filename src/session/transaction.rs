@@ -211,7 +211,7 @@ impl Session {
         let lead = self.lead();
         if self.parts[lead.other().index()] == Part::None {
             let chained = s.facts.chain == Some(true);
-            self.run(lead, s).await?;
+            self.run(lead, &s).await?;
             self.transaction.savepoints.clear();
             if chained {
                 self.transaction.poisoned = false;
