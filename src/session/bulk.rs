@@ -44,6 +44,9 @@ impl Session {
     /// Serves a COM_STMT_BULK_EXECUTE.
     pub(super) async fn bulk(&mut self, length: usize) -> Result<(), End> {
         self.diagnostics = None;
+        if !self.client.capabilities.has(Capabilities::MARIADB_BULK) {
+            return self.unknown(COM_STMT_BULK_EXECUTE).await;
+        }
         let whole = length <= COMMAND_MAX;
         let head = if whole { length } else { HEAD_LEN };
         self.client
@@ -52,6 +55,9 @@ impl Session {
         let Some(call) = self.bulk_call(head) else {
             return self.unknown(COM_STMT_BULK_EXECUTE).await;
         };
+        if whole && call.bulk.types.is_empty() && self.lacks_types(head) {
+            return self.refuse_malformed(length).await;
+        }
         let (table, planned) = self.plan_bulk(&call).await;
         let lead = self.lead();
         let side = match call.facts.tables.is_empty() {

@@ -102,6 +102,7 @@ impl Session {
         let Some(leg) = self.legs[side.index()].as_mut() else {
             return Err(End::Protocol("no leg"));
         };
+        self.entry.set_running(side);
         self.legs_broken = true;
         relay::stream_whole_command(&mut self.client, leg, &mut self.pending).await?;
         let in_step = leg.applied == self.state.version;
@@ -358,6 +359,7 @@ impl Session {
         let Some(leg) = self.legs[side.index()].as_mut() else {
             return Err(End::Protocol("no leg"));
         };
+        self.entry.set_running(side);
         self.legs_broken = true;
         let in_step = leg.applied == self.state.version;
         let summary = relay::response(

@@ -32,6 +32,9 @@ use crate::wire::{Capabilities, Status};
 /// long names.
 const PREPARE_ANSWER_MAX: usize = 32 << 20;
 
+/// ER_MALFORMED_PACKET.
+const ER_MALFORMED: u16 = 1835;
+
 /// EXECUTE's flags that ask for a cursor: read only, for update, scrollable.
 const CURSORS: u8 = 1 | 2 | 4;
 
@@ -168,6 +171,9 @@ impl Session {
         }
         self.whole_command(length).await?;
         let id = self.named_statement(length);
+        if self.lacks_types(length) {
+            return self.refuse_malformed(length).await;
+        }
         if passive && self.transaction.lead.is_none_or(|l| l == home) {
             self.hold(ALL_ROUTES).await;
             if self.shared.routes.peek().generation == generation {
@@ -179,6 +185,31 @@ impl Session {
             }
         }
         Box::pin(self.execute_classified(length)).await
+    }
+
+    /// MariaDB takes the id -1 only with the parameters' types beside it: the
+    /// statement prepared last on a leg need not be the client's.
+    pub(super) fn lacks_types(&self, length: usize) -> bool {
+        let payload = self.payload(length);
+        let named = self.named_statement(length);
+        let (Some(sent), Some(id)) = (statement_id(payload), named) else {
+            return false;
+        };
+        let Some(statement) = self.prepared.get(id).filter(|_| sent != id) else {
+            return false;
+        };
+        let caps = self.client.capabilities;
+        let bound =
+            parse_execute(payload, statement.parameters, caps).map(|call| call.new_params_bound);
+        statement.parameters > 0 && bound != Ok(true)
+    }
+
+    /// What a server says to that.
+    pub(super) async fn refuse_malformed(&mut self, length: usize) -> Result<(), End> {
+        self.diagnostics = None;
+        self.consume_command(length);
+        let message = "Malformed communication packet";
+        self.client.refuse(ER_MALFORMED, b"HY000", message).await
     }
 
     /// The id on `side`, if the statement can run there as the client sent it.

@@ -33,11 +33,10 @@ use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use parking_lot::Mutex;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
@@ -236,22 +235,9 @@ impl Session {
         };
         let status = logged.home.status;
         let leg = Leg::new(side, logged.home, logged.database.clone());
-        let entry = Arc::new(Entry {
-            slot: slot.clone(),
-            user,
-            address: peer,
-            greeted_id: logged.greeted_id,
-            greeted_by: side,
-            legs: [AtomicU32::new(0), AtomicU32::new(0)],
-            statements: AtomicU64::new(0),
-            transaction_since: AtomicU64::new(0),
-            without_other_leg: AtomicBool::new(false),
-            database: Mutex::new(
-                String::from_utf8_lossy(logged.database.as_deref().unwrap_or(&[])).into_owned(),
-            ),
-            began: Instant::now(),
-        });
-        entry.legs[side.index()].store(leg.info.thread_id, Ordering::Relaxed);
+        let database = logged.database.as_deref().unwrap_or(&[]);
+        let entry = Entry::new(slot.clone(), user, peer, logged.greeted_id, side, database);
+        let entry = Arc::new(entry);
         shared.registry.add(entry.clone());
         let mut legs = [None, None];
         legs[side.index()] = Some(leg);

@@ -342,6 +342,7 @@ impl Session {
             return Ok(false);
         };
         let client = &mut self.client;
+        self.entry.set_running(side);
         let first = async {
             let command = match &s.commands {
                 Some(commands) => &commands[side.index()][..],
@@ -412,6 +413,7 @@ impl Session {
         }
         telemetry::statements(label, "inline");
         self.need_leg(active).await?;
+        self.entry.set_running(active);
         let written = self.write_both(inline, &s).await?;
         self.answer_written(active, s, written).await
     }

@@ -94,19 +94,46 @@ fn elsewhere(special: &Special) -> bool {
     QUICK.contains(&special.name)
 }
 
+/// Cases that read again what they wrote by a deferred write: until a follower
+/// has brought it over, the mirror does not have it.
+const BEHIND: [&str; 8] = [
+    "bulk",
+    "load_data_local",
+    "local_files",
+    "multi_statements_failing",
+    "procedures_in_text",
+    "procedures_prepared",
+    "reset_connection",
+    "xa_over_two_connections",
+];
+
 fn compare(source: Family, target: Family) {
     let Some(pair) = pair(source, target) else {
         return;
     };
-    let plan = |family: Family, mode: Mode| -> Vec<What> {
-        let own = CASES.iter().filter(|c| !c.slow || mode.name == "text");
+    let chosen = |family: Family, slow: bool| -> Vec<What> {
+        let own = CASES.iter().filter(|c| c.slow == slow);
         let own = own.filter(|c| c.only.is_none_or(|f| f == family));
-        let moved = SPECIALS.iter().filter(|s| elsewhere(s));
+        let moved = SPECIALS.iter().filter(|s| !slow && elsewhere(s));
         let own = own.map(|c| &c.special);
         own.chain(moved).map(What::Special).collect()
     };
-    let phases = ["source_only", "source_first", READS];
-    compare_cases(pair.source, pair.target, &phases, &modes(source), &plan);
+    let modes = modes(source);
+    let (source, target) = (pair.source, pair.target);
+    let phases = ["source_only", "source_first"];
+    let quick = |family: Family, _: Mode| chosen(family, false);
+    compare_cases(source, target, &phases, &modes, &quick);
+    let settled = |family: Family, _: Mode| -> Vec<What> {
+        let all = chosen(family, false).into_iter();
+        all.filter(|c| !BEHIND.contains(&c.name())).collect()
+    };
+    compare_cases(source, target, &[READS], &modes, &settled);
+    // Tens of megabytes each: what the other family makes of them is its own.
+    if source.family() == target.family() {
+        compare_cases(source, target, &phases, &modes[..1], &|f, _| {
+            chosen(f, true)
+        });
+    }
 }
 
 #[test]

@@ -105,7 +105,7 @@ pub enum What {
 }
 
 impl What {
-    fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             What::List(i) => CASES[i].name,
             What::Special(special) => special.name,

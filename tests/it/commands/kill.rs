@@ -16,12 +16,12 @@ const SOON: Duration = Duration::from_secs(10);
 /// A read that takes for ever and may go to the mirror.
 fn endless(table: &str) -> String {
     let crossed: String = (0..26).map(|i| format!(", {table} x{i}")).collect();
-    format!("SELECT COUNT(*) /* endless */ FROM {table}{crossed}")
+    format!("SELECT COUNT(*) AS endless_read FROM {table}{crossed}")
 }
 
 fn running(servers: [&Server; 2]) -> usize {
     let sql = "SELECT id FROM information_schema.processlist \
-               WHERE info LIKE '%/* endless */%' AND info NOT LIKE '%processlist%'";
+               WHERE info LIKE '%endless_read%' AND info NOT LIKE '%processlist%'";
     servers.iter().map(|s| s.query(sql).len()).sum()
 }
 
@@ -109,6 +109,42 @@ fn ids_that_were_greeted_are_the_ids_to_kill() {
             assert_eq!(refused(&mut killer, "KILL 4294967290"), 1094);
         }
     }
+}
+
+/// A session of before the flip and one of after it may not be known by the
+/// same id: the newer one is given another.
+#[test]
+fn ids_stay_unambiguous() {
+    let Some(pair) = pair(Family::MariaDb, Family::MariaDb) else {
+        return;
+    };
+    // Greeted ids of both servers, side by side.
+    let next = |server: &Server| connect(server.port()).greeting.thread_id;
+    let (behind, ahead) = (next(pair.target), next(pair.source));
+    for _ in behind..ahead.max(behind) {
+        next(pair.target);
+    }
+    for _ in ahead..behind.max(ahead) {
+        next(pair.source);
+    }
+    let proxy = proxy(&pair, "kill_same");
+    proxy.must_advance("r", "source_first");
+    let old: Vec<Raw> = (0..40).map(|_| connect(proxy.port())).collect();
+    proxy.must_advance("r", "target_first");
+    let new: Vec<Raw> = (0..40).map(|_| connect(proxy.port())).collect();
+    let mut ids: Vec<u32> = old
+        .iter()
+        .chain(&new)
+        .map(|r| r.greeting.thread_id)
+        .collect();
+    let overlap = new.iter().any(|n| {
+        let id = n.greeting.thread_id;
+        id <= old[39].greeting.thread_id + 40 && id + 40 >= old[0].greeting.thread_id
+    });
+    assert!(overlap, "the ids are far apart: {ids:?}");
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), 80, "{ids:?}");
 }
 
 /// An idle session is killed on both sides.

@@ -40,7 +40,7 @@ fn pass(raw: &mut Raw, size: usize) {
         format!("UPDATE large SET v = LENGTH('{text}') WHERE id = 1"),
         format!("SELECT REPEAT('y', {size})"),
         "SELECT REPEAT('z', 1000) FROM large a, large b, large c, large d, large e, large f, \
-         large g, large h, large i"
+         large g, large h, large i, large j, large k LIMIT 40000"
             .to_string(),
     ] {
         let packets = raw.query(&sql).expect("an answer");
