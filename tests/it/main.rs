@@ -4,6 +4,7 @@
 //! tests about one promise.
 
 mod binlog;
+mod commands;
 mod crash;
 mod docker;
 mod drivers;
