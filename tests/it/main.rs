@@ -12,6 +12,7 @@ mod findings;
 mod flips;
 mod harness;
 mod login;
+mod oracle;
 mod order;
 mod readme;
 mod support;
