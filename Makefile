@@ -14,7 +14,7 @@ endif
 # Also the folder for downloaded servers and prepared data folders.
 export LOCKSTEP_CACHE ?= $(CURDIR)/.cache
 
-.PHONY: help demo test check bench soak servers lint
+.PHONY: help demo test check bench soak servers lint fuzz
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -25,13 +25,16 @@ servers: ## install MariaDB, MySQL 9.7, HAProxy and sysbench where missing
 
 lint:
 	cargo fmt --all --check
-	cargo clippy --all-targets -- -D warnings
+	cargo clippy --workspace --all-targets -- -D warnings
 
 check: lint ## formatting, lints, layout rules, unit tests: no server needed
 	cargo test --lib
 	cargo test --test it tidy::
 
-test: servers lint ## everything that decides whether a change is good
+fuzz: ## the fuzzers, 20 s each (fuzz/README.md)
+	fuzz/run 20
+
+test: servers lint fuzz ## everything that decides whether a change is good
 	export LOCKSTEP_REQUIRE_SERVERS=1
 	cargo test -- --skip faults::
 	# These bound how long a statement may wait, so nothing else runs beside.
@@ -50,3 +53,4 @@ bench: ## the proxy against direct connections and HAProxy
 
 soak: servers ## the long runs: minutes per test
 	LOCKSTEP_SOAK=1 LOCKSTEP_REQUIRE_SERVERS=1 cargo test --release --test it soak_ -- --nocapture --test-threads=1
+	fuzz/run 1200

@@ -122,9 +122,23 @@ impl<'p> Section<'p> {
             .map(|(k, _)| k)
             .collect();
         for key in left {
-            self.problem(&key, "unknown key");
+            if looks_like_a_key(&key) {
+                self.problem(&key, "unknown key");
+            } else {
+                // `{password:secret}`, a blank forgotten, makes one key of both.
+                self.problem("…", "a key that is no word, so not shown");
+            }
         }
     }
+}
+
+/// Longest key that is shown when it is unknown; ours are shorter.
+const KEY_SHOWN_MAX: usize = 40;
+
+/// Whether a key is spelled as keys are, and so is no value gone astray.
+fn looks_like_a_key(key: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
+    key.len() <= KEY_SHOWN_MAX && key.bytes().all(plain)
 }
 
 /// Reads the whole tree.

@@ -78,7 +78,7 @@ fn all_problems_at_once_and_no_values() {
     let text = "
 listen: hunter2
 control: { http: 0.0.0.0:6080, hunter3: hunter4 }
-backends: { source: { password: 9876501, tls: hunter5 } }
+backends: { source: { password: 9876501, tls: hunter5 }, 'password:Hunter8': ~ }
 limits: { drain_ms: hunter6, gate_ms: -5 }
 state: etcd://hunter7
 routes:
@@ -90,6 +90,7 @@ routes:
     for part in [
         "listen:",
         "control.hunter3: unknown key",
+        "backends.…: a key that is no word",
         "control.token: required",
         "backends.source.password: must be a text",
         "backends.source.tls: must be one of",
@@ -101,9 +102,9 @@ routes:
     ] {
         assert!(all.contains(part), "{part} not in\n{all}");
     }
-    assert_eq!(found.len(), 10, "{all}");
+    assert_eq!(found.len(), 11, "{all}");
     for value in [
-        "hunter2", "hunter4", "9876501", "hunter5", "hunter6", "hunter7",
+        "hunter2", "hunter4", "9876501", "hunter5", "hunter6", "hunter7", "Hunter8",
     ] {
         assert!(!all.contains(value), "{value} leaked");
     }

@@ -48,7 +48,8 @@ pub async fn serve(
         .await
 }
 
-fn router(control: Arc<Control>) -> Router {
+/// The paths and their handlers.
+pub fn router(control: Arc<Control>) -> Router {
     let guarded = Router::new()
         .route("/", get(index))
         .route("/metrics", get(metrics))
@@ -108,7 +109,23 @@ async fn guard(State(control): Shared, request: Request, next: Next) -> Response
     if before >= REQUESTS_MAX {
         return error(StatusCode::SERVICE_UNAVAILABLE, "too many requests at once");
     }
-    next.run(request).await
+    in_json(next.run(request).await)
+}
+
+/// Refusals that axum made (a path that is no UTF-8, a body too large) are
+/// plain text; ours are JSON.
+fn in_json(answer: Response) -> Response {
+    let status = answer.status();
+    let kind = answer.headers().get(header::CONTENT_TYPE);
+    let json = kind.is_some_and(|k| k.as_bytes().starts_with(b"application/json"));
+    if !status.is_client_error() || json {
+        return answer;
+    }
+    let message = match status {
+        StatusCode::PAYLOAD_TOO_LARGE => "the body is too large",
+        _ => "the path or the body cannot be read",
+    };
+    error(status, message)
 }
 
 fn authorized(control: &Control, headers: &HeaderMap) -> bool {

@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize};
 use crate::config::Password;
 use crate::migration::Migration;
 
-pub use http::serve;
+pub use http::{router, serve};
 
 /// The version operators see.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -459,7 +459,11 @@ fn read(
     if view.in_transaction || facts.flags.any(Flags::LOCKING_READ) {
         out.routes = t.mask;
     }
-    if facts.flags.any(Flags::UNKNOWN_FUNCTION) {
+    // Both may write.
+    if facts
+        .flags
+        .any(Flags::UNKNOWN_FUNCTION.with(Flags::SEQUENCE))
+    {
         out.routes = ALL_ROUTES;
         out.reason = Reason::UNKNOWN_FUNCTION;
         return out;

@@ -4,7 +4,7 @@
 //! Executable comments (`/*! … */`, `/*!50700 … */`, `/*M!100100 … */`) are
 //! entered when the server would execute them and skipped when not.
 
-use memchr::{memchr, memchr2, memmem};
+use memchr::{memchr, memchr2, memchr3, memmem};
 
 use super::facts::Span;
 use super::mode::ScanMode;
@@ -102,6 +102,10 @@ pub(crate) struct Lexer<'a> {
     pub executable: bool,
     /// An optimizer hint was met.
     pub hint: bool,
+    /// Something was met that the server may cut otherwise.
+    pub ambiguous: bool,
+    /// Where the last comment began.
+    pub last_comment: Option<usize>,
 }
 
 impl<'a> Lexer<'a> {
@@ -120,6 +124,8 @@ impl<'a> Lexer<'a> {
             unterminated: false,
             executable: false,
             hint: false,
+            ambiguous: false,
+            last_comment: None,
         }
     }
 
@@ -233,6 +239,7 @@ impl<'a> Lexer<'a> {
 
     #[cold]
     fn comment(&mut self, b: u8) {
+        self.last_comment = Some(self.pos);
         match b {
             b'/' => self.block_comment(),
             b'*' => {
@@ -251,20 +258,16 @@ impl<'a> Lexer<'a> {
         let after = self.pos + 2;
         let marker = match (self.sql.get(after), self.sql.get(after + 1)) {
             (Some(b'!'), _) => 1,
-            (Some(b'M' | b'm'), Some(b'!')) => 2,
-            (Some(b'+'), _) => {
-                self.hint = true;
-                0
-            }
+            (Some(b'M'), Some(b'!')) => 2,
+            (Some(b'+'), _) => return self.hint_comment(),
             _ => 0,
         };
-        if marker == 0 || self.in_executable {
-            self.executable |= marker != 0;
+        self.executable |= marker != 0;
+        // `/*M!` is a plain comment to MySQL.
+        if marker == 0 || (marker == 2 && !self.mode.server.mariadb) {
             self.pos = after;
-            self.skip_to_comment_end(false);
-            return;
+            return self.skip_to_comment_end();
         }
-        self.executable = true;
         let digits_at = after + marker;
         let digits = self
             .sql
@@ -285,43 +288,67 @@ impl<'a> Lexer<'a> {
             0
         };
         if self.live(marker == 2, version) {
+            // Within a live one too: the servers keep one flag, and the first
+            // `*/` ends them all.
             self.in_executable = true;
             self.pos = digits_at + if digits >= 5 { digits } else { 0 };
         } else {
             self.pos = digits_at;
-            self.skip_to_comment_end(true);
+            self.skip_dead_comment();
         }
+    }
+
+    /// At `/*+`. MySQL reads strings in hints, and does not end them at a
+    /// `*/` in one.
+    fn hint_comment(&mut self) {
+        self.hint = true;
+        self.pos += 3;
+        let start = self.pos;
+        self.skip_to_comment_end();
+        let text = self.sql.get(start..self.pos).unwrap_or(&[]);
+        self.ambiguous |= !self.mode.server.mariadb && quote_open(text);
     }
 
     /// Whether the server executes a comment of this version (0: none).
     fn live(&self, maria_only: bool, version: u32) -> bool {
         let server = self.mode.server;
-        if maria_only {
-            return server.mariadb && version <= server.version;
-        }
-        if version == 0 {
-            return true;
+        if version == 0 || maria_only {
+            return version <= server.version;
         }
         // MariaDB ignores what MySQL 5.7 and later put in such comments.
         version <= server.version && !(server.mariadb && (50_700..=99_999).contains(&version))
     }
 
-    /// Skips to behind `*/`. A skipped executable comment may hold one level
-    /// of plain comments.
-    fn skip_to_comment_end(&mut self, nested: bool) {
-        loop {
-            let rest = self.sql.get(self.pos..).unwrap_or(&[]);
-            let Some(end) = memmem::find(rest, b"*/") else {
+    /// Skips to behind `*/`.
+    fn skip_to_comment_end(&mut self) {
+        let rest = self.sql.get(self.pos..).unwrap_or(&[]);
+        match memmem::find(rest, b"*/") {
+            Some(end) => self.pos += end + 2,
+            None => {
                 self.pos = self.sql.len();
                 self.unterminated = true;
-                return;
+            }
+        }
+    }
+
+    /// Skips to behind the `*/` of an executable comment that is not executed:
+    /// it may hold plain comments, one level of them.
+    fn skip_dead_comment(&mut self) {
+        loop {
+            let rest = self.sql.get(self.pos..).unwrap_or(&[]);
+            let Some(at) = memchr2(b'/', b'*', rest) else {
+                return self.skip_to_comment_end();
             };
-            let inner = nested
-                .then(|| memmem::find(rest.get(..end).unwrap_or(&[]), b"/*"))
-                .flatten();
-            self.pos += end + 2;
-            if inner.is_none() {
-                return;
+            match (rest.get(at), rest.get(at + 1)) {
+                (Some(b'/'), Some(b'*')) => {
+                    self.pos += at + 2;
+                    self.skip_to_comment_end();
+                }
+                (Some(b'*'), Some(b'/')) => {
+                    self.pos += at + 2;
+                    return;
+                }
+                _ => self.pos += at + 1,
             }
         }
     }
@@ -497,7 +524,9 @@ impl<'a> Lexer<'a> {
     fn variable_name(&mut self) {
         match self.peek(0) {
             Some(q @ (b'\'' | b'"')) => {
-                self.quoted(q, !self.mode.no_backslash_escapes, Kind::UserVariable);
+                let name = q == b'"' && self.mode.ansi_quotes;
+                let escapes = !(name || self.mode.no_backslash_escapes);
+                self.quoted(q, escapes, Kind::UserVariable);
             }
             Some(b'`') => {
                 self.quoted(b'`', false, Kind::UserVariable);
@@ -512,6 +541,19 @@ impl<'a> Lexer<'a> {
             }
         }
     }
+}
+
+/// Whether a quote of any kind is left open at the end of `text`.
+fn quote_open(text: &[u8]) -> bool {
+    let mut rest = text;
+    while let Some(at) = memchr3(b'\'', b'"', b'`', rest) {
+        let (quote, inner) = (rest.get(at), rest.get(at + 1..).unwrap_or(&[]));
+        match quote.and_then(|q| memchr(*q, inner)) {
+            Some(end) => rest = inner.get(end + 1..).unwrap_or(&[]),
+            None => return true,
+        }
+    }
+    false
 }
 
 /// The first quote or backslash. Short strings are the rule: a few bytes by

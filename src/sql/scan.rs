@@ -120,11 +120,14 @@ pub(super) fn run(sql: &[u8], mode: ScanMode) -> (Facts, Values) {
     s.facts.verb = Verb::Empty;
     s.facts.class = Class::Read;
     s.advance();
+    let mut semicolon = None;
     while s.cur.kind != Kind::End {
         if s.cur.is(b';') {
+            semicolon = Some(s.cur.start);
             s.advance();
             continue;
         }
+        semicolon = None;
         s.statement();
         if s.facts.statements == 0 {
             s.facts.verb = s.verb;
@@ -132,11 +135,19 @@ pub(super) fn run(sql: &[u8], mode: ScanMode) -> (Facts, Values) {
         s.facts.class = s.facts.class.max(s.class);
         s.facts.statements = s.facts.statements.saturating_add(1);
     }
+    // To servers a comment behind the last `;` is an empty statement, which
+    // they answer with an OK of its own.
+    if s.facts.statements > 0 && semicolon.is_some() && s.lex.last_comment > semicolon {
+        s.facts.statements = s.facts.statements.saturating_add(1);
+    }
     if s.lex.unterminated() {
         s.facts.flags.set(Flags::UNTERMINATED);
     }
     if s.lex.executable {
         s.facts.flags.set(Flags::EXECUTABLE_COMMENT);
+    }
+    if s.lex.ambiguous {
+        s.facts.class = Class::Unknown;
     }
     if s.lex.hint {
         s.facts.flags.set(Flags::OPTIMIZER_HINT);
@@ -360,7 +371,10 @@ impl Scanner<'_> {
             while !self.ended() && !self.cur.is(b')') {
                 self.advance();
             }
-            self.advance();
+            // Never past a `;`: the next statement would be hidden.
+            if self.cur.is(b')') {
+                self.advance();
+            }
         }
         if !self.eat(K::As) || !self.cur.is(b'(') {
             return;

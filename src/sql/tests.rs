@@ -139,6 +139,24 @@ fn executable_comments_by_version() {
         scan(b"/*!999999 /* x */ DROP TABLE t */ SELECT 1", mysql()).verb,
         Verb::Select
     );
+    // To MySQL `/*M!` is a plain comment, which holds no other.
+    let sql = b"SELECT 1 /*M!100100 /* */ ; DELETE FROM t -- */";
+    assert_eq!(scan(sql, mysql()).class, Class::Write);
+    assert_eq!(scan(sql, mariadb()).statements, 2);
+    // The first `*/` ends live comments however deep.
+    let sql = "SELECT 1 /*!50000 , 2 /*!40000 */ ; DELETE FROM t -- */";
+    assert_eq!(facts(sql).class, Class::Write);
+    assert_eq!(
+        facts("SELECT 1 /*!50000 , 2 /*!40000 ; DELETE FROM t */").class,
+        Class::Write
+    );
+    // `/*/` in a dead one opens a comment.
+    let sql = "SELECT 1 /*!999999 /*/ ; DELETE FROM t */ x */";
+    assert_eq!(facts(sql).statements, 1);
+    assert_eq!(
+        facts("SELECT /*+ '*/ 1 -- ' */ INTO OUTFILE 'x'").class,
+        Class::Unknown
+    );
     let two = facts("INSERT INTO t VALUES (1) /*!50000 , (2) */");
     assert!(matches!(two.write.as_deref(), Some(WriteShape::Insert(i)) if i.rows == 2));
     assert!(facts("/*! SELECT 1").flags.has(Flags::UNTERMINATED));
@@ -179,7 +197,10 @@ fn quotes_by_mode() {
         2
     );
     assert_eq!(facts("SELECT 1 --1").statements, 1);
-    assert_eq!(facts("SELECT 1; -- c\n").statements, 1);
+    assert_eq!(facts("SELECT 1; ;\n").statements, 1);
+    assert_eq!(facts("SELECT 1 -- c\n;").statements, 1);
+    // The servers answer the comment behind a `;` with an OK of its own.
+    assert_eq!(facts("SELECT 1; -- c\n").statements, 2);
     assert_eq!(facts("/* only */").statements, 0);
 }
 

@@ -103,6 +103,7 @@ fn rows(
     let mut result = TextResult::default();
     let count = Reader::new(head)
         .lenenc_int()
+        .filter(|n| *n > 0)
         .ok_or(WireError::new("a column count", 0))?;
     for _ in 0..count {
         let payload = packets.next()?;
@@ -277,6 +278,16 @@ mod tests {
             assert_eq!((fed.consumed, fed.event), (raw.len(), Event::Done));
             assert_eq!(cursor.summary().status, status);
         }
+    }
+
+    /// A fuzzer's finding: zero written in three bytes.
+    #[test]
+    fn a_result_has_columns() {
+        let mut raw = Vec::new();
+        put_packet(&mut raw, &mut 1, &[0xFC, 0, 0]);
+        put_packet(&mut raw, &mut 2, &eof_packet(Status(0), 0));
+        put_packet(&mut raw, &mut 3, &eof_packet(Status(0), 0));
+        assert!(parse_text_result(&raw, Capabilities::NONE).is_err());
     }
 
     proptest! {

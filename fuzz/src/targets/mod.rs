@@ -1,0 +1,10 @@
+//! One file per target.
+
+pub mod command;
+pub mod config;
+pub mod control;
+pub mod login;
+pub mod plan;
+pub mod response;
+pub mod scanner;
+pub mod trackers;
