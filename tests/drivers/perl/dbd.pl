@@ -8,6 +8,7 @@ use utf8;
 use DBI qw(:sql_types);
 use File::Temp;
 
+$| = 1;
 binmode STDOUT, ':encoding(UTF-8)';
 my $driver = shift @ARGV;
 my $own = lc $driver;
@@ -68,7 +69,7 @@ sub types {
     $s->execute;
     $s->bind_param($_, $_ == 1 ? $base + 2 : undef) for 1 .. 14;
     $s->execute;
-    $s = $c->prepare("SELECT $columns, LENGTH(bin), MD5(bin) FROM types WHERE id > ? ORDER BY id");
+    $s = $c->prepare("SELECT $columns, LENGTH(bin), CRC32(bin) FROM types WHERE id > ? ORDER BY id");
     $s->execute($base);
     while (my @got = $s->fetchrow_array) {
         die 'blob' if defined $got[11] && $got[11] ne $blob;
@@ -100,7 +101,7 @@ sub transactions {
 
 sub several {
     my ($c) = @_;
-    # Several results need a text statement.
+    # Several results, like streaming, work with text statements only.
     my $s = $c->prepare("CALL $side.two_sets(7)", { "${own}_server_prepare" => 0 });
     $s->execute;
     do {
@@ -109,11 +110,14 @@ sub several {
     $c->do('SET @b = 0, @c = 4');
     $c->do("CALL $side.outs(2, \@b, \@c)");
     show('outs', $c->selectall_arrayref('SELECT @b, @c'));
-    $s = $c->prepare('SELECT a.name FROM items a, items b', { "${own}_use_result" => 1 });
-    $s->execute;
-    my $n = 0;
-    $n++ while $s->fetch;
-    show('streamed', $n);
+    # DBD::MariaDB 1.22 loses such rows.
+    if (!$prepare && $driver eq 'mysql') {
+        $s = $c->prepare('SELECT a.name FROM items a, items b', { "${own}_use_result" => 1 });
+        $s->execute;
+        my $n = 0;
+        $n++ while $s->fetch;
+        show('streamed', $n);
+    }
     my $file = File::Temp->new;
     print $file join('', map { $base + $_ . ",name $_,0.5\n" } 1 .. 300);
     $file->flush;
@@ -164,7 +168,8 @@ for my $pass (0, 1) {
     my $c = connection();
     $_->($c) for \&statements, \&types, \&transactions, \&several, \&errors;
     $c->disconnect;
-    reconnects();
+    # The C library does not take the end of a TLS connection for a lost one.
+    reconnects() if $ENV{DRIVER_TLS} ne '1';
     $base += 10000;
 }
 print "passed\n";
