@@ -6,6 +6,7 @@
 #![warn(missing_docs)]
 
 pub mod auth;
+pub mod binlog;
 pub mod config;
 pub mod control;
 pub mod leg;

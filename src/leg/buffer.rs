@@ -65,6 +65,11 @@ impl Buffer {
         self.memory.get(self.start..self.end).unwrap_or(&[])
     }
 
+    /// The same, to patch an id in place.
+    pub fn pending_mut(&mut self) -> &mut [u8] {
+        self.memory.get_mut(self.start..self.end).unwrap_or(&mut [])
+    }
+
     /// Drops `n` bytes from the front; the memory goes back to the pool when
     /// none are left.
     pub fn consume(&mut self, n: usize) {

@@ -79,7 +79,7 @@ pub fn all(config: &Config) -> Result<Built, String> {
         catalog,
         catalog_refresh: poke,
         mirror: mirrored(config, &accounts)?,
-        login: login(config, instance)?,
+        login: login(config, instance, registry.clone())?,
         gate: GateLimits {
             drain: config.limits.drain(),
             total: config.limits.gate(),
@@ -126,7 +126,11 @@ fn secret(password: &Password) -> Secret {
     Secret::new(password.reveal().as_bytes().to_vec())
 }
 
-fn login(config: &Config, instance: String) -> Result<LoginContext, String> {
+fn login(
+    config: &Config,
+    instance: String,
+    registry: Arc<Registry>,
+) -> Result<LoginContext, String> {
     let [source, target] = &config.backends;
     let backends = [
         backend(Side::Source, source)?,
@@ -162,6 +166,7 @@ fn login(config: &Config, instance: String) -> Result<LoginContext, String> {
         grants,
         seen: SeenCapabilities::default(),
         login_timeout: config.limits.login_timeout(),
+        registry,
         instance,
     })
 }

@@ -1,8 +1,9 @@
 //! The client's end: reading commands, writing answers.
 
-use std::task::Poll;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
 
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncWriteExt, Interest, ReadBuf};
 
 use super::End;
 use crate::leg::Leg;
@@ -24,6 +25,14 @@ pub struct Client {
     pub input: Buffer,
     /// Negotiated with the client.
     pub capabilities: Capabilities,
+}
+
+/// What can be told of a client while the answer to its command is awaited.
+pub enum Leaving {
+    /// It has closed its connection.
+    Gone,
+    /// It has sent more, which may be its next command or its farewell.
+    Unclear,
 }
 
 /// What woke an idle session.
@@ -87,16 +96,44 @@ impl Client {
         .await
     }
 
+    /// Ready when the client's socket has something to say. Asks the reactor
+    /// first, which costs no system call.
+    pub fn poll_leaving(&mut self, cx: &mut Context<'_>) -> Poll<Leaving> {
+        let socket = self.stream.socket();
+        let Poll::Ready(ready) = socket.poll_read_ready(cx) else {
+            return Poll::Pending;
+        };
+        if ready.is_err() {
+            return Poll::Ready(Leaving::Gone);
+        }
+        let mut byte = [0; 1];
+        match socket.poll_peek(cx, &mut ReadBuf::new(&mut byte)) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Ok(0) | Err(_)) => Poll::Ready(Leaving::Gone),
+            Poll::Ready(Ok(_)) => Poll::Ready(Leaving::Unclear),
+        }
+    }
+
+    /// Whether the client has closed its end behind bytes not read yet.
+    pub fn has_closed(&self) -> bool {
+        let ready = pin!(self.stream.socket().ready(Interest::READABLE));
+        match ready.poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Ok(ready)) => ready.is_read_closed(),
+            Poll::Ready(Err(_)) => true,
+            Poll::Pending => false,
+        }
+    }
+
     /// Reads until the first physical packet's header and command byte are
-    /// here; returns the payload's length.
+    /// here; returns the payload's length, 0 for an empty command.
     ///
     /// # Errors
-    /// The client is gone, or broke the protocol with an empty command.
+    /// The client is gone.
     pub async fn command_head(&mut self) -> Result<usize, End> {
         loop {
             if let Some(head) = header(self.input.pending()) {
                 if head.len == 0 {
-                    return Err(End::Protocol("an empty command"));
+                    return Ok(0);
                 }
                 if self.input.pending().len() > HEADER_LEN {
                     return Ok(head.len);
@@ -126,13 +163,27 @@ impl Client {
     /// # Errors
     /// The client is gone.
     pub async fn refuse(&mut self, code: u16, state: &[u8; 5], message: &str) -> Result<(), End> {
+        self.refuse_at(1, code, state, message).await
+    }
+
+    /// Answers with an error of ours, after a command whose last packet was
+    /// the one before `sequence`.
+    ///
+    /// # Errors
+    /// The client is gone.
+    pub async fn refuse_at(
+        &mut self,
+        mut sequence: u8,
+        code: u16,
+        state: &[u8; 5],
+        message: &str,
+    ) -> Result<(), End> {
         let packet = ErrPacket {
             code,
             sqlstate: *state,
             message: message.as_bytes(),
         };
         let mut out = Vec::new();
-        let mut sequence = 1;
         crate::wire::frame::put_packet(&mut out, &mut sequence, &packet.build());
         self.send(&out).await
     }

@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 
 use super::change_user::{self, ChangeUserEnd};
 use super::client::COMMAND_MAX;
+use super::unmirrored::OnError;
 use super::{End, LoginParts, Session, relay};
 use crate::Side;
 use crate::leg::{ANSWER_MAX, Leg};
@@ -27,7 +28,10 @@ impl Session {
 
     async fn dispatch(&mut self) -> Result<(), End> {
         let length = self.client.command_head().await?;
-        let com = self.client.input.pending()[HEADER_LEN];
+        let first = self.client.input.pending().get(HEADER_LEN);
+        // To a server an empty packet is COM_SLEEP, which it does not know.
+        let com = first.copied().filter(|_| length > 0).unwrap_or(COM_SLEEP);
+        self.pending.abandon = false;
         self.statement_count += 1;
         self.entry
             .statements
@@ -36,9 +40,11 @@ impl Session {
             COM_QUERY => self.query(length).await,
             COM_STMT_EXECUTE => self.execute(length).await,
             COM_STMT_PREPARE => Box::pin(self.prepare(length)).await,
+            COM_STMT_SEND_LONG_DATA => Box::pin(self.long_data(length)).await,
+            COM_STMT_BULK_EXECUTE => Box::pin(self.bulk(length)).await,
+            _ if length > COMMAND_MAX => Box::pin(self.command_streamed(com)).await,
             COM_STMT_CLOSE => self.close_statement(length).await,
             COM_STMT_RESET => Box::pin(self.reset_statement(length)).await,
-            COM_STMT_SEND_LONG_DATA => Box::pin(self.long_data(length)).await,
             COM_STMT_FETCH => Box::pin(self.fetch(length)).await,
             COM_QUIT => Err(End::Quit),
             COM_PING | COM_STATISTICS => {
@@ -61,18 +67,33 @@ impl Session {
                 let side = self.lead();
                 self.plain(side, response_kind(com)).await.map(|_| ())
             }
-            _ => {
-                // Unknown, or one that may write: the active side, untouched,
-                // counted, and every route held meanwhile.
-                telemetry::error("client", "unknown_command");
-                self.hold(ALL_ROUTES).await;
-                self.defer_all("unknown_command");
-                let side = self.lead();
-                self.plain(side, response_kind(com)).await?;
-                self.after(side);
-                Ok(())
+            COM_BINLOG_DUMP | COM_BINLOG_DUMP_GTID | COM_REGISTER_SLAVE => {
+                self.replication(com).await
             }
+            _ => self.unknown(com).await,
         }
+    }
+
+    /// Unknown, or one that may write: the active side gets it untouched,
+    /// every route is held meanwhile, and it is counted unless it is refused.
+    pub(super) async fn unknown(&mut self, com: u8) -> Result<(), End> {
+        telemetry::error("client", "unknown_command");
+        self.hold(ALL_ROUTES).await;
+        self.unmirrored_anywhere("unknown_command", OnError::Nothing);
+        let side = self.lead();
+        let answered = self.plain(side, response_kind(com)).await;
+        self.after(side);
+        self.unmirrored_done();
+        answered.map(|_| ())
+    }
+
+    /// What replicas ask: home answers, and nothing is written. Nothing of the
+    /// routes is held, because a dump goes on for ever.
+    async fn replication(&mut self, com: u8) -> Result<(), End> {
+        let side = self.shared.routes.peek().home();
+        self.pending.abandon = true;
+        self.plain(side, response_kind(com)).await?;
+        Ok(())
     }
 
     /// Sends the pending command as it is and relays the answer.
@@ -81,10 +102,18 @@ impl Session {
         let Some(leg) = self.legs[side.index()].as_mut() else {
             return Err(End::Protocol("no leg"));
         };
+        self.entry.set_running(side);
         self.legs_broken = true;
-        relay::stream_whole_command(&mut self.client, leg).await?;
+        relay::stream_whole_command(&mut self.client, leg, &mut self.pending).await?;
         let in_step = leg.applied == self.state.version;
-        let summary = relay::response(&mut self.client, leg, kind, &mut self.state).await?;
+        let summary = relay::response(
+            &mut self.client,
+            leg,
+            kind,
+            &mut self.state,
+            &mut self.pending,
+        )
+        .await?;
         self.legs_broken = false;
         self.kept_step(side, in_step);
         if self.state.trackers_changed && !self.state.own_trackers_shown {
@@ -253,7 +282,7 @@ impl Session {
     /// COM_STMT_CLOSE: no answer, on every leg that has the statement.
     async fn close_statement(&mut self, length: usize) -> Result<(), End> {
         self.whole_command(length).await?;
-        let id = statement_id(self.payload(length));
+        let id = self.named_statement(length);
         self.consume_command(length);
         let ids = match id.and_then(|id| self.prepared.remove(id)) {
             Some(statement) => statement.ids,
@@ -274,9 +303,7 @@ impl Session {
     /// leg; the lead's answer counts.
     async fn reset_statement(&mut self, length: usize) -> Result<(), End> {
         self.whole_command(length).await?;
-        let Some(id) = statement_id(self.payload(length)) else {
-            return Err(End::Protocol("COM_STMT_RESET without an id"));
-        };
+        let id = self.named_statement(length).unwrap_or_default();
         self.prepared.drop_long_data(id);
         let ids = self.prepared.get(id).map(|s| s.ids).unwrap_or_default();
         let lead = self.lead();
@@ -332,9 +359,17 @@ impl Session {
         let Some(leg) = self.legs[side.index()].as_mut() else {
             return Err(End::Protocol("no leg"));
         };
+        self.entry.set_running(side);
         self.legs_broken = true;
         let in_step = leg.applied == self.state.version;
-        let summary = relay::response(&mut self.client, leg, kind, &mut self.state).await?;
+        let summary = relay::response(
+            &mut self.client,
+            leg,
+            kind,
+            &mut self.state,
+            &mut self.pending,
+        )
+        .await?;
         self.legs_broken = false;
         self.kept_step(side, in_step);
         if self.state.trackers_changed && !self.state.own_trackers_shown {
@@ -343,55 +378,36 @@ impl Session {
         Ok(summary)
     }
 
+    /// COM_STMT_SEND_LONG_DATA, which has no answer: to the leg where the
+    /// statement was last, at once; a leg that executes it as well is sent its
+    /// copy together with the EXECUTE (protocol-review M5).
     async fn long_data(&mut self, length: usize) -> Result<(), End> {
-        let lead = self.lead();
         if length > COMMAND_MAX {
-            self.need_leg(lead).await?;
-            if let Some(leg) = self.legs[lead.index()].as_mut() {
-                relay::stream_whole_command(&mut self.client, leg).await?;
-            }
-            return Ok(());
+            return self.long_data_streamed().await;
         }
         self.whole_command(length).await?;
-        let payload = self.payload(length);
-        let Some(id) = statement_id(payload) else {
+        let Some(id) = self.named_statement(length) else {
             self.consume_command(length);
             return Ok(());
         };
-        let parameter = payload
-            .get(5..7)
-            .map_or(0, |b| u16::from_le_bytes([b[0], b[1]]));
-        let data = payload.get(7..).unwrap_or(&[]).to_vec();
-        let ids = self.prepared.get(id).map(|s| s.ids).unwrap_or_default();
-        // To every leg that has the statement, on arrival (protocol-review
-        // M5), and kept for one that gets it later.
-        self.prepared.keep_long_data(id, parameter, &data);
-        let side = match (ids[lead.index()], ids[lead.other().index()]) {
-            (None, Some(_)) => lead.other(),
-            _ => lead,
-        };
-        let other = side.other();
-        if let (Some(leg), Some(own)) = (self.legs[other.index()].as_mut(), ids[other.index()]) {
-            let mut out = Vec::with_capacity(data.len() + 16);
-            let body = [&own.to_le_bytes()[..], &parameter.to_le_bytes(), &data].concat();
-            put_command(&mut out, COM_STMT_SEND_LONG_DATA, &body);
-            let limit = self.shared.mirror.deadline;
-            if !matches!(
-                tokio::time::timeout(limit, leg.send(&out)).await,
-                Ok(Ok(()))
-            ) {
-                self.drop_leg(other);
-            }
-        }
-        let own = ids[side.index()].unwrap_or(id);
+        let (side, own) = self.at_home(id);
+        // While nothing is mirrored no other leg will need it.
+        let keep = !self.shared.routes.peek().passive;
+        let payload = self
+            .client
+            .input
+            .pending()
+            .get(HEADER_LEN..HEADER_LEN + length);
+        let chunk = payload
+            .filter(|_| keep)
+            .and_then(|p| Some((u16::from_le_bytes([*p.get(5)?, *p.get(6)?]), p.get(7..)?)));
+        self.prepared.keep_long_data(id, side, chunk);
         self.send_with_id(length, side, own).await
     }
 
     async fn fetch(&mut self, length: usize) -> Result<(), End> {
         self.whole_command(length).await?;
-        let Some(id) = statement_id(self.payload(length)) else {
-            return Err(End::Protocol("COM_STMT_FETCH without an id"));
-        };
+        let id = self.named_statement(length).unwrap_or_default();
         let lead = self.lead();
         let (side, own) = match self.prepared.get(id) {
             Some(s) => {
@@ -406,8 +422,32 @@ impl Session {
         };
         self.send_with_id(length, side, own).await?;
         self.relay_answer(side, ResponseKind::Fetch).await?;
-        self.after(side);
+        // A cursor opened before a flip: its leg knows nothing of the
+        // transaction on the other.
+        if side == lead {
+            self.after(side);
+        }
         Ok(())
+    }
+}
+
+impl Session {
+    /// The client's id of the statement that the pending command names.
+    pub(super) fn named_statement(&self, length: usize) -> Option<u32> {
+        let id = statement_id(self.payload(length))?;
+        Some(self.prepared.named(id, self.state.mode.server.mariadb))
+    }
+
+    /// The leg that has a statement, the one where it was last if both have
+    /// it, and its id there. The lead for a statement that nobody knows.
+    pub(super) fn at_home(&self, id: u32) -> (Side, u32) {
+        let Some(s) = self.prepared.get(id) else {
+            return (self.lead(), id);
+        };
+        let found = [s.side, s.side.other()]
+            .into_iter()
+            .find_map(|side| Some((side, s.ids[side.index()]?)));
+        found.unwrap_or((self.lead(), id))
     }
 }
 

@@ -68,7 +68,7 @@ impl Session {
             );
         }
         self.note(s.table, index, Kind::Deferred, "ddl_not_drained");
-        self.run(active, s).await
+        self.run(active, &s).await
     }
 
     async fn commit_before_ddl(&mut self, s: &Statement<'_>) -> Result<(), End> {

@@ -9,19 +9,20 @@ use std::sync::Arc;
 
 use super::client::COMMAND_MAX;
 use super::command::statement_id;
+use super::large::HEAD_LEN;
 use super::legs::Role;
 use super::prepared::{Bound, Statement as Prepared, TEXT_MAX};
 use super::statement::Statement;
 use super::trackers::asks_for_trackers;
-use super::{End, Session};
+use super::unmirrored::OnError;
+use super::{End, Session, relay};
 use crate::Side;
 use crate::leg::Answer;
 use crate::route::plan::{Plan, Planned, plan};
 use crate::route::table::{ALL_ROUTES, RouteTable};
-use crate::sql::{DiagnosticsForm, Facts, Flags, Verb, scan};
+use crate::sql::{Class, DiagnosticsForm, Facts, Flags, Verb, scan};
 use crate::wire::command::{
-    COM_STMT_CLOSE, COM_STMT_PREPARE, COM_STMT_SEND_LONG_DATA, Execute, ResponseKind,
-    execute_for_leg, parse_execute,
+    COM_STMT_CLOSE, COM_STMT_PREPARE, Execute, ResponseKind, execute_for_leg, parse_execute,
 };
 use crate::wire::frame::{HEADER_LEN, header, put_command, put_packet};
 use crate::wire::response::Summary;
@@ -31,17 +32,23 @@ use crate::wire::{Capabilities, Status};
 /// long names.
 const PREPARE_ANSWER_MAX: usize = 32 << 20;
 
+/// ER_MALFORMED_PACKET.
+const ER_MALFORMED: u16 = 1835;
+
+/// EXECUTE's flags that ask for a cursor: read only, for update, scrollable.
+const CURSORS: u8 = 1 | 2 | 4;
+
 /// One EXECUTE, read.
-struct Call {
-    client_id: u32,
-    execute: Execute,
-    types: Vec<u8>,
-    sql: Arc<[u8]>,
-    facts: Arc<Facts>,
+pub(super) struct Call {
+    pub client_id: u32,
+    pub execute: Execute,
+    pub types: Vec<u8>,
+    pub sql: Arc<[u8]>,
+    pub facts: Arc<Facts>,
 }
 
 /// The side a plan's answer comes from.
-fn answering(plan: Plan, lead: Side) -> Side {
+pub(super) fn answering(plan: Plan, lead: Side) -> Side {
     match plan {
         Plan::Active(side) | Plan::Deferred(side) => side,
         Plan::Inline(inline) => inline.active,
@@ -68,13 +75,10 @@ impl Session {
     /// Serves a COM_STMT_PREPARE.
     pub(super) async fn prepare(&mut self, length: usize) -> Result<(), End> {
         let before = self.diagnostics.take();
-        if length > COMMAND_MAX {
-            let side = self.lead();
-            self.plain(side, ResponseKind::Prepare).await?;
-            return Ok(());
-        }
-        self.whole_command(length).await?;
-        let sql: Arc<[u8]> = self.payload(length).get(1..).unwrap_or(&[]).into();
+        let streamed = length > COMMAND_MAX;
+        let kept = if streamed { HEAD_LEN } else { length };
+        self.client.whole(HEADER_LEN + kept).await?;
+        let sql: Arc<[u8]> = self.payload(kept).get(1..).unwrap_or(&[]).into();
         let facts = Arc::new(scan(&sql, self.state.mode));
         // PREPARE leaves ROW_COUNT() as it was, and nothing else.
         if matches!(facts.diagnostics, Some(DiagnosticsForm::RowCount { .. })) {
@@ -91,8 +95,12 @@ impl Session {
             return Err(End::Protocol("no leg"));
         };
         self.legs_broken = true;
-        leg.send(&self.client.input.pending()[..HEADER_LEN + length])
-            .await?;
+        if streamed {
+            relay::stream_whole_command(&mut self.client, leg, &mut self.pending).await?;
+        } else {
+            let command = &self.client.input.pending()[..HEADER_LEN + length];
+            leg.send(command).await?;
+        }
         let mut answer = leg
             .answer(ResponseKind::Prepare, PREPARE_ANSWER_MAX)
             .await?;
@@ -100,29 +108,24 @@ impl Session {
         if masked {
             self.own_trackers(side).await?;
         }
-        self.consume_command(length);
+        if !streamed {
+            self.consume_command(length);
+        }
         if let Some(ok) = answer.summary.prepare {
             let client_id = self.prepared.client_id(ok.statement_id);
             if let Some(place) = answer.bytes.get_mut(HEADER_LEN + 1..HEADER_LEN + 5) {
                 place.copy_from_slice(&client_id.to_le_bytes());
             }
-            let mut ids = [None; 2];
-            ids[side.index()] = Some(ok.statement_id);
-            let statement = Prepared {
-                sql: (sql.len() <= TEXT_MAX).then_some(sql),
-                facts,
-                parameters: ok.params,
-                ids,
-                types: None,
-                types_sent: [false; 2],
-                long_data: Vec::new(),
-                long_data_lost: false,
-                cursor: None,
+            let statement = if sql.len() <= TEXT_MAX && !streamed {
+                Prepared::new(sql, true, facts, side, ok)
+            } else {
+                self.long_statement(&sql, side, ok)
             };
             if !self.prepared.insert(client_id, statement) {
                 return self.too_many_statements(side, ok.statement_id).await;
             }
         } else {
+            self.prepared.refused();
             self.refused_in_transaction(side).await?;
         }
         if !self.client.capabilities.has(Capabilities::DEPRECATE_EOF) {
@@ -146,7 +149,7 @@ impl Session {
     }
 
     /// Where a statement would run now.
-    fn side_of(&self, sql: &[u8], facts: &Facts) -> Side {
+    pub(super) fn side_of(&self, sql: &[u8], facts: &Facts) -> Side {
         let table = self.shared.routes.load();
         let lead = self.lead();
         if table.passive || facts.tables.is_empty() {
@@ -167,7 +170,10 @@ impl Session {
             return Box::pin(self.execute_streamed()).await;
         }
         self.whole_command(length).await?;
-        let id = statement_id(self.payload(length));
+        let id = self.named_statement(length);
+        if self.lacks_types(length) {
+            return self.refuse_malformed(length).await;
+        }
         if passive && self.transaction.lead.is_none_or(|l| l == home) {
             self.hold(ALL_ROUTES).await;
             if self.shared.routes.peek().generation == generation {
@@ -181,6 +187,31 @@ impl Session {
         Box::pin(self.execute_classified(length)).await
     }
 
+    /// MariaDB takes the id -1 only with the parameters' types beside it: the
+    /// statement prepared last on a leg need not be the client's.
+    pub(super) fn lacks_types(&self, length: usize) -> bool {
+        let payload = self.payload(length);
+        let named = self.named_statement(length);
+        let (Some(sent), Some(id)) = (statement_id(payload), named) else {
+            return false;
+        };
+        let Some(statement) = self.prepared.get(id).filter(|_| sent != id) else {
+            return false;
+        };
+        let caps = self.client.capabilities;
+        let bound =
+            parse_execute(payload, statement.parameters, caps).map(|call| call.new_params_bound);
+        statement.parameters > 0 && bound != Ok(true)
+    }
+
+    /// What a server says to that.
+    pub(super) async fn refuse_malformed(&mut self, length: usize) -> Result<(), End> {
+        self.diagnostics = None;
+        self.consume_command(length);
+        let message = "Malformed communication packet";
+        self.client.refuse(ER_MALFORMED, b"HY000", message).await
+    }
+
     /// The id on `side`, if the statement can run there as the client sent it.
     ///
     /// SET may change our trackers, and SHOW would show them: both go the
@@ -189,6 +220,7 @@ impl Session {
         let statement = self.prepared.get(id)?;
         if matches!(statement.facts.verb, Verb::Set | Verb::Show)
             || statement.facts.flags.has(Flags::SYSTEM_VARIABLE)
+            || statement.long_data_at.is_some_and(|at| at != side)
         {
             return None;
         }
@@ -199,11 +231,11 @@ impl Session {
     /// patched.
     async fn execute_passive(&mut self, length: usize, home: Side, own: u32) -> Result<(), End> {
         self.diagnostics = None;
-        let Some(id) = statement_id(self.payload(length)) else {
-            return Err(End::Protocol("COM_STMT_EXECUTE without an id"));
-        };
+        let sent = statement_id(self.payload(length));
+        let id = self.named_statement(length).unwrap_or_default();
         self.remember_types(length, id, home);
-        let summary = if own == id {
+        self.pending.abandon = self.reads(id);
+        let summary = if sent == Some(own) {
             self.plain(home, ResponseKind::Generic).await?
         } else {
             self.send_with_id(length, home, own).await?;
@@ -214,16 +246,47 @@ impl Session {
     }
 
     /// What follows any execution on one leg.
-    async fn executed(&mut self, id: u32, side: Side, summary: &Summary) -> Result<(), End> {
-        self.prepared.drop_long_data(id);
-        if let Some(s) = self.prepared.get_mut(id) {
-            s.cursor = Some(side.index());
-        }
+    pub(super) async fn executed(
+        &mut self,
+        id: u32,
+        side: Side,
+        summary: &Summary,
+    ) -> Result<(), End> {
+        self.ran_on(id, side).await;
         if summary.is_error {
             self.refused_in_transaction(side).await?;
         }
         self.after(side);
         Ok(())
+    }
+
+    /// Whether an execution of the statement only reads.
+    fn reads(&self, id: u32) -> bool {
+        let statement = self.prepared.get(id);
+        statement.is_some_and(|s| s.whole && s.facts.class == Class::Read)
+    }
+
+    /// Notes where a statement was executed. A leg that was sent long data for
+    /// it and did not execute would add them to the next ones: it forgets the
+    /// statement.
+    pub(super) async fn ran_on(&mut self, id: u32, side: Side) {
+        let had_data = self.prepared.drop_long_data(id);
+        let Some(statement) = self.prepared.get_mut(id) else {
+            return;
+        };
+        statement.cursor = Some(side.index());
+        statement.side = side;
+        let Some(stale) = had_data.filter(|at| *at != side) else {
+            return;
+        };
+        statement.types_sent[stale.index()] = false;
+        let own = statement.ids[stale.index()].take();
+        if let (Some(own), Some(leg)) = (own, self.legs[stale.index()].as_mut()) {
+            let mut out = Vec::new();
+            put_command(&mut out, COM_STMT_CLOSE, &own.to_le_bytes());
+            // A leg that is gone shows at its next use.
+            let _ = leg.send(&out).await;
+        }
     }
 
     /// Keeps the types a client binds, for executions that rely on them.
@@ -253,10 +316,10 @@ impl Session {
 
     /// Reads the pending EXECUTE. None: its statement or its form is unknown,
     /// so the lead may answer what a server answers.
-    fn call(&self, length: usize) -> Option<Call> {
+    pub(super) fn call(&self, length: usize) -> Option<Call> {
         let payload = self.payload(length);
-        let client_id = statement_id(payload)?;
-        let statement = self.prepared.get(client_id)?;
+        let client_id = self.named_statement(length)?;
+        let statement = self.prepared.get(client_id).filter(|s| s.whole)?;
         let execute =
             parse_execute(payload, statement.parameters, self.client.capabilities).ok()?;
         let types = if execute.new_params_bound {
@@ -268,7 +331,7 @@ impl Session {
             client_id,
             execute,
             types,
-            sql: statement.sql.clone()?,
+            sql: statement.text.clone(),
             facts: statement.facts.clone(),
         })
     }
@@ -288,12 +351,11 @@ impl Session {
         }
         let (table, planned) = self.plan_call(length, &call).await;
         let mut planned = planned;
-        let bound_long = self
-            .prepared
-            .get(call.client_id)
-            .is_some_and(|s| s.long_data_lost);
-        if bound_long && let Plan::Inline(inline) = planned.plan {
-            planned.plan = Plan::Deferred(inline.active);
+        if call.execute.flags & CURSORS != 0
+            && let Plan::MirrorRead(side) = planned.plan
+        {
+            // What is fetched later must not depend on the mirror.
+            planned.plan = Plan::Active(side.other());
         }
         let mut commands = [Vec::new(), Vec::new()];
         if let Plan::MirrorRead(side) = planned.plan
@@ -329,14 +391,15 @@ impl Session {
             commands: Some(commands),
         };
         self.act(statement).await?;
-        self.prepared.drop_long_data(call.client_id);
-        if let Some(s) = self.prepared.get_mut(call.client_id) {
-            s.cursor = Some(answers.index());
-        }
+        self.ran_on(call.client_id, answers).await;
         Ok(())
     }
 
-    async fn plan_call(&mut self, length: usize, call: &Call) -> (Arc<RouteTable>, Planned) {
+    pub(super) async fn plan_call(
+        &mut self,
+        length: usize,
+        call: &Call,
+    ) -> (Arc<RouteTable>, Planned) {
         loop {
             let table = self.shared.routes.load();
             let catalog = self.shared.catalog.load();
@@ -429,9 +492,12 @@ impl Session {
         let Some(statement) = self.prepared.get(call.client_id) else {
             return Ok(None);
         };
+        if !statement.can_have_long_data(side) {
+            return Ok(None);
+        }
         let own = match statement.ids[index] {
             Some(own) => own,
-            None => match self.prepare_on(call, side).await? {
+            None => match self.prepare_on(call.client_id, side).await? {
                 Some(own) => own,
                 None => return Ok(None),
             },
@@ -446,7 +512,8 @@ impl Session {
         if execute_for_leg(payload, &call.execute, own, types, &mut body).is_err() {
             return Ok(None);
         }
-        let mut out = Vec::with_capacity(body.len() + HEADER_LEN);
+        let mut out = statement.missing_long_data(side, own);
+        out.reserve(body.len() + HEADER_LEN);
         let mut sequence = 0;
         put_packet(&mut out, &mut sequence, &body);
         if let Some(statement) = self.prepared.get_mut(call.client_id) {
@@ -459,12 +526,15 @@ impl Session {
         Ok(Some(out))
     }
 
-    /// Prepares a statement on a leg that has not had it, with the long data
-    /// that arrived meanwhile.
-    async fn prepare_on(&mut self, call: &Call, side: Side) -> Result<Option<u32>, End> {
+    /// Prepares a statement on a leg that has not had it. None: that server
+    /// refuses it, or its text was not kept.
+    pub(super) async fn prepare_on(&mut self, id: u32, side: Side) -> Result<Option<u32>, End> {
         let index = side.index();
-        let mut out = Vec::with_capacity(call.sql.len() + 8);
-        put_command(&mut out, COM_STMT_PREPARE, &call.sql);
+        let Some(statement) = self.prepared.get(id).filter(|s| s.whole) else {
+            return Ok(None);
+        };
+        let mut out = Vec::with_capacity(statement.text.len() + 8);
+        put_command(&mut out, COM_STMT_PREPARE, &statement.text);
         let Some(leg) = self.legs[index].as_mut() else {
             return Ok(None);
         };
@@ -475,7 +545,7 @@ impl Session {
         let Some(ok) = answer.summary.prepare else {
             return Ok(None);
         };
-        let Some(statement) = self.prepared.get_mut(call.client_id) else {
+        let Some(statement) = self.prepared.get_mut(id) else {
             return Ok(None);
         };
         if ok.params != statement.parameters {
@@ -483,18 +553,6 @@ impl Session {
         }
         statement.ids[index] = Some(ok.statement_id);
         statement.types_sent[index] = false;
-        let mut data = Vec::new();
-        for (parameter, bytes) in &statement.long_data {
-            let mut body = ok.statement_id.to_le_bytes().to_vec();
-            body.extend_from_slice(&parameter.to_le_bytes());
-            body.extend_from_slice(bytes);
-            put_command(&mut data, COM_STMT_SEND_LONG_DATA, &body);
-        }
-        if !data.is_empty()
-            && let Some(leg) = self.legs[index].as_mut()
-        {
-            leg.send(&data).await?;
-        }
         Ok(Some(ok.statement_id))
     }
 
@@ -503,41 +561,18 @@ impl Session {
     async fn execute_unknown(&mut self, length: usize) -> Result<(), End> {
         self.hold(ALL_ROUTES).await;
         self.diagnostics = None;
-        let id = statement_id(self.payload(length)).unwrap_or_default();
-        let known = self.prepared.get(id).map(|s| s.ids);
-        if known.is_some() {
-            self.defer_all("prepared_text_not_kept");
-        }
-        let lead = self.lead();
-        let ids = known.unwrap_or_default();
-        let side = if ids[lead.index()].is_none() && ids[lead.other().index()].is_some() {
-            lead.other()
-        } else {
-            lead
+        let id = self.named_statement(length).unwrap_or_default();
+        let Some((side, own)) = self.where_unknown(id) else {
+            self.consume_command(length);
+            return self.refuse_handler(id, 1).await;
         };
-        let own = ids[side.index()].unwrap_or(id);
+        self.unmirrored_anywhere("prepared_text_not_kept", OnError::SyntaxOnly);
         self.send_with_id(length, side, own).await?;
-        let summary = self.relay_answer(side, ResponseKind::Generic).await?;
-        self.executed(id, side, &summary).await
-    }
-
-    /// An EXECUTE over 16 MiB: streamed to where its statement is, unread.
-    async fn execute_streamed(&mut self) -> Result<(), End> {
-        self.hold(ALL_ROUTES).await;
-        self.diagnostics = None;
-        self.defer_all("over_16_mib");
-        let side = self.lead();
-        let need = HEADER_LEN + 10;
-        self.client.whole(need).await?;
-        let id = statement_id(self.payload(10)).unwrap_or_default();
-        if self
-            .prepared
-            .get(id)
-            .is_some_and(|s| s.ids[side.index()] != Some(id))
-        {
-            return Err(End::Protocol("an EXECUTE over 16 MiB on another leg"));
+        let answered = self.relay_answer(side, ResponseKind::Generic).await;
+        if let Ok(summary) = &answered {
+            self.executed(id, side, summary).await?;
         }
-        let summary = self.plain(side, ResponseKind::Generic).await?;
-        self.executed(id, side, &summary).await
+        self.unmirrored_done();
+        answered.map(|_| ())
     }
 }

@@ -171,7 +171,7 @@ pub async fn login(
     let begun = Instant::now();
     let deadline = begun + ctx.login_timeout;
     let mut client = Stream::plain(socket).map_err(LoginEnd::Client)?;
-    let opened = match open(ctx.backend(home), ctx.login_timeout).await {
+    let opened = match open_unambiguous(ctx, home).await {
         Ok(opened) => opened,
         Err(error) => return Err(tell_before_greeting(&mut client, error).await),
     };
@@ -194,6 +194,25 @@ pub async fn login(
             Err(end)
         }
     }
+}
+
+/// Connections opened to get a thread id that no other client knows as its
+/// session's. The next id is the next number, so this many sessions of before
+/// the flip with numbers in a row are stepped over by one login.
+const OPEN_ATTEMPTS: usize = 64;
+
+/// Opens home. After a flip, sessions greeted by the other side live on, and
+/// KILL names a session by the id it was greeted with.
+async fn open_unambiguous(ctx: &LoginContext, home: Side) -> Result<Opened, LegError> {
+    let mut opened = open(ctx.backend(home), ctx.login_timeout).await?;
+    for _ in 1..OPEN_ATTEMPTS {
+        if !ctx.registry.is_ambiguous(opened.greeting.thread_id, home) {
+            break;
+        }
+        let next = open(ctx.backend(home), ctx.login_timeout).await?;
+        leave_politely(ctx, std::mem::replace(&mut opened, next)).await;
+    }
+    Ok(opened)
 }
 
 /// Greets the client as home and reads its answer.

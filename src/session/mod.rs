@@ -7,6 +7,7 @@
 //! statement that may write until the transaction has ended on both legs.
 
 pub mod auth_relay;
+mod bulk;
 pub mod change_user;
 mod client;
 mod command;
@@ -14,6 +15,7 @@ mod ddl;
 mod diagnostics;
 mod execute;
 mod kill;
+mod large;
 mod learn;
 mod legs;
 pub mod login;
@@ -25,16 +27,16 @@ mod state;
 mod statement;
 mod trackers;
 mod transaction;
+mod unmirrored;
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use parking_lot::Mutex;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
@@ -53,6 +55,7 @@ use login::{LoggedIn, LoginContext, LoginEnd};
 use prepared::Prepared;
 use registry::{Entry, Registry};
 use state::State;
+use unmirrored::Pending;
 
 /// How long a session that ends waits for the server to be done with what it
 /// was executing, before it is killed there.
@@ -112,6 +115,9 @@ pub enum End {
         /// Why.
         what: String,
     },
+    /// The client closed its connection while its read was running.
+    #[error("client: gone while its read was running")]
+    Abandoned,
     /// An operator, or another session's KILL, ended it.
     #[error("proxy: killed")]
     Killed,
@@ -128,7 +134,7 @@ impl End {
     /// The side and kind, as metric labels.
     fn labels(&self) -> Option<(&'static str, &'static str)> {
         match self {
-            End::Quit | End::ClientGone | End::Killed => None,
+            End::Quit | End::ClientGone | End::Abandoned | End::Killed => None,
             End::Client(_) => Some(("client", "io")),
             End::Protocol(_) => Some(("client", "protocol")),
             End::Leg(lost) => Some((lost.side.as_str(), "lost")),
@@ -179,6 +185,7 @@ struct Session {
     statement_count: u64,
     seed: u64,
     legs_broken: bool,
+    pending: Pending,
 }
 
 /// What is needed to open the other leg later.
@@ -228,22 +235,9 @@ impl Session {
         };
         let status = logged.home.status;
         let leg = Leg::new(side, logged.home, logged.database.clone());
-        let entry = Arc::new(Entry {
-            slot: slot.clone(),
-            user,
-            address: peer,
-            greeted_id: logged.greeted_id,
-            greeted_by: side,
-            legs: [AtomicU32::new(0), AtomicU32::new(0)],
-            statements: AtomicU64::new(0),
-            transaction_since: AtomicU64::new(0),
-            without_other_leg: AtomicBool::new(false),
-            database: Mutex::new(
-                String::from_utf8_lossy(logged.database.as_deref().unwrap_or(&[])).into_owned(),
-            ),
-            began: Instant::now(),
-        });
-        entry.legs[side.index()].store(leg.info.thread_id, Ordering::Relaxed);
+        let database = logged.database.as_deref().unwrap_or(&[]);
+        let entry = Entry::new(slot.clone(), user, peer, logged.greeted_id, side, database);
+        let entry = Arc::new(entry);
         shared.registry.add(entry.clone());
         let mut legs = [None, None];
         legs[side.index()] = Some(leg);
@@ -277,6 +271,7 @@ impl Session {
             statement_count: 0,
             seed: RandomState::new().build_hasher().finish(),
             legs_broken: false,
+            pending: Pending::default(),
             shared,
             slot,
             entry,
@@ -355,7 +350,10 @@ impl Session {
         for leg in self.legs.iter_mut() {
             let Some(mut leg) = leg.take() else { continue };
             let mut quit = Vec::new();
-            crate::wire::frame::put_command(&mut quit, crate::wire::command::COM_QUIT, &[]);
+            if !(self.legs_broken && self.pending.abandon) {
+                // Not into the middle of a file: it would be a line of it.
+                crate::wire::frame::put_command(&mut quit, crate::wire::command::COM_QUIT, &[]);
+            }
             let said = tokio::time::timeout(Duration::from_millis(50), leg.send(&quit)).await;
             let polite = clean && matches!(said, Ok(Ok(())));
             let (side, id) = (leg.side, leg.info.thread_id);
@@ -363,8 +361,10 @@ impl Session {
                 continue;
             }
             // Something may be executing there. A client that vanished gets
-            // its running write finished, as on the server itself.
-            let gone = if matches!(end, End::Killed) || self.slot.holding() == 0 {
+            // its running write finished, as on the server itself; its read,
+            // and a command or file it had not sent to the end, is ended.
+            let abandoned = self.legs_broken && self.pending.abandon;
+            let gone = if matches!(end, End::Killed) || abandoned || self.slot.holding() == 0 {
                 drop(leg);
                 shared
                     .mirror

@@ -6,9 +6,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::Side;
 use crate::route::plan::Parameters;
 use crate::sql::Facts;
-use crate::wire::command::{Execute, ParamValue, parameter};
+use crate::wire::command::{COM_STMT_SEND_LONG_DATA, Execute, ParamValue, parameter};
+use crate::wire::frame::put_command;
+use crate::wire::response::PrepareOk;
 
 /// Prepared statements of one session: a server's default for the whole
 /// server (max_prepared_stmt_count is 16,382).
@@ -18,17 +21,27 @@ pub const STATEMENTS_MAX: usize = 16_382;
 /// runs on its first leg only, deferred.
 pub const TEXT_MAX: usize = 1 << 20;
 
-/// Long data kept for the other leg, in bytes per session.
+/// Long data kept for the other leg, in bytes per session; more than this and
+/// the write is deferred.
 pub const LONG_DATA_MAX: usize = 16 << 20;
+
+/// What a chunk of long data takes besides its bytes: a client may send any
+/// number of empty ones.
+const CHUNK_COST: usize = 64;
+
+/// MariaDB: the statement prepared last, whatever its id.
+const LAST_STATEMENT: u32 = u32::MAX;
 
 /// Ids given out when a leg's own id is taken by another leg's statement.
 const OWN_IDS_FROM: u32 = 0x4000_0000;
 
 /// One prepared statement.
 pub struct Statement {
-    /// Its text; None when it was too long to keep.
-    pub sql: Option<Arc<[u8]>>,
-    /// What the scanner found.
+    /// Its text, or the head of one that is too long to keep.
+    pub text: Arc<[u8]>,
+    /// All of its text is there: it can be prepared on another leg.
+    pub whole: bool,
+    /// What the scanner found in `text`.
     pub facts: Arc<Facts>,
     /// Parameters, from the PREPARE answer.
     pub parameters: u16,
@@ -38,10 +51,14 @@ pub struct Statement {
     pub types: Option<Vec<u8>>,
     /// Whether a leg has had the types that are in force.
     pub types_sent: [bool; 2],
-    /// Parameters sent by SEND_LONG_DATA since the last execution, in order.
+    /// The leg that has got SEND_LONG_DATA since the last execution.
+    pub long_data_at: Option<Side>,
+    /// The same data in order, for another leg.
     pub long_data: Vec<(u16, Vec<u8>)>,
-    /// Long data was too large to keep: the other leg cannot have it.
+    /// Some of it was not kept: another leg cannot have it.
     pub long_data_lost: bool,
+    /// The leg it was prepared on or executed on last.
+    pub side: Side,
     /// The leg whose cursor is open for FETCH.
     pub cursor: Option<usize>,
 }
@@ -50,6 +67,8 @@ pub struct Statement {
 #[derive(Default)]
 pub struct Prepared {
     statements: HashMap<u32, Statement>,
+    /// What MariaDB's clients mean by the id -1.
+    last: Option<u32>,
     next_own: u32,
     /// Long data kept now, in bytes.
     pub long_data_bytes: usize,
@@ -76,7 +95,21 @@ impl Prepared {
             return false;
         }
         self.statements.insert(client_id, statement);
+        self.last = Some(client_id);
         true
+    }
+
+    /// A PREPARE was refused: there is no last statement any more.
+    pub fn refused(&mut self) {
+        self.last = None;
+    }
+
+    /// The statement a command names, -1 resolved as MariaDB does.
+    pub fn named(&self, id: u32, mariadb: bool) -> u32 {
+        match self.last {
+            Some(last) if mariadb && id == LAST_STATEMENT => last,
+            _ => id,
+        }
     }
 
     /// By the client's id.
@@ -91,12 +124,11 @@ impl Prepared {
 
     /// Forgets a statement.
     pub fn remove(&mut self, id: u32) -> Option<Statement> {
-        let removed = self.statements.remove(&id);
-        if let Some(s) = &removed {
-            let kept: usize = s.long_data.iter().map(|(_, d)| d.len()).sum();
-            self.long_data_bytes = self.long_data_bytes.saturating_sub(kept);
+        self.drop_long_data(id);
+        if self.last == Some(id) {
+            self.last = None;
         }
-        removed
+        self.statements.remove(&id)
     }
 
     /// Forgets all: COM_RESET_CONNECTION, COM_CHANGE_USER.
@@ -109,30 +141,85 @@ impl Prepared {
         for s in self.statements.values_mut() {
             s.ids[side] = None;
             s.types_sent[side] = false;
+            if s.long_data_at.is_some_and(|at| at.index() == side) {
+                s.long_data_at = None;
+            }
         }
     }
 
-    /// Keeps one SEND_LONG_DATA chunk for the leg that has not had it.
-    pub fn keep_long_data(&mut self, id: u32, parameter: u16, data: &[u8]) {
+    /// One SEND_LONG_DATA chunk went to the leg on `side`; kept for the other
+    /// if there is a copy and room for it.
+    pub fn keep_long_data(&mut self, id: u32, side: Side, chunk: Option<(u16, &[u8])>) {
         let Some(s) = self.statements.get_mut(&id) else {
             return;
         };
-        if self.long_data_bytes + data.len() > LONG_DATA_MAX {
-            s.long_data_lost = true;
-            return;
+        s.long_data_at = Some(side);
+        let room = LONG_DATA_MAX.saturating_sub(self.long_data_bytes);
+        match chunk {
+            Some((parameter, data)) if data.len() + CHUNK_COST <= room => {
+                self.long_data_bytes += data.len() + CHUNK_COST;
+                s.long_data.push((parameter, data.to_vec()));
+            }
+            _ => s.long_data_lost = true,
         }
-        self.long_data_bytes += data.len();
-        s.long_data.push((parameter, data.to_vec()));
     }
 
-    /// The execution consumed a statement's long data.
-    pub fn drop_long_data(&mut self, id: u32) {
-        if let Some(s) = self.statements.get_mut(&id) {
-            let kept: usize = s.long_data.iter().map(|(_, d)| d.len()).sum();
-            self.long_data_bytes = self.long_data_bytes.saturating_sub(kept);
-            s.long_data.clear();
-            s.long_data_lost = false;
+    /// The execution consumed a statement's long data. Returns the leg that
+    /// had it.
+    pub fn drop_long_data(&mut self, id: u32) -> Option<Side> {
+        let s = self.statements.get_mut(&id)?;
+        let chunks = std::mem::take(&mut s.long_data);
+        let kept: usize = chunks.iter().map(|(_, d)| d.len() + CHUNK_COST).sum();
+        self.long_data_bytes = self.long_data_bytes.saturating_sub(kept);
+        s.long_data_lost = false;
+        s.long_data_at.take()
+    }
+}
+
+impl Statement {
+    /// A statement that `side` has just prepared as `own`.
+    pub fn new(
+        text: Arc<[u8]>,
+        whole: bool,
+        facts: Arc<Facts>,
+        side: Side,
+        own: PrepareOk,
+    ) -> Self {
+        let mut ids = [None; 2];
+        ids[side.index()] = Some(own.statement_id);
+        Statement {
+            text,
+            whole,
+            facts,
+            parameters: own.params,
+            ids,
+            types: None,
+            types_sent: [false; 2],
+            long_data_at: None,
+            long_data: Vec::new(),
+            long_data_lost: false,
+            side,
+            cursor: None,
         }
+    }
+
+    /// Whether the next execution can have its long data on `side`.
+    pub fn can_have_long_data(&self, side: Side) -> bool {
+        !self.long_data_lost || self.long_data_at == Some(side)
+    }
+
+    /// The long data that must go to `side` ahead of the next execution, as
+    /// commands for the statement `own` there.
+    pub fn missing_long_data(&self, side: Side, own: u32) -> Vec<u8> {
+        let mut out = Vec::new();
+        if self.long_data_at == Some(side) {
+            return out;
+        }
+        for (parameter, bytes) in &self.long_data {
+            let body = [&own.to_le_bytes()[..], &parameter.to_le_bytes(), bytes].concat();
+            put_command(&mut out, COM_STMT_SEND_LONG_DATA, &body);
+        }
+        out
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use parking_lot::Mutex;
@@ -26,6 +26,11 @@ pub struct Entry {
     pub greeted_by: Side,
     /// Thread ids of the legs, 0 for none (source, target).
     pub legs: [AtomicU32; 2],
+    /// The leg that ran a statement last, or runs one now: what KILL QUERY
+    /// means.
+    running: AtomicU8,
+    /// The leg whose end is the session's, in a transaction.
+    lead: AtomicU8,
     /// Statements so far.
     pub statements: AtomicU64,
     /// When the open transaction began, in milliseconds since the session's
@@ -77,17 +82,39 @@ pub struct Legs {
 #[derive(Default)]
 pub struct Registry {
     sessions: Mutex<HashMap<u64, Arc<Entry>>>,
+    /// Sessions by the side that greeted them.
+    greeted: [AtomicUsize; 2],
+}
+
+/// A side, or none, in a byte.
+const fn code(side: Option<Side>) -> u8 {
+    match side {
+        None => 0,
+        Some(Side::Source) => 1,
+        Some(Side::Target) => 2,
+    }
+}
+
+const fn side_of(code: u8) -> Option<Side> {
+    match code {
+        1 => Some(Side::Source),
+        2 => Some(Side::Target),
+        _ => None,
+    }
 }
 
 impl Registry {
     /// Adds a session.
     pub fn add(&self, entry: Arc<Entry>) {
+        self.greeted[entry.greeted_by.index()].fetch_add(1, Ordering::Relaxed);
         self.sessions.lock().insert(entry.slot.id, entry);
     }
 
     /// Removes a session.
     pub fn remove(&self, id: u64) {
-        self.sessions.lock().remove(&id);
+        if let Some(entry) = self.sessions.lock().remove(&id) {
+            self.greeted[entry.greeted_by.index()].fetch_sub(1, Ordering::Relaxed);
+        }
     }
 
     /// How many there are.
@@ -125,6 +152,15 @@ impl Registry {
             .cloned()
     }
 
+    /// Whether a session is known to its client by this id though `side` did
+    /// not give it: a KILL could then mean either. Only around a flip are
+    /// there sessions of both sides, so asking costs nothing else.
+    pub fn is_ambiguous(&self, id: u32, side: Side) -> bool {
+        let other = side.other();
+        self.greeted[other.index()].load(Ordering::Relaxed) > 0
+            && self.by_greeted_id(id, other).is_some()
+    }
+
     /// The session a client means by a thread id: whoever was greeted with it,
     /// by the given side first.
     pub fn by_client_id(&self, id: u32, prefer: Side) -> Option<Arc<Entry>> {
@@ -146,8 +182,62 @@ impl Registry {
 }
 
 impl Entry {
-    /// Notes whether a transaction is open.
-    pub fn set_transaction(&self, open: bool) {
+    /// An entry of a session that begins on `side`, greeted with `greeted_id`.
+    pub fn new(
+        slot: Arc<Slot>,
+        user: String,
+        address: SocketAddr,
+        greeted_id: u32,
+        side: Side,
+        database: &[u8],
+    ) -> Entry {
+        let entry = Entry {
+            slot,
+            user,
+            address,
+            greeted_id,
+            greeted_by: side,
+            legs: [AtomicU32::new(0), AtomicU32::new(0)],
+            running: AtomicU8::new(code(Some(side))),
+            lead: AtomicU8::new(code(None)),
+            statements: AtomicU64::new(0),
+            transaction_since: AtomicU64::new(0),
+            without_other_leg: AtomicBool::new(false),
+            database: Mutex::new(String::from_utf8_lossy(database).into_owned()),
+            began: Instant::now(),
+        };
+        entry.legs[side.index()].store(greeted_id, Ordering::Relaxed);
+        entry
+    }
+
+    /// A statement begins on a leg.
+    #[inline]
+    pub fn set_running(&self, side: Side) {
+        self.running.store(code(Some(side)), Ordering::Relaxed);
+    }
+
+    /// The leg that ran a statement last.
+    pub fn running(&self) -> Option<Side> {
+        side_of(self.running.load(Ordering::Relaxed))
+    }
+
+    /// The leg a transaction of the session has its flags from.
+    pub fn lead(&self) -> Option<Side> {
+        side_of(self.lead.load(Ordering::Relaxed))
+    }
+
+    /// The thread id of a leg.
+    pub fn leg(&self, side: Side) -> Option<u32> {
+        match self.legs[side.index()].load(Ordering::Relaxed) {
+            0 => None,
+            id => Some(id),
+        }
+    }
+
+    /// Notes whether a transaction is open, and on which leg.
+    pub fn set_transaction(&self, lead: Option<Side>) {
+        let open = lead.is_some();
+        self.lead.store(code(lead), Ordering::Relaxed);
         let since = self.transaction_since.load(Ordering::Relaxed);
         if !open {
             if since != 0 {
@@ -160,10 +250,6 @@ impl Entry {
     }
 
     fn info(&self) -> SessionInfo {
-        let leg = |side: Side| match self.legs[side.index()].load(Ordering::Relaxed) {
-            0 => None,
-            id => Some(id),
-        };
         let since = self.transaction_since.load(Ordering::Relaxed);
         let now = self.began.elapsed().as_millis() as u64 + 1;
         SessionInfo {
@@ -173,8 +259,8 @@ impl Entry {
             database: self.database.lock().clone(),
             greeted_id: self.greeted_id,
             legs: Legs {
-                source: leg(Side::Source),
-                target: leg(Side::Target),
+                source: self.leg(Side::Source),
+                target: self.leg(Side::Target),
             },
             in_transaction: since != 0,
             transaction_ms: if since == 0 {

@@ -5,12 +5,17 @@
 //! session state are looked into, because the client may see less of it than
 //! the leg reports.
 
+use std::task::Poll;
+use std::time::Duration;
+
 use super::End;
-use super::client::Client;
+use super::client::{Client, Leaving};
 use super::state::State;
+use super::unmirrored::Pending;
 use crate::leg::Leg;
+use crate::leg::buffer::BUFFER_LEN;
 use crate::wire::command::ResponseKind;
-use crate::wire::frame::{self, HEADER_LEN, PAYLOAD_MAX, header};
+use crate::wire::frame::{self, HEADER_LEN, Header, PAYLOAD_MAX, header};
 use crate::wire::ok::OkPacket;
 use crate::wire::response::{Event, Summary};
 use crate::wire::{Capabilities, Status};
@@ -24,6 +29,7 @@ pub async fn response(
     leg: &mut Leg,
     kind: ResponseKind,
     state: &mut State,
+    pending: &mut Pending,
 ) -> Result<Summary, End> {
     leg.cursor.report_state(true);
     leg.cursor.begin(kind);
@@ -32,17 +38,20 @@ pub async fn response(
     }
     loop {
         if leg.input.pending().is_empty() {
-            leg.fill().await?;
+            fill(client, leg, pending.abandon).await?;
         }
         loop {
-            let pending = leg.input.pending();
-            if pending.is_empty() {
+            let arrived = leg.input.pending();
+            if arrived.is_empty() {
                 break;
             }
             let fed = leg
                 .cursor
-                .feed(pending)
+                .feed(arrived)
                 .map_err(|e| leg.lost(e.to_string()))?;
+            if leg.cursor.summary().done {
+                pending.answered(leg.cursor.summary());
+            }
             match fed.event {
                 Event::StateChange => {
                     rewrite(client, leg, fed.consumed, state).await?;
@@ -62,7 +71,7 @@ pub async fn response(
             match fed.event {
                 Event::Done => return Ok(done(leg)),
                 Event::InfileRequest => {
-                    infile(client, leg).await?;
+                    infile(client, leg, pending).await?;
                     break;
                 }
                 Event::AuthContinue => return Err(End::Protocol("an unexpected login packet")),
@@ -155,55 +164,144 @@ pub fn shown(
     frame::put_packet(out, &mut sequence, &rebuilt.build(client));
 }
 
-/// The client sends a file: packets up to an empty one.
-async fn infile(client: &mut Client, leg: &mut Leg) -> Result<(), End> {
-    loop {
-        while client.input.pending().len() < HEADER_LEN {
-            client.fill().await?;
+/// How long the last words of a leg that takes no more bytes are waited for.
+/// They were sent before it closed.
+const LAST_WORDS_LIMIT: Duration = Duration::from_secs(1);
+
+/// How often a client is looked at that has sent more than the command under
+/// way: its bytes hide the end of its stream from the reactor.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// Reads more of an answer. With `abandon`, a client that closes its
+/// connection meanwhile ends the wait.
+///
+/// Watching costs no system call: the reactor tells when the client's socket
+/// becomes readable, and only then is it looked at.
+///
+/// # Errors
+/// The leg is lost, or the client has left.
+pub async fn fill(client: &mut Client, leg: &mut Leg, abandon: bool) -> Result<(), End> {
+    if !abandon {
+        return Ok(leg.fill().await?);
+    }
+    let woken = std::future::poll_fn(|cx| {
+        if let Poll::Ready(read) = leg.input.poll_fill(&mut leg.stream, cx) {
+            return Poll::Ready(Ok(read));
         }
-        let Some(head) = header(client.input.pending()) else {
-            return Err(End::Protocol("a broken packet header"));
-        };
+        client.poll_leaving(cx).map(Err)
+    })
+    .await;
+    match woken {
+        Ok(Ok(0)) => Err(End::Leg(leg.lost("closed by the server"))),
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(e)) => Err(End::Leg(leg.lost(format!("read: {e}")))),
+        Err(Leaving::Gone) => Err(End::Abandoned),
+        Err(Leaving::Unclear) => Box::pin(fill_looking(client, leg)).await,
+    }
+}
+
+/// [`fill`] with a client that has sent its next commands already.
+async fn fill_looking(client: &mut Client, leg: &mut Leg) -> Result<(), End> {
+    loop {
+        if client.has_closed() {
+            return Err(End::Abandoned);
+        }
+        if let Ok(filled) = tokio::time::timeout(LOOK_AGAIN, leg.fill()).await {
+            return Ok(filled?);
+        }
+    }
+}
+
+/// The client sends a file: packets up to an empty one.
+async fn infile(client: &mut Client, leg: &mut Leg, pending: &mut Pending) -> Result<(), End> {
+    let abandon = std::mem::replace(&mut pending.abandon, true);
+    loop {
+        let head = next_header(client).await?;
         stream_command(client, leg, HEADER_LEN + head.len).await?;
         if head.len == 0 {
+            pending.abandon = abandon;
             return Ok(());
         }
     }
 }
 
+async fn next_header(client: &mut Client) -> Result<Header, End> {
+    while client.input.pending().len() < HEADER_LEN {
+        client.fill().await?;
+    }
+    header(client.input.pending()).ok_or(End::Protocol("a broken packet header"))
+}
+
 /// Streams `total` bytes of the client's to a leg without keeping them.
-///
-/// # Errors
-/// Either end is gone.
-pub async fn stream_command(client: &mut Client, leg: &mut Leg, total: usize) -> Result<(), End> {
+async fn stream_command(client: &mut Client, leg: &mut Leg, total: usize) -> Result<(), End> {
     let mut left = total;
     while left > 0 {
         if client.input.pending().is_empty() {
             client.fill().await?;
         }
         let n = client.input.pending().len().min(left);
-        leg.send(&client.input.pending()[..n]).await?;
+        if let Err(lost) = leg.send(&client.input.pending()[..n]).await {
+            last_words(client, leg).await;
+            return Err(End::Leg(lost));
+        }
         client.input.consume(n);
         left -= n;
     }
     Ok(())
 }
 
-/// Streams one command of any length, continuation packets included.
+/// A server that refuses a command before it has read all of it answers and
+/// closes: the client is to see that answer.
+async fn last_words(client: &mut Client, leg: &mut Leg) {
+    let heard =
+        async { while leg.input.pending().len() < BUFFER_LEN && leg.fill().await.is_ok() {} };
+    let _ = tokio::time::timeout(LAST_WORDS_LIMIT, heard).await;
+    let _ = client.send(leg.input.pending()).await;
+}
+
+/// Streams one command of any length, continuation packets included. A client
+/// that leaves in the middle of it has asked for nothing.
 ///
 /// # Errors
 /// Either end is gone.
-pub async fn stream_whole_command(client: &mut Client, leg: &mut Leg) -> Result<(), End> {
+pub async fn stream_whole_command(
+    client: &mut Client,
+    leg: &mut Leg,
+    pending: &mut Pending,
+) -> Result<(), End> {
+    let abandon = pending.abandon;
     loop {
-        while client.input.pending().len() < HEADER_LEN {
-            client.fill().await?;
+        let head = next_header(client).await?;
+        if client.input.pending().len() < head.total() {
+            pending.abandon = true;
         }
-        let Some(head) = header(client.input.pending()) else {
-            return Err(End::Protocol("a broken packet header"));
-        };
-        stream_command(client, leg, HEADER_LEN + head.len).await?;
+        stream_command(client, leg, head.total()).await?;
         if head.len < PAYLOAD_MAX {
+            pending.abandon = abandon;
             return Ok(());
+        }
+    }
+}
+
+/// Reads one command of any length and forgets it; returns the sequence id of
+/// its last packet.
+///
+/// # Errors
+/// The client is gone.
+pub async fn skip_whole_command(client: &mut Client) -> Result<u8, End> {
+    loop {
+        let head = next_header(client).await?;
+        let mut left = head.total();
+        while left > 0 {
+            if client.input.pending().is_empty() {
+                client.fill().await?;
+            }
+            let n = client.input.pending().len().min(left);
+            client.input.consume(n);
+            left -= n;
+        }
+        if head.len < PAYLOAD_MAX {
+            return Ok(head.seq);
         }
     }
 }

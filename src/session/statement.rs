@@ -8,7 +8,6 @@ use super::trackers::{asks_for_trackers, mentions_trackers};
 use super::{End, Session, relay};
 use crate::Side;
 use crate::leg::put_query;
-use crate::mirror::journal::Kind;
 use crate::mirror::write::{Request, Written, write};
 use crate::mirror::{Env, MirrorLeg, Part, transaction as ends};
 use crate::route::plan::{Inline, Plan, Planned, SessionView, plan};
@@ -17,6 +16,7 @@ use crate::sql::{Agreement, Class, Facts, Verb, cross_check, scan};
 use crate::telemetry;
 use crate::wire::command::{ResponseKind, query_text};
 use crate::wire::frame::HEADER_LEN;
+use crate::wire::response::Summary;
 use crate::wire::{Capabilities, Status};
 
 /// A statement to execute, in the client's buffer, with all that is known.
@@ -57,6 +57,7 @@ impl Session {
                 if self.is_plain_dml(length) {
                     self.diagnostics = None;
                     let summary = self.plain(home, ResponseKind::Generic).await?;
+                    self.pending.abandon = false;
                     if summary.is_error {
                         self.refused_in_transaction(home).await?;
                     }
@@ -70,9 +71,9 @@ impl Session {
         Box::pin(self.classified(length)).await
     }
 
-    /// In the passive mode: SELECT, INSERT, UPDATE, DELETE and REPLACE change
-    /// nothing that has to be known later.
-    fn is_plain_dml(&self, length: usize) -> bool {
+    /// In the passive mode: SELECT, INSERT, UPDATE and DELETE change nothing
+    /// that has to be known later. A SELECT is ended when its client vanishes.
+    fn is_plain_dml(&mut self, length: usize) -> bool {
         let mut text = self.payload(length.min(64)).get(1..).unwrap_or(&[]);
         if self.client.capabilities.has(Capabilities::QUERY_ATTRIBUTES) {
             match text.strip_prefix(&[0, 1]) {
@@ -86,18 +87,19 @@ impl Session {
         }
         match &folded {
             b"select @" => false,
+            f if f.starts_with(b"select ") => {
+                self.pending.abandon = true;
+                true
+            }
             f => {
-                f.starts_with(b"select ")
-                    || f.starts_with(b"insert ")
-                    || f.starts_with(b"update ")
-                    || f.starts_with(b"delete ")
+                f.starts_with(b"insert ") || f.starts_with(b"update ") || f.starts_with(b"delete ")
             }
         }
     }
 
     async fn classified(&mut self, length: usize) -> Result<(), End> {
         if length > COMMAND_MAX {
-            return self.oversized().await;
+            return self.query_streamed().await;
         }
         self.whole_command(length).await?;
         let range = query_text(self.payload(length), self.client.capabilities)
@@ -214,7 +216,7 @@ impl Session {
                         _ => {}
                     }
                 }
-                self.run(side, s).await
+                self.run(side, &s).await
             }
             Plan::MirrorRead(side) => {
                 if self.mirrored_read(side, &s).await? {
@@ -222,49 +224,85 @@ impl Session {
                     return Ok(());
                 }
                 telemetry::statements(label, "active");
-                self.run(side.other(), s).await
+                self.run(side.other(), &s).await
             }
             Plan::Inline(inline) => self.mirrored(inline, s, label).await,
             Plan::Deferred(side) => {
-                telemetry::statements(label, "deferred");
-                self.defer(&s, s.planned.reason.as_str());
                 let side = if s.facts.tables.is_empty() {
                     self.lead()
                 } else {
                     side
                 };
-                self.run(side, s).await
+                let reason = s.planned.reason.as_str();
+                self.run_unmirrored(side, &s, label, reason).await
             }
             Plan::Ddl { active, both } => {
                 telemetry::statements(label, "ddl");
                 self.ddl(active, both, s).await
             }
             Plan::RefusedMixed { a, b } => {
-                telemetry::statements(label, "refused");
-                let name = |i: Option<usize>| {
-                    i.and_then(|i| s.table.routes.get(i))
-                        .map_or("(no route)".to_string(), |r| r.name.clone())
-                };
-                let message = format!(
-                    "This statement names tables of {} and {}, whose active sides differ",
-                    name(a),
-                    name(b)
-                );
                 self.consume_command(s.length);
-                self.let_go();
-                self.client.refuse(1235, b"42000", &message).await
+                self.refuse_mixed(s.table, [a, b], 1).await
             }
         }
     }
 
+    /// The statement's tables are active on different sides.
+    pub(super) async fn refuse_mixed(
+        &mut self,
+        table: &RouteTable,
+        routes: [Option<usize>; 2],
+        sequence: u8,
+    ) -> Result<(), End> {
+        let name = |i: Option<usize>| i.and_then(|i| table.routes.get(i)).map(|r| &r.name[..]);
+        let [a, b] = routes.map(name);
+        telemetry::statements(a.unwrap_or(telemetry::UNROUTED), "refused");
+        let message = format!(
+            "This statement names tables of {} and {}, whose active sides differ",
+            a.unwrap_or("(no route)"),
+            b.unwrap_or("(no route)")
+        );
+        self.let_go();
+        self.client
+            .refuse_at(sequence, 1235, b"42000", &message)
+            .await
+    }
+
     /// Runs a statement on one leg only, as it is.
-    pub(super) async fn run(&mut self, side: Side, s: Statement<'_>) -> Result<(), End> {
+    pub(super) async fn run(&mut self, side: Side, s: &Statement<'_>) -> Result<(), End> {
         self.diagnostics = None;
         let second = self.take_side(side).await?;
-        if self.parts[side.other().index()] == Part::Open && is_opaque(s.facts) {
+        // Whatever it does to the transaction, M's part cannot follow.
+        let opaque = self.parts[side.other().index()] == Part::Open && is_opaque(s.facts);
+        self.pending.abandon = s.facts.class == Class::Read;
+        let ran = self.run_alone(side, s).await;
+        let refused = matches!(&ran, Ok(summary) if summary.is_error && !self.pending.counted());
+        if opaque && !refused {
             self.give_up_part(side, s.table, "unclear_transaction")
                 .await;
         }
+        let summary = ran?;
+        self.pending.abandon = false;
+        if summary.is_error {
+            self.refused_in_transaction(side).await?;
+        } else {
+            self.learn(s, side).await;
+        }
+        if second {
+            return Ok(());
+        }
+        if !summary.is_error {
+            self.settle_part(side, s.facts, s.table).await;
+        }
+        if !s.facts.tables.is_empty() {
+            self.transaction.touched = true;
+        }
+        self.after(side);
+        Ok(())
+    }
+
+    /// Sends a statement to one leg and relays the answer.
+    async fn run_alone(&mut self, side: Side, s: &Statement<'_>) -> Result<Summary, End> {
         let sets = s.facts.verb == Verb::Set && mentions_trackers(s.sql);
         let masked = sets || asks_for_trackers(s.sql, s.facts);
         if masked {
@@ -287,22 +325,7 @@ impl Session {
         } else if masked {
             self.own_trackers(side).await?;
         }
-        if summary.is_error {
-            self.refused_in_transaction(side).await?;
-        } else {
-            self.learn(&s, side).await;
-        }
-        if second {
-            return Ok(());
-        }
-        if !summary.is_error {
-            self.settle_part(side, s.facts, s.table).await;
-        }
-        if !s.facts.tables.is_empty() {
-            self.transaction.touched = true;
-        }
-        self.after(side);
-        Ok(())
+        Ok(summary)
     }
 
     /// A plain read on the mirror. False: it could not be had there, and the
@@ -318,13 +341,15 @@ impl Session {
         let Some(leg) = self.legs[side.index()].as_mut() else {
             return Ok(false);
         };
-        let command = match &s.commands {
-            Some(commands) => &commands[side.index()][..],
-            None => &self.client.input.pending()[..HEADER_LEN + s.length],
-        };
+        let client = &mut self.client;
+        self.entry.set_running(side);
         let first = async {
+            let command = match &s.commands {
+                Some(commands) => &commands[side.index()][..],
+                None => &client.input.pending()[..HEADER_LEN + s.length],
+            };
             leg.send(command).await?;
-            leg.fill().await
+            relay::fill(client, leg, true).await
         };
         let answered = match route {
             Some(route) => {
@@ -337,19 +362,28 @@ impl Session {
                 }
                 tokio::select! {
                     biased;
-                    done = first => done.is_ok(),
-                    () = suspension => false,
+                    done = first => done,
+                    () = suspension => Err(End::Protocol("suspended")),
                 }
             }
-            None => first.await.is_ok(),
+            None => first.await,
         };
-        if !answered {
-            self.drop_leg(side);
-            return Ok(false);
+        self.pending.abandon = true;
+        match answered {
+            Ok(()) => {}
+            Err(End::Abandoned) => {
+                self.legs_broken = true;
+                return Err(End::Abandoned);
+            }
+            Err(_) => {
+                self.drop_leg(side);
+                return Ok(false);
+            }
         }
         self.diagnostics = None;
         self.consume_command(s.length);
         self.relay_answer(side, ResponseKind::Generic).await?;
+        self.pending.abandon = false;
         Ok(true)
     }
 
@@ -375,12 +409,11 @@ impl Session {
             None
         };
         if let Some(reason) = reason {
-            telemetry::statements(label, "deferred");
-            self.defer(&s, reason);
-            return self.run(active, s).await;
+            return self.run_unmirrored(active, &s, label, reason).await;
         }
         telemetry::statements(label, "inline");
         self.need_leg(active).await?;
+        self.entry.set_running(active);
         let written = self.write_both(inline, &s).await?;
         self.answer_written(active, s, written).await
     }
@@ -509,82 +542,12 @@ impl Session {
         };
         ends::await_commit(&mut m, &env).await;
     }
-
-    /// Notes a deferred write for its route, or for every mirrored one where
-    /// its tables are not known.
-    fn defer(&mut self, s: &Statement<'_>, reason: &'static str) {
-        match s.planned.route {
-            Some(route) => self.note(s.table, route, Kind::Deferred, reason),
-            None => {
-                let table = s.table.clone();
-                self.defer_routes(&table, reason);
-            }
-        }
-        if self.state.in_transaction() {
-            self.transaction.poisoned = true;
-        }
-    }
-
-    fn defer_routes(&self, table: &RouteTable, reason: &'static str) {
-        for (i, route) in table.routes.iter().enumerate() {
-            if route.phase.mirrored() {
-                self.note(table, i, Kind::Deferred, reason);
-            }
-        }
-    }
-
-    /// A command whose tables are not known may have written to any.
-    pub(super) fn defer_all(&mut self, reason: &'static str) {
-        let table = self.shared.routes.load();
-        self.defer_routes(&table, reason);
-        if self.state.in_transaction() {
-            self.transaction.poisoned = true;
-        }
-    }
-
-    /// Counts and journals.
-    pub(super) fn note(&self, table: &RouteTable, route: usize, kind: Kind, reason: &'static str) {
-        let Some(r) = table.routes.get(route) else {
-            return;
-        };
-        if !r.phase.mirrored() {
-            return;
-        }
-        let env = Env {
-            shared: &self.shared.mirror,
-            table,
-            route,
-            active: r.phase.active(),
-            since: self.since(r.phase.active()),
-        };
-        match kind {
-            Kind::Deferred => env.deferred(reason),
-            kind => env.note(kind, reason),
-        }
-    }
-
-    /// A statement over 16 MiB is streamed to the lead unread: it may write
-    /// anything.
-    async fn oversized(&mut self) -> Result<(), End> {
-        self.hold(ALL_ROUTES).await;
-        self.diagnostics = None;
-        self.defer_all("over_16_mib");
-        let side = self.lead();
-        let summary = self.plain(side, ResponseKind::Generic).await?;
-        if summary.is_error {
-            self.refused_in_transaction(side).await?;
-        }
-        self.transaction.touched = true;
-        self.after(side);
-        Ok(())
-    }
 }
 
-/// Whether a statement shows the session's trackers, which are ours.
 /// A statement after which nobody can tell whether the transaction is still
 /// the same one.
 fn is_opaque(facts: &Facts) -> bool {
-    facts.statements > 1
+    (facts.statements > 1 && facts.class > Class::Read)
         || facts.class == Class::Unknown
         || matches!(
             facts.verb,

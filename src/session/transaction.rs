@@ -68,7 +68,7 @@ impl Session {
             self.state.status = leg.status.without(Status::SESSION_STATE_CHANGED);
         }
         let open = self.state.status.has(Status::IN_TRANS);
-        self.entry.set_transaction(open);
+        self.entry.set_transaction(open.then_some(side));
         if open {
             self.transaction.lead = Some(side);
             return;
@@ -211,7 +211,7 @@ impl Session {
         let lead = self.lead();
         if self.parts[lead.other().index()] == Part::None {
             let chained = s.facts.chain == Some(true);
-            self.run(lead, s).await?;
+            self.run(lead, &s).await?;
             self.transaction.savepoints.clear();
             if chained {
                 self.transaction.poisoned = false;

@@ -219,15 +219,9 @@ pub const MASKED: &[(Capabilities, &str, &str)] = &[
         "several commands in one packet",
     ),
     (
-        Capabilities::MARIADB_BULK,
-        "MARIADB_BULK",
-        "many rows in one EXECUTE are not understood, so they could not be mirrored; \
-         clients send single executions instead",
-    ),
-    (
         Capabilities::MARIADB_BULK_UNIT_RESULTS,
         "MARIADB_BULK_UNIT_RESULTS",
-        "results of bulk rows are not followed",
+        "no server here has it: an answer of another form to a bulk EXECUTE",
     ),
 ];
 
@@ -246,11 +240,13 @@ pub const fn understood() -> Capabilities {
 /// (when known) and that we understand.
 ///
 /// LONG_PASSWORD keeps home's meaning: where home lacks it (MariaDB) the
-/// extended flags are offered, where home has it they are not. SSL is never
-/// in the answer: TLS towards the client is ours, so the caller adds it when
-/// it can serve it.
+/// extended flags are offered, where home has it they are not. MARIADB_BULK
+/// needs home's alone: what another family's server does not know is executed
+/// there row by row. SSL is never in the answer: TLS towards the client is
+/// ours, so the caller adds it when it can serve it.
 pub fn offered(home: Capabilities, other: Option<Capabilities>) -> Capabilities {
-    let both = home & other.unwrap_or(home) & understood();
+    let own = Capabilities::MARIADB_BULK;
+    let both = home & (other.unwrap_or(home) | own) & understood();
     let kept = both.without(Capabilities::SSL | Capabilities::SSL_VERIFY_SERVER_CERT);
     if home.has(Capabilities::LONG_PASSWORD) {
         return Capabilities(u64::from(kept.low())).with(Capabilities::LONG_PASSWORD);
@@ -286,7 +282,11 @@ mod tests {
         assert_eq!(o.extended(), 0);
         let o = offered(maria, Some(mysql));
         assert!(!o.has(Capabilities::LONG_PASSWORD));
-        assert_eq!(o.extended(), 0, "the other backend has none");
+        assert_eq!(
+            o.extended(),
+            Capabilities::MARIADB_BULK.extended(),
+            "the other backend has none"
+        );
         let o = offered(maria, Some(maria));
         assert!(o.has(Capabilities::MARIADB_EXTENDED_METADATA));
     }

@@ -6,7 +6,9 @@ use core::ops::Range;
 use super::lenenc::Reader;
 use super::{Capabilities, WireError};
 
+mod bulk;
 mod execute;
+pub use bulk::{Bulk, bulk_for_leg, parse_bulk, single_executions};
 pub use execute::{Execute, ParamValue, execute_for_leg, parameter, parameters, parse_execute};
 
 macro_rules! commands {

@@ -3,6 +3,8 @@
 //! `support/` holds what the tests stand on; every other file is a group of
 //! tests about one promise.
 
+mod binlog;
+mod commands;
 mod crash;
 mod docker;
 mod drivers;

@@ -35,6 +35,7 @@ const EDGES: &[(&str, &[&str])] = &[
         "mirror",
         &["wire", "leg", "route", "sql", "telemetry", "store"],
     ),
+    ("binlog", &["wire", "leg"]),
     ("rows", &["config", "telemetry"]),
     ("store", &["config"]),
     (

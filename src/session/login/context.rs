@@ -9,6 +9,7 @@ use crate::auth::rsa::RsaKey;
 use crate::auth::{AccountStore, UserMap};
 use crate::leg::connect::BackendConfig;
 use crate::leg::grants::GrantReader;
+use crate::session::registry::Registry;
 use crate::wire::capability::Capabilities;
 
 /// Everything logins share. One per process.
@@ -30,6 +31,8 @@ pub struct LoginContext {
     pub seen: SeenCapabilities,
     /// Time a client has for its whole login: MySQL's `connect_timeout`, 10 s.
     pub login_timeout: Duration,
+    /// The sessions there are: no two clients are to know theirs by one id.
+    pub registry: Arc<Registry>,
     /// Our instance id, sent to backends as attribute `_lockstep_instance`.
     pub instance: String,
 }

@@ -86,6 +86,7 @@ fn context(home: &str, tls: Option<Arc<rustls::ServerConfig>>) -> Result<Arc<Log
         grants: [reader(Side::Source), reader(Side::Target)],
         seen: SeenCapabilities::default(),
         login_timeout: Duration::from_secs(2),
+        registry: Arc::default(),
         instance: "instance-1".to_owned(),
     }))
 }

@@ -162,6 +162,38 @@ impl Raw {
         self.stream.write_all(&out)
     }
 
+    /// A packet without a command byte, and its answer.
+    pub fn empty_command(&mut self) -> io::Result<Vec<Packet>> {
+        self.send(0, &[])?;
+        self.answer(COM_SLEEP)
+    }
+
+    /// Bytes as they are.
+    pub fn bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.stream.write_all(bytes)
+    }
+
+    /// The next packet, whatever it is.
+    pub fn packet(&mut self) -> io::Result<Packet> {
+        read_packet(&mut &self.stream)
+    }
+
+    /// Events up to the end of a binlog dump.
+    pub fn dumped(&mut self) -> io::Result<Vec<Packet>> {
+        let mut packets = Vec::new();
+        loop {
+            let packet = self.next(&mut packets)?;
+            if matches!(packet.first(), Some(0xFE | 0xFF)) {
+                return Ok(packets);
+            }
+        }
+    }
+
+    /// Closes the connection without a word.
+    pub fn vanish(self) {
+        drop(self.stream);
+    }
+
     fn send(&mut self, mut seq: u8, payload: &[u8]) -> io::Result<()> {
         let mut out = Vec::with_capacity(payload.len() + 16);
         frame::put_packet(&mut out, &mut seq, payload);

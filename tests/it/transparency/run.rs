@@ -53,7 +53,7 @@ const VAR_STRING: u16 = 253;
 const UNSIGNED: u16 = 0x8000;
 
 impl Param<'_> {
-    fn kind(self) -> u16 {
+    pub fn kind(self) -> u16 {
         match self {
             Param::Null => NULL,
             Param::Int(_) => LONGLONG,
@@ -67,7 +67,7 @@ impl Param<'_> {
         }
     }
 
-    fn put(self, out: &mut Vec<u8>) {
+    pub fn put(self, out: &mut Vec<u8>) {
         match self {
             Param::Null => {}
             Param::Int(n) => out.extend_from_slice(&n.to_le_bytes()),
@@ -194,7 +194,26 @@ impl Run {
 
     /// The statement's id, unless the server refused it.
     pub fn prepare(&mut self, sql: &str) -> io::Result<Option<u32>> {
-        let mut packets = self.raw.ask(COM_STMT_PREPARE, sql.as_bytes())?;
+        let (prepared, packets) = self.prepare_only(sql)?;
+        self.note(format!("prepare {}", shortened(sql)), packets);
+        Ok(prepared)
+    }
+
+    /// The same without a record of the answer, which has no id in it.
+    pub fn prepare_only(&mut self, sql: &str) -> io::Result<(Option<u32>, Vec<Packet>)> {
+        self.raw.command(COM_STMT_PREPARE, sql.as_bytes())?;
+        self.read_prepared()
+    }
+
+    /// The answer to a PREPARE that was sent earlier.
+    pub fn prepared_answer(&mut self, what: &str) -> io::Result<Option<u32>> {
+        let (prepared, packets) = self.read_prepared()?;
+        self.note(format!("prepare {what}"), packets);
+        Ok(prepared)
+    }
+
+    fn read_prepared(&mut self) -> io::Result<(Option<u32>, Vec<Packet>)> {
+        let mut packets = self.raw.answer(COM_STMT_PREPARE)?;
         let mut prepared = None;
         if let Some([0, id @ .., _, _, _, _, _, _, _]) =
             packets.first_mut().map(|p| &mut p.payload[..])
@@ -204,8 +223,17 @@ impl Run {
             id.fill(0);
             self.statements.extend(prepared);
         }
-        self.note(format!("prepare {}", shortened(sql)), packets);
-        Ok(prepared)
+        Ok((prepared, packets))
+    }
+
+    /// Executes a statement whose one parameter was sent as long data.
+    pub fn execute_long(&mut self, id: u32) -> io::Result<()> {
+        let body: &[u8] = if self.raw.capabilities.has(Capabilities::QUERY_ATTRIBUTES) {
+            &[8, 1, 0, 0, 0, 1, 0, 1, 252, 0, 0]
+        } else {
+            &[0, 1, 0, 0, 0, 0, 1, 252, 0]
+        };
+        self.statement(COM_STMT_EXECUTE, id, body)
     }
 
     /// Executes with `params`; their types are sent when `bound`.
