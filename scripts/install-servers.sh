@@ -18,6 +18,8 @@ mysql=$cache/mysql97
 
 say() { printf 'install-servers: %s\n' "$*" >&2; }
 die() { say "$*"; exit 1; }
+# shellcheck source=scripts/foreign-apt.sh
+. "$repo/scripts/foreign-apt.sh"
 have() { PATH="$PATH:/usr/sbin:/sbin" command -v "$1" >/dev/null 2>&1; }
 
 # --- packages of the system --------------------------------------------------
@@ -76,40 +78,15 @@ fi
 
 say "fetching MySQL 9.7 from Debian sid into $mysql (about 100 MB, once)"
 rm -rf "$mysql"
-mkdir -p "$mysql"/{bin,debs,root} "$mysql"/apt/{lists/partial,archives/partial}
-: > "$mysql/apt/status" # an empty system: apt then names the whole closure, libc included
-
-mirror=$(cat /etc/apt/sources.list /etc/apt/sources.list.d/* 2>/dev/null |
-  grep -oE 'https?://[^ ]+/debian/?( |$)' | head -n 1 | tr -d ' ' || true)
-keyring=/usr/share/keyrings/debian-archive-keyring.gpg
-printf 'deb [signed-by=%s] %s sid main\n' "$keyring" "${mirror:-http://deb.debian.org/debian}" > "$mysql/apt/sources"
-
-# Read after the system's own settings, whose hooks would tidy the system's cache.
-cat > "$mysql/apt/conf" << END
-#clear APT::Update::Post-Invoke;
-#clear APT::Update::Post-Invoke-Success;
-#clear DPkg::Post-Invoke;
-Dir::State "$mysql/apt";
-Dir::State::status "$mysql/apt/status";
-Dir::Cache "$mysql/apt";
-Dir::Etc::sourcelist "$mysql/apt/sources";
-Dir::Etc::sourceparts "/dev/null";
-Dir::Etc::preferences "/dev/null";
-Dir::Etc::preferencesparts "/dev/null";
-APT::Install-Recommends "false";
-APT::Sandbox::User "$(id -un)";
-Acquire::Languages "none";
-Acquire::Retries "3";
-END
-own_apt() { apt-get -qq -c "$mysql/apt/conf" "$@"; }
-own_apt update
+mkdir -p "$mysql"/{bin,debs,root}
+foreign_apt_in "$mysql"
 # libcap2 and libsystemd0 are only recommended through others, but mysqld links
 # to them. Perl serves helper scripts nobody runs here.
-packages=$(own_apt --simulate install mysql-server-core mysql-client libcap2 libsystemd0 |
+packages=$(foreign_apt --simulate install mysql-server-core mysql-client libcap2 libsystemd0 |
   awk '$1 == "Inst" { print $2 }' | grep -vE '^(perl|libperl|debianutils|libdb5|libgdbm)' | sort -u)
 [ -n "$packages" ] || die "apt found no MySQL in sid"
 # shellcheck disable=SC2086 # one word per package
-(cd "$mysql/debs" && own_apt download $packages)
+(cd "$mysql/debs" && foreign_apt download $packages)
 for deb in "$mysql"/debs/*.deb; do
   dpkg-deb -x "$deb" "$mysql/root"
 done

@@ -6,6 +6,8 @@
 //! and mysql2 available, cargo builds the Rust ones. Each script runs on the
 //! source directly first: what fails there is no fault of the proxy's.
 
+mod moving;
+
 use crate::support::proc::cache;
 use crate::support::{Family, Proxy, ProxyOptions, Server, ServerOptions, compare, servers, skip};
 use std::path::{Path, PathBuf};
@@ -54,13 +56,6 @@ impl Driver {
         let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/drivers");
         let mut command = Command::new("timeout");
         command.arg(PATIENCE).stdin(Stdio::null());
-        let installed = |path: PathBuf| {
-            let why = format!(
-                "{} is missing (run scripts/install-drivers.sh)",
-                path.display()
-            );
-            path.exists().then_some(path).ok_or(why)
-        };
         match self {
             Driver::PyMySql => {
                 let python = installed(cache().join("drivers/python/bin/python"))?;
@@ -83,6 +78,15 @@ impl Driver {
         command.env("DRIVER_SOURCE", source.name());
         Ok(command)
     }
+}
+
+/// The path, or that nothing is there.
+fn installed(path: PathBuf) -> Result<PathBuf, String> {
+    let why = format!(
+        "{} is missing (run scripts/install-drivers.sh)",
+        path.display()
+    );
+    path.exists().then_some(path).ok_or(why)
 }
 
 fn cli(command: &mut Command, family: Family, port: u16, tls: bool) -> Result<(), String> {
