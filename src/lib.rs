@@ -9,6 +9,7 @@ pub mod auth;
 pub mod binlog;
 pub mod config;
 pub mod control;
+pub mod copy;
 pub mod follow;
 pub mod leg;
 pub mod migration;

@@ -64,7 +64,7 @@ impl Key {
 
     /// The key's values in an image, as bytes that sort numbers by value. None
     /// if the image lacks one.
-    fn bytes(&self, image: &[Value]) -> Option<Vec<u8>> {
+    pub(super) fn bytes(&self, image: &[Value]) -> Option<Vec<u8>> {
         let mut out = Vec::with_capacity(self.columns.len() * 9);
         for column in &self.columns {
             put_key(&mut out, image.get(*column)?)?;

@@ -22,6 +22,7 @@
 pub mod batch;
 pub mod statements;
 pub mod tables;
+pub mod windows;
 pub mod writer;
 
 mod reader;
@@ -34,11 +35,13 @@ use parking_lot::Mutex;
 
 use crate::binlog::progress::{Place, Progress};
 use crate::binlog::stream::{BinlogStream, StreamError};
-use crate::binlog::{Body, DecodeError, Event, Position, Rows};
+use crate::binlog::{Body, Change, DecodeError, Event, Images, Position, Rows};
 
 use batch::{Batch, TableName};
 use reader::Reader;
 use tables::{Meaning, Tables};
+use tokio::sync::mpsc;
+use windows::{Chunk, Windows};
 use writer::{Worker, WriteError};
 
 /// Row events merged before a batch is written: large enough that multi-row
@@ -97,6 +100,10 @@ pub struct Follower {
     batch: Batch,
     /// Behind the last whole transaction in the batch; None inside the first.
     whole: Option<Position>,
+    /// Shared with the copier.
+    windows: Arc<Windows>,
+    /// Chunks that are in the batch: what is to be recorded, and who waits.
+    copied: Vec<(Vec<u8>, tokio::sync::oneshot::Sender<bool>)>,
     /// The running transaction is our own writing (the other direction's).
     ours: bool,
     at_s: u64,
@@ -120,7 +127,7 @@ impl Follower {
             first.prepare().await?;
             match first.checkpoint().await? {
                 Some(position) => from = position,
-                None => first.write(&[], Some(&from)).await?,
+                None => first.write(&[], Some(&from), &[]).await?,
             }
         }
         *status.position.lock() = Some(from.clone());
@@ -131,6 +138,8 @@ impl Follower {
             progress: Progress::new(from),
             batch: Batch::default(),
             whole: None,
+            windows: Arc::default(),
+            copied: Vec::new(),
             ours: false,
             at_s: 0,
         })
@@ -141,12 +150,22 @@ impl Follower {
         self.progress.position()
     }
 
+    /// What a copier that runs beside needs.
+    pub fn windows(&self) -> Arc<Windows> {
+        self.windows.clone()
+    }
+
     /// Reads and writes until the stream ends (with `until_end`) or fails.
+    /// Chunks that a copier hands over are written between the events.
     ///
     /// # Errors
     /// See [`FollowError`]. What was written stays; the checkpoint says how
     /// far.
-    pub async fn run(&mut self, stream: BinlogStream) -> Result<(), FollowError> {
+    pub async fn run(
+        &mut self,
+        stream: BinlogStream,
+        mut chunks: mpsc::Receiver<Chunk>,
+    ) -> Result<(), FollowError> {
         let mut reader = Reader::start(stream);
         let mut checkpointed = Instant::now();
         loop {
@@ -155,19 +174,21 @@ impl Follower {
             } else {
                 BATCH_WAIT
             };
-            let event = tokio::time::timeout(wait, reader.next()).await;
-            match event {
-                Ok(Ok(Some(event))) => self.take(&event)?,
-                Ok(Ok(None)) => {
-                    self.flush().await?;
-                    self.checkpoint().await?;
-                    return Ok(());
-                }
-                Ok(Err(e)) => {
-                    self.flush().await?;
-                    return Err(e.into());
-                }
-                Err(_) => self.flush().await?,
+            tokio::select! {
+                event = reader.next() => match event {
+                    Ok(Some(event)) => self.take(&event)?,
+                    Ok(None) => {
+                        self.flush().await?;
+                        self.checkpoint().await?;
+                        return Ok(());
+                    }
+                    Err(e) => {
+                        self.flush().await?;
+                        return Err(e.into());
+                    }
+                },
+                Some(chunk) = chunks.recv() => self.chunk(chunk)?,
+                () = tokio::time::sleep(wait) => self.flush().await?,
             }
             if self.batch.events >= BATCH_EVENTS || self.batch.bytes >= BATCH_BYTES {
                 self.flush().await?;
@@ -265,9 +286,13 @@ impl Follower {
                 followed.shape.columns.len()
             )));
         }
+        let watched = self.windows.is_open(&name);
         self.batch.bytes += rows.size();
         for images in rows.images(Some(&followed.unsigned)) {
             let images = images.map_err(|e| self.unreadable(rows, &e))?;
+            if watched {
+                self.windows.note(&name, &followed.key, &images);
+            }
             let added = self
                 .batch
                 .add(&name, &followed.shape, &followed.key, rows.change, images);
@@ -276,28 +301,60 @@ impl Follower {
         Ok(())
     }
 
+    /// Takes a chunk into the batch: of its rows those that no event changed
+    /// since its window was opened.
+    fn chunk(&mut self, mut chunk: Chunk) -> Result<(), FollowError> {
+        let Some(rows) = self.windows.settle(&mut chunk) else {
+            let _ = chunk.done.send(false);
+            return Ok(());
+        };
+        self.batch.bytes += chunk.bytes;
+        for row in rows {
+            let images = Images {
+                before: None,
+                after: Some(row),
+            };
+            let (shape, key) = (&chunk.table.shape, &chunk.table.key);
+            let added = self
+                .batch
+                .add(&chunk.name, shape, key, Change::Insert, images);
+            added.map_err(|e| self.stopped(e.to_string()))?;
+        }
+        self.copied.push((chunk.progress, chunk.done));
+        Ok(())
+    }
+
     /// Writes the batch, its parts at the same time, and the checkpoint behind.
     async fn flush(&mut self) -> Result<(), FollowError> {
-        if self.batch.is_empty() {
+        if self.batch.is_empty() && self.copied.is_empty() {
             return Ok(());
         }
         let batch = std::mem::take(&mut self.batch);
+        let copied = std::mem::take(&mut self.copied);
         let events = batch.events as u64;
         let mut parts = batch.split(self.workers.len());
         let whole = self.whole.take();
         match (&parts[..], self.workers.first_mut()) {
-            ([part], Some(worker)) => worker.write(part, whole.as_ref()).await?,
+            ([part], Some(worker)) if copied.is_empty() => {
+                worker.write(part, whole.as_ref(), &[]).await?;
+            }
             _ => {
                 let written = self
                     .workers
                     .iter_mut()
                     .zip(parts.drain(..))
-                    .map(|(worker, part)| async move { worker.write(&part, None).await });
+                    .map(|(worker, part)| async move { worker.write(&part, None, &[]).await });
                 for result in join_all(written.collect()).await {
                     result?;
                 }
-                if let (Some(position), Some(worker)) = (&whole, self.workers.first_mut()) {
-                    worker.write(&[], Some(position)).await?;
+                let (progress, waiting): (Vec<_>, Vec<_>) = copied.into_iter().unzip();
+                if let Some(worker) = self.workers.first_mut()
+                    && (whole.is_some() || !progress.is_empty())
+                {
+                    worker.write(&[], whole.as_ref(), &progress).await?;
+                }
+                for copier in waiting {
+                    let _ = copier.send(true);
                 }
             }
         }
@@ -315,7 +372,7 @@ impl Follower {
             return Ok(());
         };
         if let Some(worker) = self.workers.first_mut() {
-            worker.write(&[], Some(&position)).await?;
+            worker.write(&[], Some(&position), &[]).await?;
         }
         *self.status.position.lock() = Some(position);
         self.status.written_s.store(self.at_s, Ordering::Relaxed);
@@ -324,7 +381,7 @@ impl Follower {
 }
 
 /// Runs all at the same time and waits for all.
-async fn join_all<F: Future>(futures: Vec<F>) -> Vec<F::Output> {
+pub(crate) async fn join_all<F: Future>(futures: Vec<F>) -> Vec<F::Output> {
     let mut running: Vec<_> = futures
         .into_iter()
         .map(|f| (Box::pin(f), None))

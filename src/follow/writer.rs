@@ -6,6 +6,7 @@
 //! | table | row | for |
 //! | --- | --- | --- |
 //! | `lockstep.checkpoint` | one a stream | where to go on |
+//! | `lockstep.copied` | one a part of a table | how far its copy is |
 //! | `lockstep.mark` | one a stream and worker | written first in each of our transactions, so that a follower of *this* side knows them as ours and skips them. One row a worker: a shared one would make the workers wait for each other |
 //!
 //! On a crash between the workers' commits and the checkpoint, the batch is
@@ -137,6 +138,13 @@ impl Worker {
              stream VARCHAR(64) CHARACTER SET ascii NOT NULL, \
              worker INT UNSIGNED NOT NULL, token BIGINT UNSIGNED NOT NULL, \
              PRIMARY KEY (stream, worker)) ENGINE=InnoDB",
+            "CREATE TABLE IF NOT EXISTS lockstep.copied (\
+             stream VARCHAR(64) CHARACTER SET ascii NOT NULL, \
+             part INT UNSIGNED NOT NULL, \
+             schema_name VARBINARY(256) NOT NULL, table_name VARBINARY(256) NOT NULL, \
+             after_key LONGBLOB, until_key LONGBLOB, \
+             finished TINYINT NOT NULL, row_count BIGINT UNSIGNED NOT NULL, \
+             PRIMARY KEY (stream, part)) ENGINE=InnoDB",
         ] {
             self.run(&[sql.as_bytes().to_vec()], "lockstep").await?;
         }
@@ -169,8 +177,8 @@ impl Worker {
         Ok(Some(position))
     }
 
-    /// Writes a part of a batch in one transaction; with `checkpoint`, the
-    /// position is in the same.
+    /// Writes a part of a batch in one transaction; the position and the
+    /// further statements are in the same.
     ///
     /// # Errors
     /// After all attempts, or what trying again would not help.
@@ -178,6 +186,7 @@ impl Worker {
         &mut self,
         part: &[TableBatch],
         checkpoint: Option<&Position>,
+        further: &[Vec<u8>],
     ) -> Result<(), WriteError> {
         self.token += 1;
         let (stream, number, token) = (&self.stream, self.number, self.token);
@@ -202,6 +211,7 @@ impl Worker {
                 .into_bytes(),
             );
         }
+        all.extend_from_slice(further);
         all.push(b"COMMIT".to_vec());
         let names: Vec<String> = part.iter().map(name_of).collect();
         self.run(&all, &names.join(", ")).await

@@ -10,6 +10,8 @@ use lockstep::Side;
 use lockstep::binlog::Position;
 use lockstep::binlog::stream::BinlogStream;
 use lockstep::config::{Password, TlsMode};
+use lockstep::copy::{self, Copier};
+use lockstep::follow::batch::TableName;
 use lockstep::follow::tables::CatalogTables;
 use lockstep::follow::writer::Worker;
 use lockstep::follow::{FollowError, Follower, Status};
@@ -20,6 +22,7 @@ use mysql_async::prelude::Queryable;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
 
 const PAIRS: [(Family, Family); 4] = [
     (Family::MariaDb, Family::MariaDb),
@@ -88,7 +91,140 @@ async fn follow(
     let mut wanted = request(follower.position().clone());
     wanted.until_end = until_end;
     let stream = BinlogStream::start(leg(source).await, &wanted).await?;
-    follower.run(stream).await
+    let (_, no_chunks) = mpsc::channel(1);
+    follower.run(stream, no_chunks).await
+}
+
+/// Copies `tables` of a schema beside a follower, until all is copied.
+async fn copy(
+    source: &Server,
+    target: &Server,
+    schema: &'static str,
+    tables: &[&str],
+    start: Position,
+    copied: Arc<copy::Status>,
+) -> Result<(), String> {
+    let catalog = catalog(source, target, schema).await;
+    let known = Arc::new(CatalogTables::new(
+        catalog,
+        Side::Source,
+        move |db: &[u8], _: &[u8]| db == schema.as_bytes(),
+    ));
+    let workers = (0..4)
+        .map(|n| Worker::new(account(target, Side::Target), "s2t", n))
+        .collect();
+    let mut follower = Follower::new(workers, known.clone(), start, Arc::default())
+        .await
+        .map_err(|e| e.to_string())?;
+    let mut wanted = request(follower.position().clone());
+    wanted.until_end = false;
+    let stream = BinlogStream::start(leg(source).await, &wanted)
+        .await
+        .map_err(|e| e.to_string())?;
+    let (chunks, received) = mpsc::channel(4);
+    let accounts = [account(source, Side::Source), account(target, Side::Target)];
+    let copier = Copier::new(accounts, "s2t", known, follower.windows(), chunks, copied);
+    let names: Vec<TableName> = tables
+        .iter()
+        .map(|t| TableName {
+            schema: schema.as_bytes().to_vec(),
+            table: t.as_bytes().to_vec(),
+        })
+        .collect();
+    tokio::select! {
+        ended = follower.run(stream, received) => Err(format!("the follower ended: {ended:?}")),
+        done = copier.run(&names, 4) => done.map_err(|e| e.to_string()),
+    }
+}
+
+/// Tables that hold rows are copied while clients write to them; the copy is
+/// cut off again and again and goes on.
+fn copied_under_load(from: Family, to: Family) {
+    let source = or_skip!(Server::start(from, ServerOptions::default()));
+    let target = or_skip!(Server::start(to, ServerOptions::default()));
+    for server in [&source, &target] {
+        server.exec("CREATE DATABASE fl");
+        for create in LOAD_TABLES.split(';').filter(|s| !s.trim().is_empty()) {
+            server.exec(create);
+        }
+    }
+    source.exec("INSERT INTO fl.counter VALUES (0,0),(1,0),(2,0),(3,0),(4,0)");
+    let many = "INSERT INTO fl.big (n, t) WITH RECURSIVE s AS (SELECT 1 n UNION ALL SELECT n + 1 FROM s WHERE n < 900) SELECT s.n, REPEAT('x', r.n) FROM s, s r WHERE r.n <= 60";
+    for fill in [
+        many,
+        many,
+        "INSERT INTO fl.swap WITH RECURSIVE s AS (SELECT 1 n UNION ALL SELECT n + 1 FROM s WHERE n < 900) SELECT n, n, n FROM s",
+        "INSERT INTO fl.pairs WITH RECURSIVE s AS (SELECT 1 n UNION ALL SELECT n + 1 FROM s WHERE n < 900) SELECT s.n, r.n, 7 FROM s, s r WHERE r.n <= 20",
+        "INSERT INTO fl.words WITH RECURSIVE s AS (SELECT 1 n UNION ALL SELECT n + 1 FROM s WHERE n < 900) SELECT CONCAT('w', n), n FROM s",
+        "ANALYZE TABLE fl.big",
+    ] {
+        source.exec(fill);
+    }
+    let start = now(&source, false);
+    let stop = AtomicBool::new(false);
+    let status: Arc<copy::Status> = Arc::default();
+    let mut lives = 0;
+    let began = Instant::now();
+    let names = ["swap", "words", "pairs", "big", "counter"];
+    std::thread::scope(|scope| {
+        for seed in 0..6 {
+            let (source, stop) = (&source, &stop);
+            scope.spawn(move || runtime().block_on(client(source, seed, stop)));
+        }
+        loop {
+            lives += 1;
+            let life = copy(
+                &source,
+                &target,
+                "fl",
+                &names,
+                start.clone(),
+                status.clone(),
+            );
+            // Each life is cut off somewhere inside, the later ones later.
+            let cut = Duration::from_millis(300 + 170 * lives);
+            match runtime().block_on(async { tokio::time::timeout(cut, life).await }) {
+                Ok(Ok(())) => break,
+                Ok(Err(e)) => {
+                    stop.store(true, Ordering::Relaxed);
+                    panic!("{from} → {to}: {e}");
+                }
+                Err(_) => assert!(lives < 100, "{from} → {to}: it does not get on"),
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    let copied = began.elapsed();
+    let caught_up = follow(&source, &target, "fl", start, true, Arc::default());
+    block_on(caught_up).unwrap_or_else(|e| panic!("{from} → {to}: {e}"));
+    let tables = names.map(|t| format!("fl.{t}"));
+    let tables: Vec<&str> = tables.iter().map(String::as_str).collect();
+    let rows = compare::assert_equal(&source, &target, &tables);
+    eprintln!(
+        "{from} → {to}: {} rows copied in {copied:?} and {lives} lives, {rows} rows equal",
+        status.rows_done.load(Ordering::Relaxed),
+    );
+    assert!(rows > 100_000 && lives > 1);
+}
+
+#[test]
+fn mariadb_to_mariadb_copied() {
+    copied_under_load(Family::MariaDb, Family::MariaDb);
+}
+
+#[test]
+fn mysql_to_mysql_copied() {
+    copied_under_load(Family::MySql, Family::MySql);
+}
+
+#[test]
+fn mariadb_to_mysql_copied() {
+    copied_under_load(Family::MariaDb, Family::MySql);
+}
+
+#[test]
+fn mysql_to_mariadb_copied() {
+    copied_under_load(Family::MySql, Family::MariaDb);
 }
 
 /// Every type, every operation, on every pair of families.
@@ -115,6 +251,37 @@ fn every_type_reaches_the_target() {
         let followed = follow(&source, &target, "bt", start, true, Arc::default());
         block_on(followed).unwrap_or_else(|e| panic!("{from} → {to}: {e}"));
         let names: Vec<String> = tables.iter().map(|t| format!("bt.{}", t.name)).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let compared = compare::assert_equal(&source, &target, &names);
+        assert!(compared > 500, "{from} → {to}: {compared} rows");
+    }
+}
+
+/// Every type on every pair of families, copied instead of followed.
+#[test]
+fn every_type_is_copied() {
+    for (from, to) in PAIRS {
+        let source = or_skip!(Server::start(from, ServerOptions::args([UTC])));
+        let target = or_skip!(Server::start(to, ServerOptions::args([UTC])));
+        let only_one = ["INET6", "UUID", "VECTOR", "JSON", "GEOMETRY"];
+        let tables: Vec<_> = types::tables(from)
+            .into_iter()
+            .filter(|t| from == to || !only_one.iter().any(|d| t.definition.starts_with(d)))
+            .collect();
+        for server in [&source, &target] {
+            server.exec("CREATE DATABASE bt");
+            let mut script = types::SESSION.to_string();
+            script.extend(tables.iter().map(|t| t.create.as_str()));
+            server.exec(&script);
+        }
+        let mut script = types::SESSION.to_string();
+        script.extend(tables.iter().map(|t| t.rows.as_str()));
+        source.exec(&script);
+        let start = now(&source, false);
+        let names: Vec<&str> = tables.iter().map(|t| t.name.as_str()).collect();
+        let copied = copy(&source, &target, "bt", &names, start, Arc::default());
+        block_on(copied).unwrap_or_else(|e| panic!("{from} → {to}: {e}"));
+        let names: Vec<String> = names.iter().map(|n| format!("bt.{n}")).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let compared = compare::assert_equal(&source, &target, &names);
         assert!(compared > 500, "{from} → {to}: {compared} rows");

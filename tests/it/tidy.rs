@@ -38,6 +38,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("binlog", &["wire", "leg"]),
     ("rows", &["binlog", "config", "telemetry"]),
     ("follow", &["binlog", "rows", "sql"]),
+    ("copy", &["binlog", "follow", "rows", "wire"]),
     ("store", &["config"]),
     (
         "migration",
