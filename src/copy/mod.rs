@@ -433,8 +433,7 @@ impl Copier {
             if finished {
                 return Ok(());
             }
-            if bytes > 0 {
-                let fitting = count.saturating_mul(CHUNK_BYTES) / bytes;
+            if let Some(fitting) = count.saturating_mul(CHUNK_BYTES).checked_div(bytes) {
                 limit = fitting.clamp(1, ROWS_MAX).min(limit * 4);
             }
         }
@@ -467,7 +466,8 @@ impl Copier {
         let mut rows = Vec::with_capacity(raw.len());
         let mut bytes = 0;
         for row in raw {
-            let values = row.unwrap();
+            // No column has been taken out yet.
+            let values: Vec<_> = row.unwrap_raw().into_iter().flatten().collect();
             bytes += values.iter().map(size).sum::<usize>();
             rows.push(image(values, shape).ok_or_else(|| CopyError::Table {
                 table: shown(&part.name),
