@@ -32,6 +32,7 @@ impl Session {
         // To a server an empty packet is COM_SLEEP, which it does not know.
         let com = first.copied().filter(|_| length > 0).unwrap_or(COM_SLEEP);
         self.pending.abandon = false;
+        self.pending.renamed = None;
         self.statement_count += 1;
         self.entry
             .statements
@@ -91,8 +92,19 @@ impl Session {
     /// routes is held, because a dump goes on for ever.
     async fn replication(&mut self, com: u8) -> Result<(), End> {
         let side = self.shared.routes.peek().home();
+        if com == COM_REGISTER_SLAVE {
+            self.plain(side, response_kind(com)).await?;
+            return Ok(());
+        }
+        self.need_leg(side).await?;
+        let Some(leg) = self.legs[side.index()].as_mut() else {
+            return Err(End::Protocol("no leg"));
+        };
         self.pending.abandon = true;
-        self.plain(side, response_kind(com)).await?;
+        self.legs_broken = true;
+        relay::stream_whole_command(&mut self.client, leg, &mut self.pending).await?;
+        relay::dump(&mut self.client, leg).await?;
+        self.legs_broken = false;
         Ok(())
     }
 
@@ -339,6 +351,7 @@ impl Session {
         id: u32,
     ) -> Result<(), End> {
         self.need_leg(side).await?;
+        self.renamed(length, id);
         let mut out = self.client.input.pending()[..HEADER_LEN + length].to_vec();
         self.consume_command(length);
         if let Some(place) = out.get_mut(HEADER_LEN + 1..HEADER_LEN + 5) {
@@ -436,6 +449,12 @@ impl Session {
     pub(super) fn named_statement(&self, length: usize) -> Option<u32> {
         let id = statement_id(self.payload(length))?;
         Some(self.prepared.named(id, self.state.mode.server.mariadb))
+    }
+
+    /// The statement that the pending command names goes by `own` on its leg.
+    pub(super) fn renamed(&mut self, length: usize, own: u32) {
+        let sent = statement_id(self.payload(length));
+        self.pending.renamed = sent.filter(|id| *id != own).map(|id| (own, id));
     }
 
     /// The leg that has a statement, the one where it was last if both have
