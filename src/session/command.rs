@@ -16,6 +16,10 @@ use crate::wire::command::*;
 use crate::wire::frame::{HEADER_LEN, put_command};
 use crate::wire::response::Summary;
 
+/// Bytes of a statement's id, and of a parameter's number behind it.
+const ID_LEN: usize = 4;
+const PARAMETER_LEN: usize = 2;
+
 impl Session {
     /// Serves the command whose first bytes are pending.
     pub(super) async fn command(&mut self) -> Result<(), End> {
@@ -294,6 +298,10 @@ impl Session {
     /// COM_STMT_CLOSE: no answer, on every leg that has the statement.
     async fn close_statement(&mut self, length: usize) -> Result<(), End> {
         self.whole_command(length).await?;
+        if length < 1 + ID_LEN && self.answers_malformed() {
+            let lead = self.lead();
+            return self.plain(lead, ResponseKind::Generic).await.map(drop);
+        }
         let id = self.named_statement(length);
         self.consume_command(length);
         let ids = match id.and_then(|id| self.prepared.remove(id)) {
@@ -399,6 +407,10 @@ impl Session {
             return self.long_data_streamed().await;
         }
         self.whole_command(length).await?;
+        if length < 1 + ID_LEN + PARAMETER_LEN && self.answers_malformed() {
+            let lead = self.lead();
+            return self.plain(lead, ResponseKind::Generic).await.map(drop);
+        }
         let Some(id) = self.named_statement(length) else {
             self.consume_command(length);
             return Ok(());
@@ -445,6 +457,12 @@ impl Session {
 }
 
 impl Session {
+    /// MySQL answers a command that has no answer with an error if it is too
+    /// short; MariaDB keeps silent.
+    fn answers_malformed(&self) -> bool {
+        !self.state.mode.server.mariadb
+    }
+
     /// The client's id of the statement that the pending command names.
     pub(super) fn named_statement(&self, length: usize) -> Option<u32> {
         let id = statement_id(self.payload(length))?;
