@@ -16,6 +16,10 @@ use crate::wire::command::*;
 use crate::wire::frame::{HEADER_LEN, put_command};
 use crate::wire::response::Summary;
 
+/// Bytes of a statement's id, and of a parameter's number behind it.
+const ID_LEN: usize = 4;
+const PARAMETER_LEN: usize = 2;
+
 impl Session {
     /// Serves the command whose first bytes are pending.
     pub(super) async fn command(&mut self) -> Result<(), End> {
@@ -32,6 +36,7 @@ impl Session {
         // To a server an empty packet is COM_SLEEP, which it does not know.
         let com = first.copied().filter(|_| length > 0).unwrap_or(COM_SLEEP);
         self.pending.abandon = false;
+        self.pending.renamed = None;
         self.statement_count += 1;
         self.entry
             .statements
@@ -91,8 +96,19 @@ impl Session {
     /// routes is held, because a dump goes on for ever.
     async fn replication(&mut self, com: u8) -> Result<(), End> {
         let side = self.shared.routes.peek().home();
+        if com == COM_REGISTER_SLAVE {
+            self.plain(side, response_kind(com)).await?;
+            return Ok(());
+        }
+        self.need_leg(side).await?;
+        let Some(leg) = self.legs[side.index()].as_mut() else {
+            return Err(End::Protocol("no leg"));
+        };
         self.pending.abandon = true;
-        self.plain(side, response_kind(com)).await?;
+        self.legs_broken = true;
+        relay::stream_whole_command(&mut self.client, leg, &mut self.pending).await?;
+        relay::dump(&mut self.client, leg).await?;
+        self.legs_broken = false;
         Ok(())
     }
 
@@ -282,6 +298,10 @@ impl Session {
     /// COM_STMT_CLOSE: no answer, on every leg that has the statement.
     async fn close_statement(&mut self, length: usize) -> Result<(), End> {
         self.whole_command(length).await?;
+        if length < 1 + ID_LEN && self.answers_malformed() {
+            let lead = self.lead();
+            return self.plain(lead, ResponseKind::Generic).await.map(drop);
+        }
         let id = self.named_statement(length);
         self.consume_command(length);
         let ids = match id.and_then(|id| self.prepared.remove(id)) {
@@ -339,6 +359,7 @@ impl Session {
         id: u32,
     ) -> Result<(), End> {
         self.need_leg(side).await?;
+        self.renamed(length, id);
         let mut out = self.client.input.pending()[..HEADER_LEN + length].to_vec();
         self.consume_command(length);
         if let Some(place) = out.get_mut(HEADER_LEN + 1..HEADER_LEN + 5) {
@@ -386,6 +407,10 @@ impl Session {
             return self.long_data_streamed().await;
         }
         self.whole_command(length).await?;
+        if length < 1 + ID_LEN + PARAMETER_LEN && self.answers_malformed() {
+            let lead = self.lead();
+            return self.plain(lead, ResponseKind::Generic).await.map(drop);
+        }
         let Some(id) = self.named_statement(length) else {
             self.consume_command(length);
             return Ok(());
@@ -432,10 +457,22 @@ impl Session {
 }
 
 impl Session {
+    /// MySQL answers a command that has no answer with an error if it is too
+    /// short; MariaDB keeps silent.
+    fn answers_malformed(&self) -> bool {
+        !self.state.mode.server.mariadb
+    }
+
     /// The client's id of the statement that the pending command names.
     pub(super) fn named_statement(&self, length: usize) -> Option<u32> {
         let id = statement_id(self.payload(length))?;
         Some(self.prepared.named(id, self.state.mode.server.mariadb))
+    }
+
+    /// The statement that the pending command names goes by `own` on its leg.
+    pub(super) fn renamed(&mut self, length: usize, own: u32) {
+        let sent = statement_id(self.payload(length));
+        self.pending.renamed = sent.filter(|id| *id != own).map(|id| (own, id));
     }
 
     /// The leg that has a statement, the one where it was last if both have

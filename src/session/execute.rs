@@ -11,7 +11,7 @@ use super::client::COMMAND_MAX;
 use super::command::statement_id;
 use super::large::HEAD_LEN;
 use super::legs::Role;
-use super::prepared::{Bound, Statement as Prepared, TEXT_MAX};
+use super::prepared::{Bound, Statement as Prepared};
 use super::statement::Statement;
 use super::trackers::asks_for_trackers;
 use super::unmirrored::OnError;
@@ -116,7 +116,7 @@ impl Session {
             if let Some(place) = answer.bytes.get_mut(HEADER_LEN + 1..HEADER_LEN + 5) {
                 place.copy_from_slice(&client_id.to_le_bytes());
             }
-            let statement = if sql.len() <= TEXT_MAX && !streamed {
+            let statement = if !streamed && self.prepared.has_room(sql.len()) {
                 Prepared::new(sql, true, facts, side, ok)
             } else {
                 self.long_statement(&sql, side, ok)
@@ -372,6 +372,13 @@ impl Session {
             Some(command) => command,
             None => return self.execute_unknown(length).await,
         };
+        if let Some(own) = self
+            .prepared
+            .get(call.client_id)
+            .and_then(|s| s.ids[active.index()])
+        {
+            self.renamed(length, own);
+        }
         if let Plan::Inline(inline) = planned.plan {
             let mirror = inline.active.other();
             planned.plan = self

@@ -17,9 +17,10 @@ use crate::wire::response::PrepareOk;
 /// server (max_prepared_stmt_count is 16,382).
 pub const STATEMENTS_MAX: usize = 16_382;
 
-/// Statement text kept to prepare it on another leg, in bytes; a longer one
+/// Statement text kept to prepare it on another leg, in bytes per session:
+/// two kilobytes for each statement a server allows. Beyond it a statement
 /// runs on its first leg only, deferred.
-pub const TEXT_MAX: usize = 1 << 20;
+const TEXT_MAX: usize = 32 << 20;
 
 /// Long data kept for the other leg, in bytes per session; more than this and
 /// the write is deferred.
@@ -71,7 +72,9 @@ pub struct Prepared {
     last: Option<u32>,
     next_own: u32,
     /// Long data kept now, in bytes.
-    pub long_data_bytes: usize,
+    long_data_bytes: usize,
+    /// Text kept now, in bytes.
+    text_bytes: usize,
 }
 
 impl Prepared {
@@ -94,9 +97,15 @@ impl Prepared {
         if self.statements.len() >= STATEMENTS_MAX {
             return false;
         }
+        self.text_bytes += statement.text.len();
         self.statements.insert(client_id, statement);
         self.last = Some(client_id);
         true
+    }
+
+    /// Whether a text of this length may be kept.
+    pub fn has_room(&self, text: usize) -> bool {
+        self.text_bytes + text <= TEXT_MAX
     }
 
     /// A PREPARE was refused: there is no last statement any more.
@@ -128,7 +137,10 @@ impl Prepared {
         if self.last == Some(id) {
             self.last = None;
         }
-        self.statements.remove(&id)
+        let removed = self.statements.remove(&id);
+        let text = removed.as_ref().map_or(0, |s| s.text.len());
+        self.text_bytes = self.text_bytes.saturating_sub(text);
+        removed
     }
 
     /// Forgets all: COM_RESET_CONNECTION, COM_CHANGE_USER.

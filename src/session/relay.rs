@@ -49,8 +49,17 @@ pub async fn response(
                 .cursor
                 .feed(arrived)
                 .map_err(|e| leg.lost(e.to_string()))?;
-            if leg.cursor.summary().done {
-                pending.answered(leg.cursor.summary());
+            let summary = leg.cursor.summary();
+            if summary.done {
+                pending.answered(summary);
+                if let Some(ids) = pending.renamed.take().filter(|_| summary.is_error)
+                    && summary.packets == 1
+                {
+                    let packet = with_clients_id(&arrived[..fed.consumed], ids);
+                    client.send(&packet).await?;
+                    leg.input.consume(fed.consumed);
+                    return Ok(done(leg));
+                }
             }
             match fed.event {
                 Event::StateChange => {
@@ -79,6 +88,28 @@ pub async fn response(
             }
         }
     }
+}
+
+/// An error packet that names a statement, `(id)`, by the id the client knows.
+fn with_clients_id(packet: &[u8], (own, clients): (u32, u32)) -> Vec<u8> {
+    let own = format!("({own})");
+    let found = packet
+        .windows(own.len())
+        .position(|bytes| bytes == own.as_bytes());
+    let at = found.and_then(|at| at.checked_sub(HEADER_LEN));
+    let (Some(at), Some((payload, _, mut sequence))) = (at, frame::packet(packet)) else {
+        return packet.to_vec();
+    };
+    let clients = format!("({clients})");
+    let payload = [
+        &payload[..at],
+        clients.as_bytes(),
+        &payload[at + own.len()..],
+    ]
+    .concat();
+    let mut out = Vec::new();
+    frame::put_packet(&mut out, &mut sequence, &payload);
+    out
 }
 
 fn done(leg: &mut Leg) -> Summary {
@@ -283,6 +314,36 @@ pub async fn stream_whole_command(
     }
 }
 
+/// Relays a binlog dump. Replicas acknowledge events while it goes on
+/// (semi-synchronous replication), so bytes pass both ways until it ends.
+///
+/// # Errors
+/// Either end is gone.
+pub async fn dump(client: &mut Client, leg: &mut Leg) -> Result<(), End> {
+    leg.cursor.report_state(false);
+    leg.cursor.begin(ResponseKind::BinlogDump);
+    loop {
+        tokio::select! {
+            biased;
+            filled = leg.fill() => filled?,
+            filled = client.fill() => {
+                filled?;
+                let n = client.input.pending().len();
+                leg.send(&client.input.pending()[..n]).await?;
+                client.input.consume(n);
+            }
+        }
+        while !leg.input.pending().is_empty() {
+            let fed = leg.cursor.feed(leg.input.pending());
+            let fed = fed.map_err(|e| leg.lost(e.to_string()))?;
+            forward(client, leg, fed.consumed).await?;
+            if fed.event == Event::Done {
+                return Ok(());
+            }
+        }
+    }
+}
+
 /// Reads one command of any length and forgets it; returns the sequence id of
 /// its last packet.
 ///
@@ -303,5 +364,25 @@ pub async fn skip_whole_command(client: &mut Client) -> Result<u8, End> {
         if head.len < PAYLOAD_MAX {
             return Ok(head.seq);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_name_statements_as_their_clients_do() {
+        let framed = |text: &str| {
+            let mut out = Vec::new();
+            let payload = [b"\xFF\x8D\x05#HY000", text.as_bytes()].concat();
+            frame::put_packet(&mut out, &mut 1, &payload);
+            out
+        };
+        let told = with_clients_id(&framed("The statement (11) has no open cursor"), (11, 5));
+        assert_eq!(told, framed("The statement (5) has no open cursor"));
+        let other = framed("Lost connection (1)");
+        assert_eq!(with_clients_id(&other, (11, 5)), other);
+        assert_eq!(with_clients_id(&[1, 0], (11, 5)), [1, 0]);
     }
 }

@@ -14,7 +14,7 @@ use crate::route::plan::{Inline, Plan, Planned, SessionView, plan};
 use crate::route::table::{ALL_ROUTES, RouteMask, RouteTable};
 use crate::sql::{Agreement, Class, Facts, Verb, cross_check, scan};
 use crate::telemetry;
-use crate::wire::command::{ResponseKind, query_text};
+use crate::wire::command::{COM_QUERY, ResponseKind, query_text};
 use crate::wire::frame::HEADER_LEN;
 use crate::wire::response::Summary;
 use crate::wire::{Capabilities, Status};
@@ -102,8 +102,10 @@ impl Session {
             return self.query_streamed().await;
         }
         self.whole_command(length).await?;
-        let range = query_text(self.payload(length), self.client.capabilities)
-            .map_err(|_| End::Protocol("unreadable query attributes"))?;
+        let Ok(range) = query_text(self.payload(length), self.client.capabilities) else {
+            // Query attributes cut short: the server says so.
+            return self.unknown(COM_QUERY).await;
+        };
         let sql = self.payload(length).get(range).unwrap_or(&[]).to_vec();
         let facts = scan(&sql, self.state.mode);
         if let Some(form) = facts.diagnostics

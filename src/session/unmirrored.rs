@@ -53,6 +53,9 @@ pub(super) struct Pending {
     pub unmirrored: Option<Box<Unmirrored>>,
     /// It was counted.
     counted: bool,
+    /// The statement's id on the leg and the client's, where they differ: an
+    /// error may name it.
+    pub renamed: Option<(u32, u32)>,
     /// The command is ended on its server when the client vanishes. Writes
     /// are not: they finish, as they would without us.
     pub abandon: bool,

@@ -60,13 +60,17 @@ const PAIRS: [(Family, Family); 4] = [
     (Family::MySql, Family::MariaDb),
 ];
 
-/// What a family's newest clients ask for, and what older ones do.
-fn modes(family: Family) -> [Mode; 2] {
-    let newest = match family {
-        Family::MySql => MODERN.with(Capabilities::QUERY_ATTRIBUTES),
-        Family::MariaDb => MODERN
-            .with(Capabilities::MARIADB_EXTENDED_METADATA)
-            .with(Capabilities::MARIADB_BULK),
+/// What a family's newest clients ask for, and what older ones do. What only
+/// one of two families knows is not offered, save for bulk.
+fn modes(source: Family, target: Family) -> [Mode; 2] {
+    let newest = match (source, source == target) {
+        (Family::MySql, true) => MODERN.with(Capabilities::QUERY_ATTRIBUTES),
+        (Family::MySql, false) => MODERN,
+        (Family::MariaDb, same) => {
+            let metadata = Capabilities::MARIADB_EXTENDED_METADATA;
+            let own = if same { metadata } else { Capabilities::NONE };
+            MODERN.with(Capabilities::MARIADB_BULK).with(own)
+        }
     };
     let mode = |name, capabilities| Mode {
         name,
@@ -118,7 +122,7 @@ fn compare(source: Family, target: Family) {
         let own = own.map(|c| &c.special);
         own.chain(moved).map(What::Special).collect()
     };
-    let modes = modes(source);
+    let modes = modes(source, target);
     let (source, target) = (pair.source, pair.target);
     let phases = ["source_only", "source_first"];
     let quick = |family: Family, _: Mode| chosen(family, false);

@@ -378,6 +378,28 @@ fn compare_all(source: Family, target: Family, phases: &[&str], modes: &[Mode]) 
 /// The phase in which all reads go to the mirror.
 pub const READS: &str = "source_first, reads on the target";
 
+/// Moves the route to a phase, with fresh tables on both sides.
+fn enter(phase: &str, admins: &mut Admins, proxy: &Proxy) {
+    if phase != "source_only" {
+        admins.fresh_tables(EACH.iter());
+        if proxy.phase("tr") == "source_only" {
+            proxy.must_advance("tr", "source_first");
+        }
+    }
+    if phase == READS {
+        assert!(proxy.reads("tr", 100).ok());
+    }
+}
+
+/// What the proxy greets as and should not.
+fn greeted_otherwise(admins: &Admins, proxy: &Proxy, target: &Server) -> Vec<String> {
+    let login = Login::root(DATABASE, MODERN);
+    let greeted = Raw::connect(proxy.port(), &login).expect("proxy");
+    let on_target = Raw::connect(target.port(), &login).expect("target");
+    let source = &admins.source.greeting;
+    greeting_faults(source, &on_target.greeting, &greeted.greeting)
+}
+
 /// Runs `cases` directly and through the proxy in each phase, and panics with
 /// what differs. Returns what the mirror counted.
 pub fn compare_cases(
@@ -401,27 +423,10 @@ pub fn compare_cases(
         }
     }
     for phase in phases {
-        if *phase != "source_only" {
-            admins.fresh_tables(EACH.iter());
-            if proxy.phase("tr") == "source_only" {
-                proxy.must_advance("tr", "source_first");
-            }
-        }
-        if *phase == READS {
-            assert!(proxy.reads("tr", 100).ok());
-        }
-        let login = Login::root(DATABASE, MODERN);
-        let greeted = Raw::connect(proxy.port(), &login).expect("proxy");
-        let on_target = Raw::connect(target.port(), &login).expect("target");
-        for fault in greeting_faults(
-            &admins.source.greeting,
-            &on_target.greeting,
-            &greeted.greeting,
-        ) {
-            found
-                .entry(format!("greeting: {fault}"))
-                .or_default()
-                .push(phase.to_string());
+        enter(phase, &mut admins, &proxy);
+        for fault in greeted_otherwise(&admins, &proxy, target) {
+            let seen_in = found.entry(format!("greeting: {fault}")).or_default();
+            seen_in.push(phase.to_string());
         }
         for (mode, what, expected) in &direct {
             // The relay alone has fewer ways to go wrong than the mirror.

@@ -73,7 +73,9 @@ impl ResponseCursor {
                 Ok(())
             }
             State::Binlog => {
-                if first == Some(0xFE) && head.len <= EOF_LEN_MAX {
+                // Events begin with 0x00. MySQL ends with an OK under
+                // DEPRECATE_EOF, MariaDB always with an EOF.
+                if first == Some(0xFE) && self.is_end(head) {
                     self.over(0xFE);
                 }
                 Ok(())

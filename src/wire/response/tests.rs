@@ -277,6 +277,34 @@ fn after_the_end_nothing_is_consumed() {
     assert_eq!((fed.consumed, fed.event), (11, Event::Done));
 }
 
+/// Events begin with 0x00; the end is an EOF, or MySQL's OK in its place.
+#[test]
+fn a_dump_that_does_not_block_ends_in_either_form() {
+    let eof: &[u8] = &[0xFE, 0, 0, 2, 0];
+    let ok: &[u8] = &[0xFE, 0, 0, 2, 0, 0, 0];
+    let long: &[u8] = &[0xFE, 0, 0, 2, 0x40, 0, 0, 0, 3, 1, 1, b'x'];
+    for (caps, end) in [
+        (Capabilities(0), eof),
+        (Capabilities::DEPRECATE_EOF, ok),
+        (Capabilities::DEPRECATE_EOF, eof),
+        (Capabilities::DEPRECATE_EOF, long),
+    ] {
+        let mut out = Vec::new();
+        let mut seq = 1;
+        put_packet(&mut out, &mut seq, &[0, 1, 2, 3, 0xFE, 5, 6, 7]);
+        // An event of two packets, the second of which looks like an end.
+        let mut event = vec![0; PAYLOAD_MAX];
+        event.extend_from_slice(end);
+        put_packet(&mut out, &mut seq, &event);
+        put_packet(&mut out, &mut seq, end);
+        for step in [1 << 20, 4099] {
+            let summary = feed_all(caps, ResponseKind::BinlogDump, &out, step);
+            assert!(summary.done && !summary.is_error, "{end:?}");
+            assert_eq!(summary.packets, 4);
+        }
+    }
+}
+
 #[test]
 fn the_cursor_is_small() {
     assert!(std::mem::size_of::<ResponseCursor>() < 200);

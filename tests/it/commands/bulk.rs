@@ -12,6 +12,16 @@ use lockstep::wire::Capabilities;
 use lockstep::wire::command::COM_STMT_BULK_EXECUTE;
 use lockstep::wire::ok::OkPacket;
 
+/// Affected rows and insert id of the last answer.
+fn acknowledged(run: &Run) -> (u64, u64) {
+    let last = run.record.last().and_then(|e| e.packets.first());
+    let payload = &last.expect("an answer").payload;
+    match OkPacket::parse(payload, run.mode.capabilities) {
+        Ok(ok) => (ok.affected_rows, ok.insert_id),
+        Err(e) => panic!("{e}: {}", payload.escape_ascii()),
+    }
+}
+
 #[test]
 fn bulk_is_deferred_and_crosses_a_flip() {
     for target in Family::BOTH {
@@ -50,15 +60,7 @@ fn bulk_is_deferred_and_crosses_a_flip() {
             let sent = if n == 0 { &body } else { &again };
             run.statement(COM_STMT_BULK_EXECUTE, insert, sent)
                 .expect("bulk");
-            let packet = run
-                .record
-                .last()
-                .and_then(|e| e.packets.first())
-                .expect("an answer");
-            let ok = OkPacket::parse(&packet.payload, mode.capabilities).unwrap_or_else(|e| {
-                panic!("{target} {phase}: {e}: {}", packet.payload.escape_ascii())
-            });
-            assert_eq!((ok.affected_rows, ok.insert_id), (3, 4), "{target} {phase}");
+            assert_eq!(acknowledged(&run), (3, 4), "{target} {phase}");
             let server = if *phase == "target_first" {
                 pair.target
             } else {

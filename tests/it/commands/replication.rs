@@ -66,6 +66,8 @@ fn a_dump_is_the_same_through_the_proxy() {
         );
         // The largest event, and others, are in a log of their own.
         pair.source.exec("FLUSH BINARY LOGS");
+        // MariaDB notes in the background that the older log is complete.
+        std::thread::sleep(Duration::from_millis(500));
         let logs = pair.source.query("SHOW BINARY LOGS");
         let file = logs[logs.len() - 2][0].clone().expect("a log");
         for capabilities in [ORDINARY, MODERN] {
