@@ -84,6 +84,13 @@ fn class(b: u8) -> u8 {
     CLASS[b as usize]
 }
 
+/// What [`Lexer::row_literals`] skipped.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct RowLiterals {
+    pub operators: u32,
+    pub parameters: u32,
+}
+
 /// Cuts a text into tokens.
 #[derive(Clone)]
 pub(crate) struct Lexer<'a> {
@@ -201,6 +208,52 @@ impl<'a> Lexer<'a> {
             }
             _ => self.one(Kind::Punct(b)),
         }
+    }
+
+    /// Skips literals, markers and commas, which is what rows of values are
+    /// made of, without making tokens of them. Stops before anything else.
+    pub fn row_literals(&mut self) -> RowLiterals {
+        let mut seen = RowLiterals::default();
+        loop {
+            match self.peek(0) {
+                Some(b',') => {
+                    seen.operators = seen.operators.saturating_add(1);
+                    self.pos += 1;
+                }
+                Some(b'?') => {
+                    seen.parameters = seen.parameters.saturating_add(1);
+                    self.pos += 1;
+                }
+                Some(b'\'') => {
+                    self.quoted(b'\'', !self.mode.no_backslash_escapes, Kind::Text);
+                }
+                Some(b) if class(b) & SPACE != 0 => self.pos += 1,
+                Some(b) if class(b) & DIGIT != 0 => {
+                    let start = self.pos;
+                    self.digits();
+                    if self.peek(0) == Some(b'.') {
+                        self.pos += 1;
+                        self.digits();
+                    }
+                    // `1e5`, `2a`, `0x1F`: cut with care.
+                    if self.peek(0).is_some_and(|b| class(b) & IDENT != 0) {
+                        self.pos = start;
+                        return seen;
+                    }
+                }
+                Some(b'N' | b'n') if self.null_word() => self.pos += 4,
+                _ => return seen,
+            }
+        }
+    }
+
+    /// At NULL, the word to its end.
+    fn null_word(&self) -> bool {
+        let word = self.sql.get(self.pos..).and_then(|s| s.first_chunk::<4>());
+        word.is_some_and(|w| w.eq_ignore_ascii_case(b"NULL"))
+            && self
+                .peek(4)
+                .is_none_or(|b| class(b) & IDENT == 0 && b != b'.')
     }
 
     #[inline]

@@ -36,7 +36,8 @@ pub fn scan(sql: &[u8], mode: ScanMode) -> Facts {
         // Beyond any server's max_allowed_packet; spans are 32 bits.
         return Facts::unknown();
     }
-    let (mut facts, values) = scan::run(sql, mode);
+    let mut facts = Facts::unknown();
+    let values = scan::run(sql, mode, &mut facts);
     if facts.statements == 1 {
         if facts.class == Class::Write {
             facts.write = write::shape(&facts, &values, sql, mode).map(Box::new);

@@ -58,11 +58,11 @@ pub(super) struct Scanner<'a> {
     pub(super) cur: Token,
     /// What is known of `cur` if it is a word that is not behind a dot.
     pub(super) entry: Known,
-    prev: Token,
+    prev: Kind,
     prev_entry: Known,
     before_prev: K,
     prev_table: bool,
-    pub(super) facts: Facts,
+    pub(super) facts: &'a mut Facts,
     frames: [u8; DEPTH_MAX],
     depth: u32,
     /// Depth of the statement proper.
@@ -84,8 +84,8 @@ pub(super) struct Scanner<'a> {
     cte_count: usize,
 }
 
-/// Reads a text of any number of statements.
-pub(super) fn run(sql: &[u8], mode: ScanMode) -> (Facts, Values) {
+/// Reads a text of any number of statements into fresh `facts`.
+pub(super) fn run(sql: &[u8], mode: ScanMode, facts: &mut Facts) -> Values {
     let nothing = Token {
         kind: Kind::End,
         start: 0,
@@ -96,11 +96,11 @@ pub(super) fn run(sql: &[u8], mode: ScanMode) -> (Facts, Values) {
         lex: Lexer::new(sql, mode),
         cur: nothing,
         entry: UNKNOWN,
-        prev: nothing,
+        prev: Kind::End,
         prev_entry: UNKNOWN,
         before_prev: K::None,
         prev_table: false,
-        facts: Facts::unknown(),
+        facts,
         frames: [0; DEPTH_MAX],
         depth: 0,
         base: 0,
@@ -153,18 +153,18 @@ pub(super) fn run(sql: &[u8], mode: ScanMode) -> (Facts, Values) {
         s.facts.flags.set(Flags::OPTIMIZER_HINT);
     }
     s.facts.tables.overflow |= s.facts.flags.any(Flags::OVERFLOW);
-    (s.facts, s.values)
+    s.values
 }
 
 impl Scanner<'_> {
     #[inline]
     pub(super) fn advance(&mut self) {
         self.before_prev = self.prev_entry.keyword;
-        self.prev = self.cur;
+        self.prev = self.cur.kind;
         self.prev_entry = self.entry;
         self.prev_table = false;
         self.cur = self.lex.next();
-        self.entry = if self.cur.kind == Kind::Word && !self.prev.is(b'.') {
+        self.entry = if self.cur.kind == Kind::Word && self.prev != Kind::Punct(b'.') {
             lookup(self.sql.get(self.cur.start..self.cur.end).unwrap_or(&[]))
         } else {
             UNKNOWN
@@ -483,12 +483,12 @@ impl Scanner<'_> {
             Kind::Punct(_) => {
                 self.facts.operators = self.facts.operators.saturating_add(1);
                 self.stray_in_values();
-                if self.prev.kind == Kind::UserVariable && self.verb == Verb::Set {
+                if self.prev == Kind::UserVariable && self.verb == Verb::Set {
                     self.flag(Flags::USER_VARIABLE_WRITE);
                 }
             }
             Kind::Assign => {
-                if self.prev.kind == Kind::UserVariable {
+                if self.prev == Kind::UserVariable {
                     self.flag(Flags::USER_VARIABLE_WRITE);
                 }
             }
@@ -588,11 +588,11 @@ impl Scanner<'_> {
                 self.values.at = self.cur.start as u32;
                 self.values.parameters_before = self.facts.parameters;
             }
-            if !self.prev.is(b',') && self.values.rows > 1 {
+            if self.prev != Kind::Punct(b',') && self.values.rows > 1 {
                 self.values.odd = true;
             }
         }
-        let call = match self.prev.kind {
+        let call = match self.prev {
             _ if self.prev_table => Function::None,
             Kind::Word => self.call_of_word(),
             Kind::Name if self.before_prev != K::As => {
@@ -604,7 +604,16 @@ impl Scanner<'_> {
         if self.prev_entry.keyword == K::Partition {
             self.flag(Flags::PARTITION);
         }
+        let row = self.in_values && self.depth == self.base;
         self.push(0);
+        if row {
+            let seen = self.lex.row_literals();
+            self.facts.operators = self.facts.operators.saturating_add(seen.operators);
+            self.facts.parameters = self.facts.parameters.saturating_add(seen.parameters);
+            if seen.parameters > 0 {
+                self.flag(Flags::PARAMETERS);
+            }
+        }
         self.advance();
         if call != Function::None {
             self.call(call);

@@ -10,7 +10,11 @@ impl Scanner<'_> {
         }
         if self.before_prev != K::As
             && !groups(entry.keyword)
-            && matches!(self.class, Class::Read | Class::Write | Class::Session)
+            // Unknown: in a WITH, whose verb is still to come.
+            && matches!(
+                self.class,
+                Class::Read | Class::Write | Class::Session | Class::Unknown
+            )
         {
             self.flag(Flags::UNKNOWN_FUNCTION);
         }

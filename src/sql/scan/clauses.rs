@@ -135,7 +135,7 @@ impl Scanner<'_> {
             return;
         }
         match (self.verb, keyword) {
-            (Verb::CreateTable, K::Like) if self.prev_table || self.prev.is(b'(') => {
+            (Verb::CreateTable, K::Like) if self.prev_table || (self.prev == Kind::Punct(b'(')) => {
                 self.expect = true;
             }
             (Verb::CreateTable | Verb::AlterTable, K::References) => self.expect = true,

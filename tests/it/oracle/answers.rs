@@ -3,6 +3,7 @@
 
 use crate::support::Server;
 use crate::transparency::raw::{Login, ORDINARY, Raw};
+use lockstep::wire::command::COM_QUERY;
 
 /// Answers up to the first error.
 pub struct Answers {
@@ -18,8 +19,8 @@ pub fn connect(server: &Server, database: &str) -> Raw {
 }
 
 /// Runs a text and reads all its answers.
-pub fn ask(raw: &mut Raw, sql: &str) -> Answers {
-    let packets = raw.query(sql).expect("an answer");
+pub fn ask(raw: &mut Raw, sql: &[u8]) -> Answers {
+    let packets = raw.ask(COM_QUERY, sql).expect("an answer");
     let mut answers = Answers {
         columns: Vec::new(),
         error: None,
