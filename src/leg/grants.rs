@@ -148,7 +148,7 @@ impl GrantReader {
     }
 
     async fn connect(&self) -> Result<Authenticated, LegError> {
-        let opened = open(&self.backend, READ_TIMEOUT).await?;
+        let opened = open(&self.backend, READ_TIMEOUT, None).await?;
         login(opened, &self.service, &service_params()).await
     }
 }
@@ -159,8 +159,7 @@ pub(crate) fn service_params() -> LoginParams {
         capabilities: Capabilities::LONG_PASSWORD | Capabilities::DEPRECATE_EOF,
         charset: u16::from(UTF8MB4_GENERAL_CI),
         max_packet: 16 * 1024 * 1024,
-        database: None,
-        connect_attrs: Vec::new(),
+        ..LoginParams::default()
     }
 }
 

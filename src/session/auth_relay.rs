@@ -15,6 +15,7 @@
 //!   than the client's connection.
 
 use std::io;
+use std::net::IpAddr;
 
 use zeroize::Zeroizing;
 
@@ -47,6 +48,8 @@ pub(crate) struct Relay<'a> {
     /// Sequence id of the next packet to home.
     pub leg_seq: u8,
     pub user: &'a [u8],
+    /// The client's address.
+    pub peer: IpAddr,
     /// The plugin the client's last answer was made with.
     pub plugin: Vec<u8>,
     /// The nonce it answers.
@@ -145,11 +148,11 @@ impl Relay<'_> {
 
     /// Home has the account cached and the answer was right.
     async fn fast(&mut self) -> Result<(), LoginEnd> {
-        let known = self.ctx.accounts.get(self.user);
+        let known = self.ctx.known(self.user, self.peer);
         let fits = |a: &Account| a.verify(CACHING_SHA2, &self.nonce, &self.answer);
         if known.as_ref().is_some_and(fits) || !self.client.is_tls() {
             if let Some(stale) = known.filter(|a| !fits(a)) {
-                self.ctx.accounts.forget(&stale);
+                self.ctx.forget(self.user, self.peer, &stale);
             }
             return self
                 .write_client(&auth_more(&[caching_sha2::FAST_OK]))
@@ -226,16 +229,43 @@ impl Relay<'_> {
     /// Keeps what the exchange taught; called once home has said OK and the
     /// client knows it, because reading the grant tables takes a round trip.
     pub async fn learn(&mut self) {
-        let user = self.user.to_vec();
+        let (ctx, user) = (self.ctx, self.user.to_vec());
         if let Some(password) = self.password.take() {
-            return self.ctx.accounts.learn(Account::new(user, password));
+            return ctx.learn(self.user, self.peer, Account::new(user, password));
         }
         let hashes = self.plugin == NATIVE || self.plugin == CACHING_SHA2;
         if hashes && self.answer.is_empty() {
-            return self.ctx.accounts.learn(Account::Empty { user });
+            return ctx.learn(self.user, self.peer, Account::Empty { user });
         }
         if self.plugin == NATIVE {
-            learn_native(self.ctx, self.side, self.user, &self.nonce, &self.answer).await;
+            self.learn_native().await;
+        }
+    }
+
+    /// Recovers SHA1(password) from an accepted native answer, with the hashes
+    /// in the grant tables. Without a readable grant table nothing is learned,
+    /// and the session goes on without its other leg.
+    async fn learn_native(&self) {
+        let (ctx, side, user) = (self.ctx, self.side, self.user);
+        if let Some(known) = ctx.known(user, self.peer)
+            && known.verify(NATIVE, &self.nonce, &self.answer)
+        {
+            return;
+        }
+        let fits = |hash: &_| native::recover(&self.answer, &self.nonce, hash);
+        let stage1 = match ctx.grant_reader(side).find(user, fits).await {
+            Ok(stage1) => stage1,
+            Err(error) => {
+                tracing::warn!(%side, %error, "cannot learn an account");
+                None
+            }
+        };
+        if let Some(stage1) = stage1 {
+            let account = Account::NativeStage1 {
+                user: user.to_vec(),
+                stage1,
+            };
+            ctx.learn(user, self.peer, account);
         }
     }
 }
@@ -243,33 +273,4 @@ impl Relay<'_> {
 /// True for plugins whose packets we know.
 fn known(plugin: &[u8]) -> bool {
     [NATIVE, CACHING_SHA2, SHA256, CLEAR].contains(&plugin)
-}
-
-/// Recovers SHA1(password) from an accepted native answer, with the hashes in
-/// the grant tables. Without a readable grant table nothing is learned, and
-/// the session goes on without its other leg.
-async fn learn_native(
-    ctx: &LoginContext,
-    side: Side,
-    user: &[u8],
-    nonce: &[u8; NONCE_LEN],
-    answer: &[u8],
-) {
-    if let Some(known) = ctx.accounts.get(user)
-        && known.verify(NATIVE, nonce, answer)
-    {
-        return;
-    }
-    let fits = |hash: &_| native::recover(answer, nonce, hash);
-    let stage1 = match ctx.grant_reader(side).find(user, fits).await {
-        Ok(stage1) => stage1,
-        Err(error) => {
-            tracing::warn!(%side, %error, "cannot learn an account");
-            None
-        }
-    };
-    if let Some(stage1) = stage1 {
-        let user = user.to_vec();
-        ctx.accounts.learn(Account::NativeStage1 { user, stage1 });
-    }
 }

@@ -239,7 +239,7 @@ impl Session {
             self.client.capabilities,
             &mut login,
             &payload,
-            self.peer,
+            self.login.visitor,
         )
         .await?;
         let database = match outcome {
@@ -253,6 +253,7 @@ impl Session {
                     charset: changed.charset.unwrap_or(self.login.charset),
                     max_packet: self.login.max_packet,
                     connect_attrs: changed.connect_attrs,
+                    visitor: self.login.visitor,
                 };
                 changed.database
             }

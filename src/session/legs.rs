@@ -164,6 +164,8 @@ impl Session {
             max_packet: self.login.max_packet,
             database: self.state.database.clone(),
             connect_attrs: self.login.connect_attrs.clone(),
+            visitor: Some(self.login.visitor),
+            certificate: None,
         };
         let opening = open_other(&self.shared.login, side, &self.login.user, &params);
         let opened = match tokio::time::timeout(limit, opening).await {

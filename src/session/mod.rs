@@ -42,6 +42,7 @@ use tokio::sync::Notify;
 
 use crate::Side;
 use crate::leg::buffer::Buffer;
+use crate::leg::connect::Visitor;
 use crate::leg::{Leg, Lost};
 use crate::mirror::write::Diagnostics;
 use crate::mirror::{self, Part};
@@ -168,7 +169,6 @@ struct Session {
     slot: Arc<Slot>,
     entry: Arc<Entry>,
     client: Client,
-    peer: SocketAddr,
     legs: [Option<Leg>; 2],
     parts: [Part; 2],
     state: State,
@@ -194,6 +194,7 @@ struct LoginParts {
     charset: u16,
     max_packet: u32,
     connect_attrs: Vec<u8>,
+    visitor: Visitor,
 }
 
 /// Serves one accepted client to its end.
@@ -208,8 +209,9 @@ pub async fn run(socket: TcpStream, peer: SocketAddr, shared: Arc<Shared>) {
         }
     };
     telemetry::connection("accepted");
+    let peer = logged.visitor.peer;
     let slot = shared.routes.register();
-    let mut session = Box::new(Session::new(logged, peer, shared, slot.clone()));
+    let mut session = Box::new(Session::new(logged, shared, slot.clone()));
     let end = {
         let serving = session.serve();
         tokio::select! {
@@ -225,8 +227,9 @@ pub async fn run(socket: TcpStream, peer: SocketAddr, shared: Arc<Shared>) {
 }
 
 impl Session {
-    fn new(logged: LoggedIn, peer: SocketAddr, shared: Arc<Shared>, slot: Arc<Slot>) -> Session {
+    fn new(logged: LoggedIn, shared: Arc<Shared>, slot: Arc<Slot>) -> Session {
         let user = String::from_utf8_lossy(&logged.user).into_owned();
+        let peer = logged.visitor.peer;
         slot.set_label(format!("{user}@{peer}"));
         let side = logged.home_side;
         let server = ServerKind {
@@ -247,7 +250,6 @@ impl Session {
                 input: Buffer::default(),
                 capabilities: logged.capabilities,
             },
-            peer,
             legs,
             parts: [Part::None; 2],
             state: State::new(
@@ -266,6 +268,7 @@ impl Session {
                 charset: logged.charset,
                 max_packet: logged.max_packet,
                 connect_attrs: logged.connect_attrs,
+                visitor: logged.visitor,
             },
             retry_other: None,
             statement_count: 0,

@@ -3,7 +3,7 @@
 use zeroize::{Zeroize, Zeroizing};
 
 use super::{Answered, LoginContext, LoginEnd, ok_for_client, tell_unreachable, with_instance};
-use crate::auth::{NATIVE, caching_sha2};
+use crate::auth::{CLEAR, NATIVE, caching_sha2};
 use crate::leg::connect::{Authenticated, Opened, err_code};
 use crate::session::auth_relay::{Relay, Verdict, sends_password};
 use crate::wire::capability::Capabilities;
@@ -12,10 +12,11 @@ use crate::wire::greeting::HandshakeResponse;
 /// Hands the client's answer to home and relays the rest.
 pub(super) async fn relayed_login(
     ctx: &LoginContext,
-    opened: Opened,
+    mut opened: Opened,
     answered: &mut Answered,
 ) -> Result<Authenticated, LoginEnd> {
     let side = opened.side;
+    opened.protect(Some(&answered.visitor), None);
     let (tls, greeting) = (opened.uses_tls(), &opened.greeting);
     let mut response = for_home(ctx, answered, greeting.capabilities, tls);
     let caps = response.capabilities;
@@ -43,6 +44,7 @@ pub(super) async fn relayed_login(
         leg: &mut opened.stream,
         leg_seq: opened.seq,
         user: &answered.response.user,
+        peer: answered.visitor.peer.ip(),
         plugin,
         nonce,
         answer: answered.answer.clone(),
@@ -105,8 +107,13 @@ fn for_home(
         }
     }
     let plugin = response.auth_plugin.as_deref().unwrap_or(NATIVE);
-    let exposed = sends_password(plugin) && answered.client.is_tls() && !tls;
-    if !exposed {
+    let exposed = answered.client.is_tls() && !tls;
+    let refused = if plugin == CLEAR {
+        !(answered.client.is_tls() && tls)
+    } else {
+        sends_password(plugin) && exposed
+    };
+    if !refused {
         response.auth_response = answered.answer.to_vec();
     }
     response.zstd_level = None;
