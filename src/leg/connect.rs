@@ -39,8 +39,8 @@ use crate::wire::status::Status;
 pub use crate::auth::tls::TlsMode;
 pub use error::{LegError, err_message};
 pub(crate) use error::{err_code, lost};
-pub(crate) use login::send_password;
 pub use login::{BACKEND_LOGIN_TIMEOUT, LoginParams, login};
+pub(crate) use login::{encrypted, send_password};
 
 /// Most packets a server may send in one authentication. The longest known
 /// exchange (switch, full authentication, key, verdict) takes four; PAM

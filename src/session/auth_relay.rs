@@ -11,6 +11,7 @@
 //!   is asked for full authentication although home did not, and home's "fast
 //!   OK" is not passed on. To the client this is a server with a cold cache.
 //!   Without the password the other leg could not be opened.
+//! - `sha256_password`: always as the full exchange above.
 //! - Plugins that send the password as it is: never onto a leg less protected
 //!   than the client's connection.
 
@@ -24,7 +25,7 @@ use crate::Side;
 use crate::auth::{
     Account, CACHING_SHA2, CLEAR, DIALOG, NATIVE, NONCE_LEN, SHA256, Secret, caching_sha2, native,
 };
-use crate::leg::connect::{AUTH_ROUNDS_MAX, LegError, lost, nonce_of, send_password};
+use crate::leg::connect::{AUTH_ROUNDS_MAX, LegError, encrypted, lost, nonce_of, send_password};
 use crate::leg::stream::{Stream, read_packet, write_packet};
 use crate::wire::greeting::{AuthReply, auth_more};
 
@@ -94,6 +95,7 @@ impl Relay<'_> {
                     [caching_sha2::FULL] => self.full().await?,
                     _ => self.pass_and_answer(&packet).await?,
                 },
+                Ok(AuthReply::More(key)) if self.plugin == SHA256 => self.rekey(key).await?,
                 // Questions of plugins that we do not know have any first byte.
                 Ok(AuthReply::More(_) | AuthReply::OldSwitch) => {
                     self.pass_and_answer(&packet).await?;
@@ -115,6 +117,9 @@ impl Relay<'_> {
     async fn pass_and_answer(&mut self, packet: &[u8]) -> Result<(), LoginEnd> {
         self.write_client(packet).await?;
         self.answer = Zeroizing::new(self.read_client().await?);
+        if self.plugin == SHA256 {
+            return self.sha256().await;
+        }
         if sends_password(&self.plugin) {
             return self.pass_password().await;
         }
@@ -130,9 +135,6 @@ impl Relay<'_> {
         let protected = self.leg.is_tls() || !self.client.is_tls();
         let allowed = if self.plugin == CLEAR {
             self.leg.is_tls() && self.client.is_tls()
-        } else if self.plugin == SHA256 {
-            // A client without TLS asks for a key, which a TLS leg does not give.
-            self.leg.is_tls() == self.client.is_tls()
         } else {
             protected
         };
@@ -171,19 +173,61 @@ impl Relay<'_> {
     /// Home asks for the password.
     async fn full(&mut self) -> Result<(), LoginEnd> {
         self.write_client(&auth_more(&[caching_sha2::FULL])).await?;
-        let mut sent = Zeroizing::new(self.read_client().await?);
-        if self.client.is_tls() {
-            return self
-                .hand_over(caching_sha2::from_clear(sent.to_vec()))
-                .await;
+        let sent = Zeroizing::new(self.read_client().await?);
+        self.password_of(sent, caching_sha2::REQUEST_KEY).await
+    }
+
+    /// The client's answer to a `sha256_password` switch.
+    async fn sha256(&mut self) -> Result<(), LoginEnd> {
+        let sent = self.answer.clone();
+        if sent.is_empty() || sent.as_slice() == [0] {
+            // No password, which needs no protection.
+            write_packet(self.leg, &mut self.leg_seq, &sent)
+                .await
+                .map_err(lost(self.side))?;
+            return Ok(());
         }
-        if sent.as_slice() == [caching_sha2::REQUEST_KEY] {
+        self.password_of(sent, caching_sha2::REQUEST_KEY_SHA256)
+            .await
+    }
+
+    /// Home's key in answer to a request that was the client's first answer:
+    /// the client gets ours, and home the password under its own.
+    async fn rekey(&mut self, home_key: &[u8]) -> Result<(), LoginEnd> {
+        let ours = auth_more(self.ctx.rsa.public_pem());
+        self.write_client(&ours).await?;
+        let sent = Zeroizing::new(self.read_client().await?);
+        let cipher = match self.ctx.rsa.decrypt(&sent, &self.nonce) {
+            Ok(password) => {
+                let cipher = encrypted(self.side, home_key, &password, &self.nonce)?;
+                self.password = Some(password);
+                cipher
+            }
+            Err(_) => sent.to_vec(),
+        };
+        write_packet(self.leg, &mut self.leg_seq, &cipher)
+            .await
+            .map_err(lost(self.side))?;
+        Ok(())
+    }
+
+    /// Takes the password from what a client has sent, and sends it to home.
+    async fn password_of(
+        &mut self,
+        mut sent: Zeroizing<Vec<u8>>,
+        request_key: u8,
+    ) -> Result<(), LoginEnd> {
+        if self.client.is_tls() {
+            let password = caching_sha2::from_clear(sent.to_vec());
+            return self.hand_over(password, request_key).await;
+        }
+        if sent.as_slice() == [request_key] {
             let key = auth_more(self.ctx.rsa.public_pem());
             self.write_client(&key).await?;
             sent = Zeroizing::new(self.read_client().await?);
         }
         match self.ctx.rsa.decrypt(&sent, &self.nonce) {
-            Ok(password) => self.hand_over(password).await,
+            Ok(password) => self.hand_over(password, request_key).await,
             // Encrypted for home's own key, which this client was given
             // beforehand: passed on if home expects cipher text on this leg.
             // Anything shorter is a password sent in the clear by mistake
@@ -201,9 +245,9 @@ impl Relay<'_> {
     }
 
     /// The password to home, the way home's leg demands.
-    async fn hand_over(&mut self, password: Secret) -> Result<(), LoginEnd> {
+    async fn hand_over(&mut self, password: Secret, request_key: u8) -> Result<(), LoginEnd> {
         let (leg, seq) = (&mut *self.leg, &mut self.leg_seq);
-        send_password(leg, seq, self.side, &password, &self.nonce).await?;
+        send_password(leg, seq, self.side, &password, &self.nonce, request_key).await?;
         self.password = Some(password);
         Ok(())
     }

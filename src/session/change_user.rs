@@ -26,7 +26,7 @@ use crate::wire::greeting::ChangeUser;
 use crate::wire::ok::{ErrPacket, OkPacket};
 
 /// The plugin no server has; makes every server answer with a switch.
-const NO_PLUGIN: &[u8] = b"lockstep_none";
+pub(crate) const NO_PLUGIN: &[u8] = b"lockstep_none";
 
 /// How a COM_CHANGE_USER ended. The client has its answer.
 pub enum ChangeUserEnd {

@@ -243,7 +243,15 @@ impl Opened {
             why: "it asks for the password, and only a hash is known",
         })?;
         if plugin == CACHING_SHA2 && data == [caching_sha2::FULL] {
-            return send_password(&mut self.stream, &mut self.seq, side, &password, nonce).await;
+            return send_password(
+                &mut self.stream,
+                &mut self.seq,
+                side,
+                &password,
+                nonce,
+                caching_sha2::REQUEST_KEY,
+            )
+            .await;
         }
         if plugin == PARSEC {
             let answer = parsec_answer(side, data, password, challenge.long).await?;
@@ -279,14 +287,16 @@ async fn parsec_answer(
     })
 }
 
-/// Sends the password for a full `caching_sha2_password` authentication: as it
-/// is over TLS, otherwise encrypted with the server's RSA key, asked for here.
+/// Sends the password for a full `caching_sha2_password` authentication, or for
+/// `sha256_password`: as it is over TLS, otherwise encrypted with the server's
+/// RSA key, asked for here by the plugin's own request.
 pub(crate) async fn send_password(
     stream: &mut Stream,
     seq: &mut u8,
     side: Side,
     password: &Secret,
     nonce: &[u8; NONCE_LEN],
+    request_key: u8,
 ) -> Result<(), LegError> {
     if stream.is_tls() {
         let clear = caching_sha2::to_clear(password);
@@ -294,7 +304,7 @@ pub(crate) async fn send_password(
             .await
             .map_err(lost(side));
     }
-    write_packet(stream, seq, &[caching_sha2::REQUEST_KEY])
+    write_packet(stream, seq, &[request_key])
         .await
         .map_err(lost(side))?;
     let packet = read_packet(stream, seq).await.map_err(lost(side))?;
@@ -312,7 +322,8 @@ pub(crate) async fn send_password(
     write_packet(stream, seq, &cipher).await.map_err(lost(side))
 }
 
-fn encrypted(
+/// A password under a server's RSA key.
+pub(crate) fn encrypted(
     side: Side,
     public_pem: &[u8],
     password: &Secret,

@@ -2,10 +2,14 @@
 
 use zeroize::{Zeroize, Zeroizing};
 
-use super::{Answered, LoginContext, LoginEnd, ok_for_client, tell_unreachable, with_instance};
-use crate::auth::{CLEAR, NATIVE, caching_sha2};
-use crate::leg::connect::{Authenticated, Opened, err_code};
+use super::{
+    Answered, LoginContext, LoginEnd, deny, ok_for_client, tell_unreachable, with_instance,
+};
+use crate::auth::{CLEAR, NATIVE, SHA256, caching_sha2};
+use crate::leg::connect::{Authenticated, LegError, Opened, err_code};
+use crate::leg::grants::query_cells;
 use crate::session::auth_relay::{Relay, Verdict, sends_password};
+use crate::session::change_user::NO_PLUGIN;
 use crate::wire::capability::Capabilities;
 use crate::wire::greeting::HandshakeResponse;
 
@@ -53,6 +57,9 @@ pub(super) async fn relayed_login(
     let verdict = relay.run().await;
     let result = match verdict {
         Ok(Verdict::Ok(ok)) => {
+            if !answered.visitor.tls && tls && needs_tls(&mut relay, caps).await {
+                return Err(deny(ctx, opened, answered).await);
+            }
             let told = ok_for_client(&ok, caps, answered.capabilities);
             relay.write_client(&told).await?;
             relay.learn().await;
@@ -73,6 +80,25 @@ pub(super) async fn relayed_login(
         Err(LoginEnd::Home(error)) => Err(tell_unreachable(answered, error).await),
         Err(end) => Err(end),
     }
+}
+
+/// Whether the account that home has let in demands TLS, which the leg has and
+/// the client has not: `backends.*.tls` orders more than the client offers. A
+/// client whose home leg cannot be asked (its password has expired) or whose
+/// account cannot be looked up is let in, as home has decided.
+async fn needs_tls(relay: &mut Relay<'_>, caps: Capabilities) -> bool {
+    let needed = async {
+        let asked = b"SELECT CURRENT_USER()";
+        let cells = query_cells(relay.leg, caps, relay.side, asked).await?;
+        let Some(account) = cells.into_iter().flatten().next() else {
+            return Ok(false);
+        };
+        relay.ctx.grant_reader(relay.side).needs_tls(&account).await
+    };
+    needed.await.unwrap_or_else(|error: LegError| {
+        tracing::warn!(side = %relay.side, %error, "whether an account demands TLS is not known");
+        false
+    })
 }
 
 /// Our response to home on behalf of the client.
@@ -108,6 +134,14 @@ fn for_home(
     }
     let plugin = response.auth_plugin.as_deref().unwrap_or(NATIVE);
     let exposed = answered.client.is_tls() && !tls;
+    if plugin == SHA256 && answered.client.is_tls() != tls {
+        // What it sends depends on its connection's protection, and what home
+        // takes on the leg's. Home asks again for its own plugin.
+        response.auth_plugin = Some(NO_PLUGIN.to_vec());
+        response.zstd_level = None;
+        response.capabilities = caps;
+        return response;
+    }
     let refused = if plugin == CLEAR {
         !(answered.client.is_tls() && tls)
     } else {
