@@ -26,7 +26,9 @@ use crate::auth::{
     Account, CACHING_SHA2, CLEAR, DIALOG, NATIVE, NONCE_LEN, SHA256, Secret, caching_sha2, native,
 };
 use crate::leg::connect::{AUTH_ROUNDS_MAX, LegError, encrypted, lost, nonce_of, send_password};
+use crate::leg::grants::query_cells;
 use crate::leg::stream::{Stream, read_packet, write_packet};
+use crate::wire::capability::Capabilities;
 use crate::wire::greeting::{AuthReply, auth_more};
 
 /// Shortest RSA cipher text, in bytes: a 1024-bit key's.
@@ -250,6 +252,26 @@ impl Relay<'_> {
         send_password(leg, seq, self.side, &password, &self.nonce, request_key).await?;
         self.password = Some(password);
         Ok(())
+    }
+
+    /// Whether the account that home has let in demands TLS; asked where the
+    /// leg has it and the client has not, as `backends.*.tls` orders more than
+    /// the client offers. A client whose home leg cannot be asked (its password
+    /// has expired) or whose account cannot be looked up is let in, as home has
+    /// decided.
+    pub async fn needs_tls(&mut self, caps: Capabilities) -> bool {
+        let side = self.side;
+        let needed = async {
+            let cells = query_cells(self.leg, caps, side, b"SELECT CURRENT_USER()").await?;
+            let Some(account) = cells.into_iter().flatten().next() else {
+                return Ok(false);
+            };
+            self.ctx.grant_reader(side).needs_tls(&account).await
+        };
+        needed.await.unwrap_or_else(|error: LegError| {
+            tracing::warn!(%side, %error, "whether an account demands TLS is not known");
+            false
+        })
     }
 
     async fn read_leg(&mut self) -> Result<Vec<u8>, LoginEnd> {

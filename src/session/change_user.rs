@@ -164,6 +164,11 @@ impl Conversation<'_> {
         };
         match relay.run().await? {
             Verdict::Ok(ok) => {
+                let lent = !self.visitor.tls && relay.leg.is_tls();
+                if lent && relay.needs_tls(self.leg.capabilities).await {
+                    let seq = relay.client_seq;
+                    return self.refuse(seq).await;
+                }
                 let told = ok_for_client(&ok, self.leg.capabilities, self.capabilities);
                 relay.write_client(&told).await?;
                 relay.learn().await;
@@ -179,6 +184,17 @@ impl Conversation<'_> {
                 Ok(Some(err_code(&packet)))
             }
         }
+    }
+
+    /// Refuses an account that home has let in. The leg is that account's now,
+    /// so the session ends with it.
+    async fn refuse(&mut self, mut seq: u8) -> Result<Option<u16>, LoginEnd> {
+        let message = denied_message(&self.request.user, false, self.visitor.peer);
+        let error = ErrPacket::new(ER_ACCESS_DENIED, b"28000", message.as_bytes());
+        write_packet(self.client, &mut seq, &error.build())
+            .await
+            .map_err(LoginEnd::Client)?;
+        Err(LoginEnd::Denied)
     }
 
     /// We judge, then connect anew as the user it is mapped to.

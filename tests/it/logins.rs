@@ -2,6 +2,7 @@
 //! the proxy is compared with what the same client gets from the server.
 
 mod dialogue;
+mod legs;
 mod table;
 
 pub use dialogue::{Client, Dialogue};

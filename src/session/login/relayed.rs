@@ -6,8 +6,7 @@ use super::{
     Answered, LoginContext, LoginEnd, deny, ok_for_client, tell_unreachable, with_instance,
 };
 use crate::auth::{CLEAR, NATIVE, SHA256, caching_sha2};
-use crate::leg::connect::{Authenticated, LegError, Opened, err_code};
-use crate::leg::grants::query_cells;
+use crate::leg::connect::{Authenticated, Opened, err_code};
 use crate::session::auth_relay::{Relay, Verdict, sends_password};
 use crate::session::change_user::NO_PLUGIN;
 use crate::wire::capability::Capabilities;
@@ -57,7 +56,7 @@ pub(super) async fn relayed_login(
     let verdict = relay.run().await;
     let result = match verdict {
         Ok(Verdict::Ok(ok)) => {
-            if !answered.visitor.tls && tls && needs_tls(&mut relay, caps).await {
+            if !answered.visitor.tls && tls && relay.needs_tls(caps).await {
                 return Err(deny(ctx, opened, answered).await);
             }
             let told = ok_for_client(&ok, caps, answered.capabilities);
@@ -80,25 +79,6 @@ pub(super) async fn relayed_login(
         Err(LoginEnd::Home(error)) => Err(tell_unreachable(answered, error).await),
         Err(end) => Err(end),
     }
-}
-
-/// Whether the account that home has let in demands TLS, which the leg has and
-/// the client has not: `backends.*.tls` orders more than the client offers. A
-/// client whose home leg cannot be asked (its password has expired) or whose
-/// account cannot be looked up is let in, as home has decided.
-async fn needs_tls(relay: &mut Relay<'_>, caps: Capabilities) -> bool {
-    let needed = async {
-        let asked = b"SELECT CURRENT_USER()";
-        let cells = query_cells(relay.leg, caps, relay.side, asked).await?;
-        let Some(account) = cells.into_iter().flatten().next() else {
-            return Ok(false);
-        };
-        relay.ctx.grant_reader(relay.side).needs_tls(&account).await
-    };
-    needed.await.unwrap_or_else(|error: LegError| {
-        tracing::warn!(side = %relay.side, %error, "whether an account demands TLS is not known");
-        false
-    })
 }
 
 /// Our response to home on behalf of the client.
