@@ -23,6 +23,7 @@ mod prepared;
 mod proof;
 pub mod registry;
 mod relay;
+mod sandbox;
 mod state;
 mod statement;
 mod trackers;
@@ -185,6 +186,8 @@ struct Session {
     statement_count: u64,
     seed: u64,
     legs_broken: bool,
+    /// The account's password has expired ([`sandbox`]).
+    sandboxed: bool,
     pending: Pending,
 }
 
@@ -274,6 +277,7 @@ impl Session {
             statement_count: 0,
             seed: RandomState::new().build_hasher().finish(),
             legs_broken: false,
+            sandboxed: false,
             pending: Pending::default(),
             shared,
             slot,

@@ -3,6 +3,7 @@
 
 mod dialogue;
 mod legs;
+mod settings;
 mod table;
 
 pub use dialogue::{Client, Dialogue};

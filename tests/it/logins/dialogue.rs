@@ -11,7 +11,7 @@ use lockstep::wire::command::COM_QUERY;
 use lockstep::wire::frame;
 use lockstep::wire::greeting::{AuthReply, ChangeUser, Greeting, HandshakeResponse, ssl_request};
 use std::io::{self, Read, Write};
-use std::net::TcpStream;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 /// Longer than any login takes on a busy machine, shorter than a test.
@@ -41,6 +41,8 @@ pub struct Client {
     pub asks_key: bool,
     /// A PROXY header to begin with.
     pub header: Vec<u8>,
+    /// The local address it connects from.
+    pub from: Ipv4Addr,
 }
 
 impl Client {
@@ -55,6 +57,7 @@ impl Client {
             expired: false,
             asks_key: true,
             header: Vec::new(),
+            from: Ipv4Addr::LOCALHOST,
         }
     }
 
@@ -64,7 +67,10 @@ impl Client {
 
     /// Logs in; a refusal is part of what is returned.
     pub fn log_in(&self, port: u16) -> io::Result<Dialogue> {
-        let socket = TcpStream::connect(("127.0.0.1", port))?;
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
+        socket.bind(&SocketAddr::from((self.from, 0)).into())?;
+        socket.connect(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into())?;
+        let socket = TcpStream::from(socket);
         socket.set_nodelay(true)?;
         socket.set_read_timeout(Some(ANSWER_LIMIT))?;
         let mut dialogue = Dialogue {
@@ -73,6 +79,7 @@ impl Client {
             seq: 0,
             packets: Vec::new(),
             greeting: None,
+            certificate: None,
             capabilities: Capabilities::NONE,
         };
         dialogue.stream.write_all(&self.header)?;
@@ -150,6 +157,8 @@ pub struct Dialogue {
     seq: u8,
     pub packets: Vec<Vec<u8>>,
     pub greeting: Option<Greeting>,
+    /// What the server has shown.
+    pub certificate: Option<Vec<u8>>,
     capabilities: Capabilities,
 }
 
@@ -233,6 +242,8 @@ impl Dialogue {
         while stream.conn.is_handshaking() {
             stream.conn.complete_io(&mut stream.sock)?;
         }
+        let shown = stream.conn.peer_certificates().and_then(|c| c.first());
+        self.certificate = shown.map(|c| c.to_vec());
         self.tls = true;
         self.stream = Box::new(stream);
         Ok(())
