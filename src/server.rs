@@ -16,6 +16,7 @@
 
 mod accept;
 mod build;
+mod certificates;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -78,12 +79,13 @@ pub fn run(config_path: &Path) -> Result<(), String> {
 
 async fn serve(config: &Config) -> Result<(), String> {
     let mut stop = Stop::new()?;
-    let built = build::all(config)?;
+    let mut built = build::all(config)?;
     let control_listener = listen("control.http", &config.control.http).await?;
     let data_listener = listen("listen", &config.listen).await?;
     let workers = Workers::start(config, built.shared.clone())?;
     accept::check_descriptors(config.limits.connections);
     background(config, &built);
+    tokio::spawn(std::mem::take(&mut built.certificates).watch());
     let control = built.control.clone();
     tokio::spawn(async move {
         if let Err(e) =

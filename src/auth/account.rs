@@ -2,9 +2,12 @@
 //! ([`AccountStore`]) or told by the operator ([`UserMap`]).
 
 use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::tls::LegTls;
 use super::{CACHING_SHA2, NATIVE, NONCE_LEN, Secret, Stage1, caching_sha2, native};
 use crate::Side;
 
@@ -96,8 +99,7 @@ impl Account {
 /// Accounts learned from clients' logins. In memory only, bounded by
 /// [`ACCOUNTS_MAX`], zeroed when dropped.
 ///
-/// Keyed by user name alone: whatever host a client comes from, the backends
-/// see the proxy's, so one name matches one account row on a backend.
+/// Keyed by what a backend tells accounts apart by ([`AccountStore::key`]).
 #[derive(Default)]
 pub struct AccountStore {
     inner: Mutex<Learned>,
@@ -116,23 +118,35 @@ impl AccountStore {
         AccountStore::default()
     }
 
-    /// What is known of this user.
-    pub fn get(&self, user: &[u8]) -> Option<Account> {
+    /// What an account is kept under. `host` is the client's address where the
+    /// backends see it (one user may then have a password for each host); where
+    /// they see the proxy's, one name is one account row.
+    pub fn key(user: &[u8], host: Option<IpAddr>) -> Vec<u8> {
+        let mut key = user.to_vec();
+        if let Some(host) = host {
+            key.push(0);
+            key.extend_from_slice(host.to_canonical().to_string().as_bytes());
+        }
+        key
+    }
+
+    /// What is known under a key.
+    pub fn get(&self, key: &[u8]) -> Option<Account> {
         let mut inner = self.inner.lock();
         inner.tick += 1;
         let tick = inner.tick;
-        let (account, used) = inner.accounts.get_mut(user)?;
+        let (account, used) = inner.accounts.get_mut(key)?;
         *used = tick;
         Some(account.clone())
     }
 
     /// Remembers an account that a backend has just accepted. A clear password
     /// already known is not replaced by the weaker SHA1 of the same password.
-    pub fn learn(&self, account: Account) {
+    pub fn learn(&self, key: Vec<u8>, account: Account) {
         let mut inner = self.inner.lock();
         inner.tick += 1;
         let tick = inner.tick;
-        let known = inner.accounts.get(account.user()).map(|(a, _)| a);
+        let known = inner.accounts.get(&key).map(|(a, _)| a);
         if let (Account::NativeStage1 { stage1, .. }, Some(Account::Password { password, .. })) =
             (&account, known)
             && native::stage1(password.expose()) == *stage1
@@ -142,20 +156,16 @@ impl AccountStore {
         if known.is_none() && inner.accounts.len() >= ACCOUNTS_MAX {
             inner.evict_oldest();
         }
-        let user = account.user().to_vec();
-        inner.accounts.insert(user, (account, tick));
+        inner.accounts.insert(key, (account, tick));
     }
 
     /// Forgets an account that a backend has refused, unless another login has
     /// taught a different one meanwhile.
-    pub fn forget(&self, refused: &Account) {
+    pub fn forget(&self, key: &[u8], refused: &Account) {
         let mut inner = self.inner.lock();
-        let same = inner
-            .accounts
-            .get(refused.user())
-            .is_some_and(|(known, _)| known == refused);
-        if same {
-            inner.accounts.remove(refused.user());
+        let known = inner.accounts.get(key);
+        if known.is_some_and(|(known, _)| known == refused) {
+            inner.accounts.remove(key);
         }
     }
 
@@ -188,7 +198,16 @@ impl Learned {
 /// backends.
 #[derive(Default)]
 pub struct UserMap {
-    users: HashMap<Vec<u8>, [Option<Account>; 2]>,
+    users: HashMap<Vec<u8>, [Option<Mapped>; 2]>,
+}
+
+/// A mapped client user on one side.
+#[derive(Clone)]
+pub struct Mapped {
+    /// Its credentials there.
+    pub account: Account,
+    /// The certificate its legs show there, if it has one of its own.
+    pub certificate: Option<Arc<LegTls>>,
 }
 
 impl UserMap {
@@ -198,16 +217,16 @@ impl UserMap {
     }
 
     /// Adds the credentials client user `name` has on `side`.
-    pub fn insert(&mut self, name: Vec<u8>, side: Side, account: Account) {
+    pub fn insert(&mut self, name: Vec<u8>, side: Side, mapped: Mapped) {
         let pair = self.users.entry(name).or_default();
         match side {
-            Side::Source => pair[0] = Some(account),
-            Side::Target => pair[1] = Some(account),
+            Side::Source => pair[0] = Some(mapped),
+            Side::Target => pair[1] = Some(mapped),
         }
     }
 
     /// The credentials of client user `name` on `side`, if they are mapped.
-    pub fn get(&self, name: &[u8], side: Side) -> Option<&Account> {
+    pub fn get(&self, name: &[u8], side: Side) -> Option<&Mapped> {
         let [source, target] = self.users.get(name)?;
         match side {
             Side::Source => source.as_ref(),
@@ -236,6 +255,20 @@ mod tests {
         }
     }
 
+    fn learn(store: &AccountStore, account: Account) {
+        store.learn(account.user().to_vec(), account);
+    }
+
+    #[test]
+    fn keys_tell_hosts_apart_where_the_backends_do() {
+        let host = "10.0.0.1".parse().ok();
+        assert_eq!(AccountStore::key(b"u", None), b"u");
+        assert_eq!(
+            AccountStore::key(b"u", host),
+            [&b"u"[..], b"\0", b"10.0.0.1"].concat()
+        );
+    }
+
     #[test]
     fn a_hash_answers_native_only() {
         let (full, hash) = (account("u", "pw"), hashed("u", "pw"));
@@ -254,22 +287,22 @@ mod tests {
     #[test]
     fn a_password_is_not_replaced_by_its_own_hash() {
         let store = AccountStore::new();
-        store.learn(account("u", "pw"));
-        store.learn(hashed("u", "pw"));
+        learn(&store, account("u", "pw"));
+        learn(&store, hashed("u", "pw"));
         assert!(store.get(b"u") == Some(account("u", "pw")));
-        store.learn(hashed("u", "changed"));
+        learn(&store, hashed("u", "changed"));
         assert!(store.get(b"u") == Some(hashed("u", "changed")));
-        store.learn(account("u", "changed"));
+        learn(&store, account("u", "changed"));
         assert!(store.get(b"u") == Some(account("u", "changed")));
     }
 
     #[test]
     fn only_the_refused_account_is_forgotten() {
         let store = AccountStore::new();
-        store.learn(account("u", "new"));
-        store.forget(&account("u", "old"));
+        learn(&store, account("u", "new"));
+        store.forget(b"u", &account("u", "old"));
         assert!(store.get(b"u").is_some());
-        store.forget(&account("u", "new"));
+        store.forget(b"u", &account("u", "new"));
         assert!(store.get(b"u").is_none());
     }
 
@@ -277,10 +310,10 @@ mod tests {
     fn a_full_store_drops_the_least_recently_used() {
         let store = AccountStore::new();
         for i in 0..ACCOUNTS_MAX {
-            store.learn(account(&format!("u{i}"), "pw"));
+            learn(&store, account(&format!("u{i}"), "pw"));
         }
         assert!(store.get(b"u0").is_some());
-        store.learn(account("one more", "pw"));
+        learn(&store, account("one more", "pw"));
         assert_eq!(store.len(), ACCOUNTS_MAX);
         assert!(store.get(b"u0").is_some());
         assert!(store.get(b"u1").is_none());
@@ -289,10 +322,14 @@ mod tests {
     #[test]
     fn a_map_answers_for_its_side_only() {
         let mut map = UserMap::new();
-        map.insert(b"app".to_vec(), Side::Target, account("app2", "pw"));
+        let mapped = Mapped {
+            account: account("app2", "pw"),
+            certificate: None,
+        };
+        map.insert(b"app".to_vec(), Side::Target, mapped);
         assert!(map.get(b"app", Side::Source).is_none());
         assert!(map.get(b"other", Side::Target).is_none());
-        let target = map.get(b"app", Side::Target).map(Account::user);
+        let target = map.get(b"app", Side::Target).map(|m| m.account.user());
         assert_eq!(target, Some(&b"app2"[..]));
     }
 }

@@ -1,7 +1,8 @@
 //! Challenge and response, both ways, and the types that hold secrets.
 //!
 //! Nothing here touches a socket. [`native`] and [`caching_sha2`] compute and
-//! check answers to a server's nonce; [`rsa`] carries a clear password over
+//! check answers to a server's nonce, [`ed25519`] and [`parsec`] compute them;
+//! [`rsa`] carries a clear password over
 //! plain TCP; [`account`] keeps what logins have taught us; [`tls`] builds the
 //! TLS configurations of both sides.
 //!
@@ -10,13 +11,15 @@
 
 pub mod account;
 pub mod caching_sha2;
+pub mod ed25519;
 pub mod native;
+pub mod parsec;
 pub mod rsa;
 pub mod tls;
 
 use zeroize::Zeroize;
 
-pub use account::{Account, AccountStore, UserMap};
+pub use account::{Account, AccountStore, Mapped, UserMap};
 
 /// Length of a server's nonce, in bytes (the trailing NUL not counted).
 pub const NONCE_LEN: usize = 20;
@@ -29,6 +32,10 @@ pub const CACHING_SHA2: &[u8] = b"caching_sha2_password";
 pub const SHA256: &[u8] = b"sha256_password";
 /// Sends the password as it is.
 pub const CLEAR: &[u8] = b"mysql_clear_password";
+/// MariaDB's `ed25519` accounts.
+pub const ED25519: &[u8] = b"client_ed25519";
+/// The accounts of MariaDB 11.6 and later that were made with `VIA parsec`.
+pub const PARSEC: &[u8] = b"parsec";
 /// MariaDB's question-and-answer plugin (PAM); sends the password as it is.
 pub const DIALOG: &[u8] = b"dialog";
 

@@ -1,15 +1,17 @@
-//! TLS configurations of both sides: the certificate we show to clients, and
-//! how far we trust a backend's.
+//! TLS configurations of both sides: the certificate we show to clients, how
+//! far we trust a backend's, and the certificate we show to it.
 
 use std::fs;
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
 
 /// Largest certificate, key or CA file read, in bytes; system CA bundles are
@@ -48,13 +50,14 @@ pub enum TlsError {
     SelfSigned(#[from] rcgen::Error),
 }
 
-/// How a leg uses TLS (`tls:` of a backend in proxy.yaml).
+/// How a backend's connections use TLS (`tls:` of a backend in proxy.yaml).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TlsMode {
     /// Never.
     Off,
-    /// If the backend offers it; its certificate is not checked.
+    /// A client's leg: as the client's own connection, if the backend offers
+    /// it. Ours: if the backend offers it. Its certificate is not checked.
     #[default]
     Preferred,
     /// Always; its certificate is not checked.
@@ -64,28 +67,79 @@ pub enum TlsMode {
     Verify,
 }
 
-/// The client side's configuration from PEM files.
-pub fn server_config(cert: &Path, key: &Path) -> Result<Arc<ServerConfig>, TlsError> {
-    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(&read_file(cert)?)
-        .collect::<Result<_, _>>()
-        .map_err(|_| content(cert, "not a PEM certificate chain"))?;
-    if chain.is_empty() {
-        return Err(content(cert, "holds no certificate"));
+/// A certificate's files.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Pair {
+    /// PEM file of the chain.
+    pub cert: PathBuf,
+    /// PEM file of the private key.
+    pub key: PathBuf,
+}
+
+impl Pair {
+    /// Of two settings; None where the first is empty.
+    pub fn of(cert: &str, key: &str) -> Option<Pair> {
+        (!cert.is_empty()).then(|| Pair {
+            cert: cert.into(),
+            key: key.into(),
+        })
     }
-    let key_bytes = zeroize::Zeroizing::new(read_file(key)?);
-    let key = PrivateKeyDer::from_pem_slice(&key_bytes)
-        .map_err(|_| content(key, "holds no private key"))?;
-    let config = ServerConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
-        .with_single_cert(chain, key)?;
+
+    fn read(&self) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), TlsError> {
+        let (cert, key) = (&self.cert, &self.key);
+        let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(&read_file(cert)?)
+            .collect::<Result<_, _>>()
+            .map_err(|_| content(cert, "not a PEM certificate chain"))?;
+        if chain.is_empty() {
+            return Err(content(cert, "holds no certificate"));
+        }
+        let key_bytes = zeroize::Zeroizing::new(read_file(key)?);
+        let key = PrivateKeyDer::from_pem_slice(&key_bytes)
+            .map_err(|_| content(key, "holds no private key"))?;
+        Ok((chain, key))
+    }
+}
+
+/// What is asked of clients' certificates.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ClientAuth {
+    /// PEM file of the authorities that sign them.
+    pub ca: PathBuf,
+    /// Whether a client without one is turned away.
+    pub required: bool,
+}
+
+/// The client side's configuration from PEM files.
+pub fn server_config(
+    pair: &Pair,
+    clients: Option<&ClientAuth>,
+) -> Result<Arc<ServerConfig>, TlsError> {
+    let (chain, key) = pair.read()?;
+    let builder =
+        ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
+    let builder = match clients {
+        None => builder.with_no_client_auth(),
+        Some(auth) => {
+            let roots = Arc::new(roots(Some(&auth.ca))?);
+            let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider());
+            let verifier = if auth.required {
+                verifier
+            } else {
+                verifier.allow_unauthenticated()
+            };
+            let built = verifier.build();
+            let verifier = built.map_err(|_| content(&auth.ca, "no usable authorities"))?;
+            builder.with_client_cert_verifier(verifier)
+        }
+    };
+    let config = builder.with_single_cert(chain, key)?;
     Ok(Arc::new(config))
 }
 
-/// The client side's configuration from a self-signed pair in `dir`, which is
-/// made on the first start and kept, so that clients that pin it stay content.
-/// The key's file is readable by its owner only.
-pub fn self_signed(dir: &Path) -> Result<Arc<ServerConfig>, TlsError> {
+/// A self-signed pair in `dir`, which is made on the first start and kept, so
+/// that clients that pin it stay content. The key's file is readable by its
+/// owner only.
+pub fn self_signed(dir: &Path) -> Result<Pair, TlsError> {
     let (cert, key) = (dir.join(CERT_FILE), dir.join(KEY_FILE));
     if !(cert.exists() && key.exists()) {
         let pair = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()])?;
@@ -93,32 +147,103 @@ pub fn self_signed(dir: &Path) -> Result<Arc<ServerConfig>, TlsError> {
         write_private(&key, key_pem.as_bytes())?;
         write_private(&cert, pair.cert.pem().as_bytes())?;
     }
-    server_config(&cert, &key)
+    Ok(Pair { cert, key })
 }
 
-/// A leg's configuration; None for [`TlsMode::Off`]. `ca` is the PEM file of
-/// the authorities to trust under [`TlsMode::Verify`]; it is required there
-/// (MySQL's VERIFY modes require it too) and unused otherwise.
-pub fn client_config(
+/// A leg's configurations, which may be loaded anew while legs use them.
+pub struct LegTls {
+    mode: TlsMode,
+    ca: Option<PathBuf>,
+    pair: Option<Pair>,
+    current: ArcSwap<LegConfigs>,
+}
+
+struct LegConfigs {
+    bare: Arc<ClientConfig>,
+    certified: Option<Arc<ClientConfig>>,
+}
+
+impl LegTls {
+    /// Reads the files; None for [`TlsMode::Off`]. `ca` is the PEM file of the
+    /// authorities to trust under [`TlsMode::Verify`]; it is required there
+    /// (MySQL's VERIFY modes require it too) and unused otherwise. `pair` is
+    /// the certificate to show.
+    pub fn load(
+        mode: TlsMode,
+        ca: Option<&Path>,
+        pair: Option<Pair>,
+    ) -> Result<Option<Arc<LegTls>>, TlsError> {
+        if mode == TlsMode::Off {
+            return Ok(None);
+        }
+        let configs = leg_configs(mode, ca, pair.as_ref())?;
+        Ok(Some(Arc::new(LegTls {
+            mode,
+            ca: ca.map(Path::to_path_buf),
+            pair,
+            current: ArcSwap::from_pointee(configs),
+        })))
+    }
+
+    /// Reads the files again. Connections that are there are not touched; on
+    /// an error nothing changes.
+    pub fn reload(&self) -> Result<(), TlsError> {
+        let configs = leg_configs(self.mode, self.ca.as_deref(), self.pair.as_ref())?;
+        self.current.store(Arc::new(configs));
+        Ok(())
+    }
+
+    /// The files it was read from.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let pair = self.pair.iter().flat_map(|p| [&p.cert, &p.key]);
+        self.ca.iter().chain(pair).cloned().collect()
+    }
+
+    /// What a new connection uses, with the certificate (if there is one) or
+    /// without.
+    pub fn config(&self, certified: bool) -> Arc<ClientConfig> {
+        let current = self.current.load();
+        match &current.certified {
+            Some(config) if certified => config.clone(),
+            _ => current.bare.clone(),
+        }
+    }
+}
+
+fn leg_configs(
     mode: TlsMode,
     ca: Option<&Path>,
-) -> Result<Option<Arc<ClientConfig>>, TlsError> {
+    pair: Option<&Pair>,
+) -> Result<LegConfigs, TlsError> {
+    Ok(LegConfigs {
+        bare: client_config(mode, ca, None)?,
+        certified: pair.map(|p| client_config(mode, ca, Some(p))).transpose()?,
+    })
+}
+
+fn client_config(
+    mode: TlsMode,
+    ca: Option<&Path>,
+    pair: Option<&Pair>,
+) -> Result<Arc<ClientConfig>, TlsError> {
     let builder =
         ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
-    let mut config = match mode {
-        TlsMode::Off => return Ok(None),
-        TlsMode::Preferred | TlsMode::Required => builder
+    let builder = match mode {
+        TlsMode::Verify => builder.with_root_certificates(roots(ca)?),
+        _ => builder
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(AcceptAny(provider())))
-            .with_no_client_auth(),
-        TlsMode::Verify => {
-            let roots = roots(ca)?;
-            builder.with_root_certificates(roots).with_no_client_auth()
+            .with_custom_certificate_verifier(Arc::new(AcceptAny(provider()))),
+    };
+    let mut config = match pair {
+        None => builder.with_no_client_auth(),
+        Some(pair) => {
+            let (chain, key) = pair.read()?;
+            builder.with_client_auth_cert(chain, key)?
         }
     };
     // Backends choose no certificate by name, and addresses are often not names.
     config.enable_sni = mode == TlsMode::Verify;
-    Ok(Some(Arc::new(config)))
+    Ok(Arc::new(config))
 }
 
 fn roots(ca: Option<&Path>) -> Result<RootCertStore, TlsError> {
@@ -228,7 +353,8 @@ mod tests {
     fn a_self_signed_pair_is_made_once_and_kept_private() -> Result<(), TlsError> {
         let dir = std::env::temp_dir().join(format!("lockstep-tls-{}", std::process::id()));
         fs::create_dir_all(&dir).map_err(file(&dir))?;
-        self_signed(&dir)?;
+        let pair = self_signed(&dir)?;
+        server_config(&pair, None)?;
         let cert = dir.join(CERT_FILE);
         let first = fs::read(&cert).map_err(file(&cert))?;
         self_signed(&dir)?;
@@ -241,16 +367,17 @@ mod tests {
             assert_eq!(mode & 0o777, 0o600);
         }
         // The pair is its own authority, so it can be verified against itself.
-        assert!(client_config(TlsMode::Verify, Some(&cert))?.is_some());
+        assert!(LegTls::load(TlsMode::Verify, Some(&cert), None)?.is_some());
         fs::remove_dir_all(&dir).map_err(file(&dir))
     }
 
     #[test]
     fn verify_needs_an_authority_and_off_needs_nothing() -> Result<(), TlsError> {
-        assert!(client_config(TlsMode::Verify, None).is_err());
-        assert!(client_config(TlsMode::Verify, Some(Path::new("/nonexistent"))).is_err());
-        assert!(client_config(TlsMode::Off, None)?.is_none());
-        assert!(client_config(TlsMode::Preferred, None)?.is_some());
+        let load = |mode, ca| LegTls::load(mode, ca, None);
+        assert!(load(TlsMode::Verify, None).is_err());
+        assert!(load(TlsMode::Verify, Some(Path::new("/nonexistent"))).is_err());
+        assert!(load(TlsMode::Off, None)?.is_none());
+        assert!(load(TlsMode::Preferred, None)?.is_some());
         Ok(())
     }
 }

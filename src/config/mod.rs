@@ -8,6 +8,7 @@
 //! wrong line.
 
 mod env;
+mod network;
 pub(crate) mod read;
 mod secret;
 pub(crate) mod validate;
@@ -22,6 +23,7 @@ use serde_saphyr::figment::Yaml;
 use crate::Side;
 use crate::route::table::{Ack, DdlPolicy, DeferredPolicy, ReadsBy};
 
+pub use network::Network;
 pub use secret::Password;
 pub use validate::globs_overlap;
 
@@ -32,6 +34,8 @@ pub struct Config {
     pub listen: String,
     /// The certificate shown to applications.
     pub tls: ClientTls,
+    /// From whom the PROXY protocol's header is expected: load balancers.
+    pub proxy_protocol_from: Vec<Network>,
     /// The control port.
     pub control: Control,
     /// The source and the target, by [`Side::index`].
@@ -51,6 +55,7 @@ impl Default for Config {
         Config {
             listen: "127.0.0.1:6033".to_owned(),
             tls: ClientTls::default(),
+            proxy_protocol_from: Vec::new(),
             control: Control::default(),
             backends: [Backend::at("127.0.0.1:3306"), Backend::at("127.0.0.1:3307")],
             users: Vec::new(),
@@ -80,6 +85,33 @@ pub struct ClientTls {
     pub cert: String,
     /// PEM file of the private key, or empty.
     pub key: String,
+    /// PEM file of the authorities that sign clients' certificates; empty:
+    /// none is asked for.
+    pub ca: String,
+    /// Whether a client must show a certificate.
+    pub client_certs: ClientCerts,
+}
+
+/// What is asked of clients' certificates where `tls.ca` is set.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum ClientCerts {
+    /// One that is shown must be valid.
+    #[default]
+    Optional,
+    /// Every client must show a valid one.
+    Required,
+}
+
+/// How a backend is told who the client is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum ProxyProtocol {
+    /// Not at all: it sees the proxy's address.
+    #[default]
+    Off,
+    /// By a header of version 1 (text).
+    V1,
+    /// By a header of version 2 (binary).
+    V2,
 }
 
 /// The control port.
@@ -130,6 +162,12 @@ pub struct Backend {
     pub tls: TlsMode,
     /// PEM file of the authorities `verify` trusts; required by it.
     pub ca: String,
+    /// PEM file of the certificate shown to this backend, or empty.
+    pub cert: String,
+    /// PEM file of its private key, or empty.
+    pub key: String,
+    /// Whether this backend is told clients' addresses.
+    pub proxy_protocol: ProxyProtocol,
     /// A replica to compare on first (not used yet), or empty.
     pub replica: String,
 }
@@ -142,6 +180,9 @@ impl Backend {
             password: Password::default(),
             tls: TlsMode::default(),
             ca: String::new(),
+            cert: String::new(),
+            key: String::new(),
+            proxy_protocol: ProxyProtocol::default(),
             replica: String::new(),
         }
     }
@@ -154,6 +195,10 @@ pub struct Credentials {
     pub user: String,
     /// Its password there.
     pub password: Password,
+    /// PEM file of the certificate shown in its name, or empty.
+    pub cert: String,
+    /// PEM file of that certificate's private key, or empty.
+    pub key: String,
 }
 
 /// A client user whose credentials differ between the backends.

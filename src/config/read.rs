@@ -6,10 +6,13 @@ use std::path::PathBuf;
 use serde_json::{Map, Value};
 
 use super::{
-    Backend, ClientTls, Config, Control, Credentials, Limits, Password, RouteConfig, TlsMode,
-    UserEntry,
+    Backend, ClientCerts, ClientTls, Config, Control, Credentials, Limits, Network, Password,
+    ProxyProtocol, RouteConfig, TlsMode, UserEntry,
 };
 use crate::route::table::{Ack, DdlPolicy, DeferredPolicy, ReadsBy};
+
+/// Most ranges of load balancers: every new connection is looked up in them.
+const NETWORKS_MAX: usize = 64;
 
 /// One mapping of the tree with its path, for messages.
 struct Section<'p> {
@@ -110,6 +113,30 @@ impl<'p> Section<'p> {
         }
     }
 
+    /// A list of address ranges; from the environment it comes as one text
+    /// with commas.
+    fn networks(&mut self, key: &str) -> Vec<Network> {
+        let texts: Vec<Value> = match self.values.get(key) {
+            Some(Value::String(text)) => {
+                let parts = text.split(',').map(str::trim).filter(|t| !t.is_empty());
+                let parts = parts.map(Value::from).collect();
+                self.values.remove(key);
+                parts
+            }
+            _ => self.list(key),
+        };
+        if texts.len() > NETWORKS_MAX {
+            self.problem(key, &format!("more than {NETWORKS_MAX}"));
+            return Vec::new();
+        }
+        let parsed = |v: &Value| v.as_str().and_then(Network::parse);
+        let networks: Vec<Network> = texts.iter().filter_map(parsed).collect();
+        if networks.len() < texts.len() {
+            self.problem(key, "must be addresses or ranges like 10.0.0.0/8");
+        }
+        networks
+    }
+
     fn section(&mut self, key: &str) -> Section<'_> {
         let value = self.take(key).unwrap_or(Value::Null);
         Section::new(self.name(key), value, self.problems)
@@ -147,6 +174,7 @@ pub fn config(tree: Value, problems: &mut Vec<String>) -> Config {
     let mut root = Section::new(String::new(), tree, problems);
     root.text("listen", &mut out.listen);
     tls(root.section("tls"), &mut out.tls);
+    out.proxy_protocol_from = root.networks("proxy_protocol_from");
     control(root.section("control"), &mut out.control);
     let mut backends = root.section("backends");
     let [source, target] = &mut out.backends;
@@ -172,6 +200,12 @@ pub fn config(tree: Value, problems: &mut Vec<String>) -> Config {
 fn tls(mut s: Section<'_>, out: &mut ClientTls) {
     s.text("cert", &mut out.cert);
     s.text("key", &mut out.key);
+    s.text("ca", &mut out.ca);
+    let choices = [
+        ("optional", ClientCerts::Optional),
+        ("required", ClientCerts::Required),
+    ];
+    s.choice("client_certs", &mut out.client_certs, &choices);
     s.finish();
 }
 
@@ -194,6 +228,14 @@ fn backend(mut s: Section<'_>, out: &mut Backend) {
     ];
     s.choice("tls", &mut out.tls, &modes);
     s.text("ca", &mut out.ca);
+    s.text("cert", &mut out.cert);
+    s.text("key", &mut out.key);
+    let headers = [
+        ("off", ProxyProtocol::Off),
+        ("v1", ProxyProtocol::V1),
+        ("v2", ProxyProtocol::V2),
+    ];
+    s.choice("proxy_protocol", &mut out.proxy_protocol, &headers);
     s.text("replica", &mut out.replica);
     s.finish();
 }
@@ -209,9 +251,13 @@ fn user(mut s: Section<'_>) -> UserEntry {
         let mut out = Credentials {
             user: name.clone(),
             password: Password::default(),
+            cert: String::new(),
+            key: String::new(),
         };
         below.text("user", &mut out.user);
         below.secret("password", &mut out.password);
+        below.text("cert", &mut out.cert);
+        below.text("key", &mut out.key);
         below.finish();
         Some(out)
     });

@@ -31,6 +31,7 @@ pub fn check(config: &Config, problems: &mut Vec<String>) {
     if config.tls.cert.is_empty() != config.tls.key.is_empty() {
         problems.push("tls: cert and key go together: set both or neither".to_owned());
     }
+    client_certificates(config, problems);
     for (name, b) in [
         ("source", &config.backends[0]),
         ("target", &config.backends[1]),
@@ -41,6 +42,8 @@ pub fn check(config: &Config, problems: &mut Vec<String>) {
         if b.tls == super::TlsMode::Verify && b.ca.is_empty() {
             problems.push(format!("backends.{name}.ca: `tls: verify` needs it"));
         }
+        let pair = (b.cert.as_str(), b.key.as_str());
+        certificate_pair(&format!("backends.{name}"), pair, b.tls, problems);
         if !b.replica.is_empty() && split_address(&b.replica).is_none() {
             problems.push(format!(
                 "backends.{name}.replica: must be host:port, or empty"
@@ -84,6 +87,30 @@ fn loopback(address: &str) -> bool {
     }
 }
 
+fn client_certificates(config: &Config, problems: &mut Vec<String>) {
+    let required = config.tls.client_certs == super::ClientCerts::Required;
+    if required && config.tls.ca.is_empty() {
+        problems.push("tls.ca: `client_certs: required` needs it".to_owned());
+    }
+}
+
+/// A certificate that legs show.
+fn certificate_pair(
+    name: &str,
+    (cert, key): (&str, &str),
+    tls: super::TlsMode,
+    problems: &mut Vec<String>,
+) {
+    if cert.is_empty() != key.is_empty() {
+        problems.push(format!(
+            "{name}: cert and key go together: set both or neither"
+        ));
+    }
+    if !cert.is_empty() && tls == super::TlsMode::Off {
+        problems.push(format!("{name}.cert: not used with `tls: off`"));
+    }
+}
+
 fn token_rule(config: &Config, problems: &mut Vec<String>) {
     let open = !loopback(&config.control.http) || !loopback(&config.control.sql);
     if open && config.control.token.is_empty() {
@@ -110,6 +137,12 @@ fn users(config: &Config, problems: &mut Vec<String>) {
             problems.push(format!("users[{i}].name: missing"));
         } else if !seen.insert(user.name.as_str()) {
             problems.push(format!("users[{i}].name: named twice"));
+        }
+        for (b, side) in config.backends.iter().zip(&user.sides) {
+            if let Some(side) = side {
+                let pair = (side.cert.as_str(), side.key.as_str());
+                certificate_pair(&format!("users[{i}]"), pair, b.tls, problems);
+            }
         }
         if user.sides.iter().all(Option::is_none) {
             problems.push(format!("users[{i}]: needs source, target, or both"));

@@ -16,27 +16,31 @@ mod login;
 #[cfg(test)]
 mod tests;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::stream::{Stream, read_packet, write_packet};
 use crate::Side;
 use crate::auth::NONCE_LEN;
+use crate::auth::tls::LegTls;
 use crate::wire::capability::Capabilities;
 use crate::wire::greeting::{Greeting, ssl_request};
 use crate::wire::ok::OkPacket;
+use crate::wire::proxy_header;
 use crate::wire::status::Status;
 
 pub use crate::auth::tls::TlsMode;
 pub use error::{LegError, err_message};
 pub(crate) use error::{err_code, lost};
-pub(crate) use login::send_password;
 pub use login::{BACKEND_LOGIN_TIMEOUT, LoginParams, login};
+pub(crate) use login::{encrypted, send_password};
 
 /// Most packets a server may send in one authentication. The longest known
 /// exchange (switch, full authentication, key, verdict) takes four; PAM
@@ -60,8 +64,36 @@ pub struct BackendConfig {
     pub address: String,
     /// How its connections use TLS.
     pub tls: TlsMode,
-    /// From [`crate::auth::tls::client_config`]; None with [`TlsMode::Off`].
-    pub tls_config: Option<Arc<ClientConfig>>,
+    /// None with [`TlsMode::Off`].
+    pub tls_config: Option<Arc<LegTls>>,
+    /// Whether it is told who the client is.
+    pub announce: Announce,
+}
+
+/// How a backend is told a client's address, which accounts can depend on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Announce {
+    /// Not: it sees ours.
+    #[default]
+    No,
+    /// By a PROXY header of version 1.
+    V1,
+    /// By a PROXY header of version 2.
+    V2,
+}
+
+/// The client that a leg is for, as far as the leg's connection shows it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Visitor {
+    /// Its address; behind a load balancer, what that says.
+    pub peer: SocketAddr,
+    /// The address it connected to.
+    pub local: SocketAddr,
+    /// Its connection is encrypted.
+    pub tls: bool,
+    /// Its legs may show our certificate: it has shown one itself, or none is
+    /// asked for.
+    pub certified: bool,
 }
 
 /// What a backend's greeting said about it.
@@ -119,7 +151,15 @@ pub struct Opened {
     pub(crate) stream: Stream,
     /// Sequence id of the next packet to send.
     pub(crate) seq: u8,
+    /// TLS that may be used here; which, [`Opened::protect`] decides.
+    possible: Option<Possible>,
     tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
+}
+
+struct Possible {
+    tls: Arc<LegTls>,
+    name: ServerName<'static>,
+    mode: TlsMode,
 }
 
 /// A leg that is logged in and idle.
@@ -142,14 +182,19 @@ pub struct Authenticated {
     pub ok: Vec<u8>,
 }
 
-/// Connects and reads the greeting, within `limit` in all.
+/// Connects and reads the greeting, within `limit` in all. `visitor` is the
+/// client it is for; None: the proxy itself.
 ///
 /// Errors: [`LegError::Refused`] with `at_greeting` when the server answers
 /// with an ERR (too many connections, host blocked), otherwise `Connect`,
 /// `Timeout`, `Protocol`, `Io`, or `Tls` when TLS is required and not offered.
-pub async fn open(backend: &BackendConfig, limit: Duration) -> Result<Opened, LegError> {
+pub async fn open(
+    backend: &BackendConfig,
+    limit: Duration,
+    visitor: Option<&Visitor>,
+) -> Result<Opened, LegError> {
     let side = backend.side;
-    match tokio::time::timeout(limit, open_now(backend)).await {
+    match tokio::time::timeout(limit, open_now(backend, visitor)).await {
         Ok(result) => result,
         Err(_) => Err(LegError::Timeout {
             side,
@@ -158,12 +203,15 @@ pub async fn open(backend: &BackendConfig, limit: Duration) -> Result<Opened, Le
     }
 }
 
-async fn open_now(backend: &BackendConfig) -> Result<Opened, LegError> {
+async fn open_now(backend: &BackendConfig, visitor: Option<&Visitor>) -> Result<Opened, LegError> {
     let side = backend.side;
     let connected = TcpStream::connect(backend.address.as_str()).await;
     let mut stream = connected
         .and_then(Stream::plain)
         .map_err(|source| LegError::Connect { side, source })?;
+    if let Some(header) = visitor.and_then(|v| header(backend.announce, v)) {
+        stream.write_all(&header).await.map_err(lost(side))?;
+    }
     let mut seq = 0;
     let payload = read_packet(&mut stream, &mut seq)
         .await
@@ -178,21 +226,31 @@ async fn open_now(backend: &BackendConfig) -> Result<Opened, LegError> {
     }
     let greeting =
         Greeting::parse(&payload).map_err(|e| LegError::Protocol { side, what: e.what })?;
-    let tls = tls_choice(backend, &greeting)?;
+    let possible = tls_possible(backend, &greeting)?;
     Ok(Opened {
         side,
         greeting,
         stream,
         seq,
-        tls,
+        possible,
+        tls: None,
     })
 }
 
-/// Whether this connection is to use TLS.
-fn tls_choice(
+/// The PROXY header for a client.
+fn header(announce: Announce, visitor: &Visitor) -> Option<Vec<u8>> {
+    match announce {
+        Announce::No => None,
+        Announce::V1 => Some(proxy_header::build_v1(visitor.peer, visitor.local)),
+        Announce::V2 => Some(proxy_header::build_v2(visitor.peer, visitor.local)),
+    }
+}
+
+/// The TLS this connection can or must use.
+fn tls_possible(
     backend: &BackendConfig,
     greeting: &Greeting,
-) -> Result<Option<(Arc<ClientConfig>, ServerName<'static>)>, LegError> {
+) -> Result<Option<Possible>, LegError> {
     let failed = |reason: &str| LegError::Tls {
         side: backend.side,
         reason: reason.to_owned(),
@@ -220,7 +278,11 @@ fn tls_choice(
             ServerName::try_from("backend.invalid").map_err(|_| failed("no usable server name"))?
         }
     };
-    Ok(Some((config.clone(), name)))
+    Ok(Some(Possible {
+        tls: config.clone(),
+        name,
+        mode: backend.tls,
+    }))
 }
 
 /// The host of `host:port` or `[v6]:port`.
@@ -237,13 +299,34 @@ impl Opened {
         ServerInfo::of(&self.greeting)
     }
 
+    /// Settles whether [`Opened::secure`] encrypts and with which certificate.
+    /// Call it first.
+    ///
+    /// Under `preferred` a leg is as its client's own connection, so that the
+    /// server judges accounts that REQUIRE SSL as it would without the proxy.
+    /// The certificate that stands for clients with one (REQUIRE X509) is not
+    /// lent to others. `own` is that of one `users:` entry.
+    pub(crate) fn protect(&mut self, visitor: Option<&Visitor>, own: Option<&Arc<LegTls>>) {
+        let Some(possible) = self.possible.take() else {
+            return;
+        };
+        let wanted = visitor.is_none_or(|v| v.tls);
+        if possible.mode == TlsMode::Preferred && !wanted {
+            return;
+        }
+        let config = match own {
+            Some(own) => own.config(true),
+            None => possible.tls.config(visitor.is_none_or(|v| v.certified)),
+        };
+        self.tls = Some((config, possible.name));
+    }
+
     /// True if [`Opened::secure`] will encrypt, or has.
     pub(crate) fn uses_tls(&self) -> bool {
         self.tls.is_some() || self.stream.is_tls()
     }
 
-    /// Switches to TLS if the backend's settings and greeting say so. Must be
-    /// called once, before the handshake response, whose capabilities,
+    /// Switches to TLS if [`Opened::protect`] said so. Must be called once, before the handshake response, whose capabilities,
     /// largest packet and collation it must carry as they are: a server may
     /// take them from either packet.
     pub(crate) async fn secure(

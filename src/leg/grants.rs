@@ -15,10 +15,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::connect::{
     Authenticated, BackendConfig, LegError, LoginParams, UTF8MB4_GENERAL_CI, login, lost, open,
 };
+use super::put_query;
+use super::stream::Stream;
+use crate::Side;
 use crate::auth::{Account, native};
 use crate::wire::capability::Capabilities;
-use crate::wire::command::COM_QUERY;
-use crate::wire::frame::put_command;
 use crate::wire::text_rows::{QueryAnswer, parse_text_result};
 
 /// Time for one reading, connecting included. A login waits for it at most
@@ -102,12 +103,56 @@ impl GrantReader {
         user: &[u8],
         fits: &impl Fn(&Stage2) -> Option<T>,
     ) -> Result<Option<T>, LegError> {
-        let side = self.backend.side;
         let mut connection = self.connection.lock().await;
         // Of many sessions that log in at once, the first reads for all.
         if let Some(found) = self.cached(user, fits) {
             return Ok(Some(found));
         }
+        let sql = format!(
+            "SELECT authentication_string FROM mysql.user WHERE user = {}",
+            as_text(user)
+        );
+        let cells = self.ask(&mut connection, &sql).await?;
+        let stored = cells.iter().filter_map(Option::as_deref);
+        let hashes: Vec<Stage2> = stored.filter_map(native::parse_stored).collect();
+        let mut cache = self.cache.lock();
+        if cache.len() >= CACHE_MAX {
+            cache.clear();
+        }
+        let found = hashes.iter().find_map(fits);
+        cache.insert(user.to_vec(), hashes);
+        Ok(found)
+    }
+
+    /// Whether `account` (`user@host`, as CURRENT_USER() says) has REQUIRE SSL
+    /// or more. Never cached: it is asked only where `backends.*.tls` orders TLS
+    /// and a client has none.
+    ///
+    /// Errors: as [`GrantReader::find`].
+    pub async fn needs_tls(&self, account: &[u8]) -> Result<bool, LegError> {
+        let sql = format!(
+            "SELECT ssl_type FROM mysql.user WHERE CONCAT(user, '@', host) = {}",
+            as_text(account)
+        );
+        let asking = async {
+            let mut connection = self.connection.lock().await;
+            self.ask(&mut connection, &sql).await
+        };
+        let cells = match tokio::time::timeout(READ_TIMEOUT, asking).await {
+            Ok(cells) => cells?,
+            Err(_) => {
+                return Err(LegError::Timeout {
+                    side: self.backend.side,
+                    what: "reading the grant tables",
+                });
+            }
+        };
+        Ok(cells.iter().flatten().any(|kind| !kind.is_empty()))
+    }
+
+    /// The first column of a query's rows.
+    async fn ask(&self, connection: &mut Connection, sql: &str) -> Result<Cells, LegError> {
+        let side = self.backend.side;
         if connection
             .failed_at
             .is_some_and(|at| at.elapsed() < BACK_OFF)
@@ -121,16 +166,17 @@ impl GrantReader {
         // future anywhere, counts as a failure.
         connection.failed_at = Some(Instant::now());
         let mut leg = connection.leg.take();
-        let hashes = loop {
+        let cells = loop {
             let reused = leg.is_some();
             let mut usable = match leg.take() {
                 Some(usable) => usable,
                 None => self.connect().await?,
             };
-            match query_hashes(&mut usable, user).await {
-                Ok(hashes) => {
+            let caps = usable.capabilities;
+            match query_cells(&mut usable.stream, caps, side, sql.as_bytes()).await {
+                Ok(cells) => {
                     connection.leg = Some(usable);
-                    break hashes;
+                    break cells;
                 }
                 // An idle connection may have been closed by the server.
                 Err(LegError::Io { .. }) if reused => {}
@@ -138,17 +184,11 @@ impl GrantReader {
             }
         };
         connection.failed_at = None;
-        let mut cache = self.cache.lock();
-        if cache.len() >= CACHE_MAX {
-            cache.clear();
-        }
-        let found = hashes.iter().find_map(fits);
-        cache.insert(user.to_vec(), hashes);
-        Ok(found)
+        Ok(cells)
     }
 
     async fn connect(&self) -> Result<Authenticated, LegError> {
-        let opened = open(&self.backend, READ_TIMEOUT).await?;
+        let opened = open(&self.backend, READ_TIMEOUT, None).await?;
         login(opened, &self.service, &service_params()).await
     }
 }
@@ -159,38 +199,49 @@ pub(crate) fn service_params() -> LoginParams {
         capabilities: Capabilities::LONG_PASSWORD | Capabilities::DEPRECATE_EOF,
         charset: u16::from(UTF8MB4_GENERAL_CI),
         max_packet: 16 * 1024 * 1024,
-        database: None,
-        connect_attrs: Vec::new(),
+        ..LoginParams::default()
     }
 }
 
-async fn query_hashes(leg: &mut Authenticated, user: &[u8]) -> Result<Vec<Stage2>, LegError> {
-    let side = leg.side;
-    // The name goes as hex: nothing in it can be read as SQL.
-    let hex: String = user.iter().map(|b| format!("{b:02x}")).collect();
-    let sql = format!(
-        "SELECT authentication_string FROM mysql.user WHERE user = CONVERT(x'{hex}' USING utf8mb4)"
-    );
-    let mut out = Vec::new();
-    put_command(&mut out, COM_QUERY, sql.as_bytes());
-    leg.stream.write_all(&out).await.map_err(lost(side))?;
-    leg.stream.flush().await.map_err(lost(side))?;
+/// Text for a query, as hex: nothing in it can be read as SQL.
+fn as_text(bytes: &[u8]) -> String {
+    let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
+    format!("CONVERT(x'{hex}' USING utf8mb4)")
+}
+
+/// The first column of a small result.
+type Cells = Vec<Option<Vec<u8>>>;
+
+/// Runs a query with a small result on a connection that is idle.
+///
+/// Errors: the connection's, an answer that is not a result, and
+/// [`LegError::Credentials`] when the server refuses the query.
+pub(crate) async fn query_cells(
+    stream: &mut Stream,
+    capabilities: Capabilities,
+    side: Side,
+    sql: &[u8],
+) -> Result<Cells, LegError> {
+    let mut out = Vec::with_capacity(sql.len() + 8);
+    put_query(&mut out, capabilities, sql);
+    stream.write_all(&out).await.map_err(lost(side))?;
+    stream.flush().await.map_err(lost(side))?;
     let mut raw = Vec::with_capacity(1024);
     while raw.len() < RESULT_MAX {
-        if leg.stream.read_buf(&mut raw).await.map_err(lost(side))? == 0 {
+        if stream.read_buf(&mut raw).await.map_err(lost(side))? == 0 {
             return Err(lost(side)(std::io::ErrorKind::UnexpectedEof.into()));
         }
         // Incomplete responses do not parse. A user has few rows, so trying
         // after every read costs less than following the response.
-        match parse_text_result(&raw, leg.capabilities) {
+        match parse_text_result(&raw, capabilities) {
             Ok(QueryAnswer::Rows(result)) => {
-                let cells = result.rows.iter().filter_map(|row| row.first()?.as_deref());
-                return Ok(cells.filter_map(native::parse_stored).collect());
+                let first = |row: Vec<Option<Vec<u8>>>| row.into_iter().next().flatten();
+                return Ok(result.rows.into_iter().map(first).collect());
             }
             Ok(QueryAnswer::Err(..)) => {
                 return Err(LegError::Credentials {
                     side,
-                    why: "the service account may not read mysql.user",
+                    why: "the server refuses to be asked; may the service account read mysql.user?",
                 });
             }
             Ok(QueryAnswer::Ok(_)) => break,
@@ -199,6 +250,6 @@ async fn query_hashes(leg: &mut Authenticated, user: &[u8]) -> Result<Vec<Stage2
     }
     Err(LegError::Protocol {
         side,
-        what: "unexpected answer from the grant tables",
+        what: "unexpected answer to a query of the proxy's",
     })
 }

@@ -5,9 +5,12 @@
 //! be frozen and accept nothing now, so a task of its own tries until the
 //! server takes the KILL CONNECTION or says that the thread is gone.
 
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
-use mysql_async::Opts;
+use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 use tokio::sync::{mpsc, oneshot};
 
@@ -28,6 +31,10 @@ const ATTEMPTS_MAX: u32 = 600;
 /// How long a wait for a killed thread to be gone polls the process list.
 const GONE_POLL: Duration = Duration::from_millis(20);
 
+/// Opens a connection of the service account; None if there is none to be had.
+pub type Connect =
+    Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Option<Conn>> + Send>> + Send + Sync>;
+
 struct Job {
     thread_id: u32,
     gone: Option<oneshot::Sender<()>>,
@@ -40,13 +47,12 @@ pub struct Reaper {
 }
 
 impl Reaper {
-    /// Starts a task per side on the current runtime, with the service
-    /// accounts' options (source, target).
-    pub fn start(options: [Opts; 2]) -> Reaper {
+    /// Starts a task per side (source, target) on the current runtime.
+    pub fn start(connect: [Connect; 2]) -> Reaper {
         Reaper {
-            queues: options.map(|opts| {
+            queues: connect.map(|connect| {
                 let (queue, jobs) = mpsc::channel(QUEUE_MAX);
-                tokio::spawn(work(opts, jobs));
+                tokio::spawn(work(connect, jobs));
                 queue
             }),
         }
@@ -78,11 +84,11 @@ impl Reaper {
     }
 }
 
-async fn work(opts: Opts, mut jobs: mpsc::Receiver<Job>) {
-    let mut connection: Option<mysql_async::Conn> = None;
+async fn work(connect: Connect, mut jobs: mpsc::Receiver<Job>) {
+    let mut connection: Option<Conn> = None;
     while let Some(job) = jobs.recv().await {
         for _ in 0..ATTEMPTS_MAX {
-            let attempt = tokio::time::timeout(ATTEMPT, end(&opts, &mut connection, &job)).await;
+            let attempt = tokio::time::timeout(ATTEMPT, end(&connect, &mut connection, &job)).await;
             if matches!(attempt, Ok(Ok(()))) {
                 break;
             }
@@ -97,13 +103,15 @@ async fn work(opts: Opts, mut jobs: mpsc::Receiver<Job>) {
 }
 
 async fn end(
-    opts: &Opts,
-    connection: &mut Option<mysql_async::Conn>,
+    connect: &Connect,
+    connection: &mut Option<Conn>,
     job: &Job,
 ) -> Result<(), mysql_async::Error> {
-    let conn = match connection {
-        Some(conn) => conn,
-        None => connection.insert(mysql_async::Conn::new(opts.clone()).await?),
+    if connection.is_none() {
+        *connection = connect().await;
+    }
+    let Some(conn) = connection else {
+        return Err(std::io::Error::from(std::io::ErrorKind::NotConnected).into());
     };
     match conn
         .query_drop(format!("KILL CONNECTION {}", job.thread_id))

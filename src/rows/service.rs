@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
-use mysql_async::{Conn, DriverError, Error, Opts, OptsBuilder, Row, SslOpts};
+use mysql_async::{ClientIdentity, Conn, DriverError, Error, Opts, OptsBuilder, Row, SslOpts};
 
 use crate::Side;
 use crate::config::{Password, TlsMode, validate::split_address};
@@ -52,6 +52,8 @@ pub struct ServiceAccount {
     pub tls: TlsMode,
     /// PEM file for [`TlsMode::Verify`], or empty.
     pub ca: String,
+    /// PEM files of the certificate to show and its key.
+    pub certificate: Option<(PathBuf, PathBuf)>,
     /// To connect and log in.
     pub connect_timeout: Duration,
 }
@@ -67,6 +69,8 @@ impl ServiceAccount {
             password: backend.password.clone(),
             tls: backend.tls,
             ca: backend.ca.clone(),
+            certificate: (!backend.cert.is_empty())
+                .then(|| (backend.cert.clone().into(), backend.key.clone().into())),
             connect_timeout: config.limits.connect_timeout(),
         }
     }
@@ -87,6 +91,13 @@ impl ServiceAccount {
             let opts = SslOpts::default()
                 .with_danger_accept_invalid_certs(!verify)
                 .with_danger_skip_domain_validation(!verify);
+            let opts = match &self.certificate {
+                Some((cert, key)) => {
+                    let identity = ClientIdentity::new(cert.clone().into(), key.clone().into());
+                    opts.with_client_identity(Some(identity))
+                }
+                None => opts,
+            };
             if verify && !self.ca.is_empty() {
                 opts.with_root_certs(vec![PathBuf::from(&self.ca).into()])
                     .with_disable_built_in_roots(true)
@@ -105,17 +116,6 @@ impl ServiceAccount {
             .wait_timeout(Some(IDLE_SECONDS))
             .ssl_opts(ssl);
         Some(opts.into())
-    }
-
-    /// Options for those who open connections of their own and cannot fall
-    /// back: encrypted where encryption is required, else not.
-    ///
-    /// # Errors
-    /// The address is not `host:port`; the settings' check found that already.
-    pub fn fixed_opts(&self) -> Result<Opts, ServiceError> {
-        let tls = matches!(self.tls, TlsMode::Required | TlsMode::Verify);
-        self.opts(tls)
-            .ok_or_else(|| self.error("connect", "the address is not host:port"))
     }
 
     async fn connect_once(&self, tls: bool) -> Result<Conn, Error> {

@@ -8,26 +8,29 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 
+use super::certificates::Certificates;
 use crate::Side;
 use crate::auth::rsa::RsaKey;
-use crate::auth::tls;
-use crate::auth::{Account, AccountStore, Secret, UserMap};
-use crate::config::{Backend, Config, Password, TlsMode};
+use crate::auth::tls::{self, ClientAuth, LegTls, Pair};
+use crate::auth::{Account, AccountStore, Mapped, Secret, UserMap};
+use crate::config::{
+    Backend, ClientCerts, Config, Credentials, Password, ProxyProtocol, TlsMode, UserEntry,
+};
 use crate::control::{Control, Views};
-use crate::leg::connect::{self, BackendConfig};
+use crate::leg::connect::{self, Announce, BackendConfig};
 use crate::leg::grants::{GrantReader, service_params};
 use crate::migration::{self, Migration, Parts, Sessions, monitor};
 use crate::mirror;
 use crate::mirror::journal::Journal;
 use crate::mirror::positions::Positions;
-use crate::mirror::reaper::Reaper;
+use crate::mirror::reaper::{Connect, Reaper};
 use crate::route::gate::{GateLimits, Routes};
 use crate::route::table::TableGlob;
 use crate::rows::catalog::{CatalogLoader, Wanted};
 use crate::rows::service::ServiceAccount;
 use crate::rows::shape::Catalog;
 use crate::session::Shared;
-use crate::session::login::{LoginContext, SeenCapabilities};
+use crate::session::login::{ClientCertificates, LoginContext, SeenCapabilities};
 use crate::session::registry::Registry;
 use crate::store::{EmbeddedStore, Store};
 
@@ -43,6 +46,8 @@ pub struct Built {
     pub migration: Arc<Migration>,
     /// The control port's handlers.
     pub control: Arc<Control>,
+    /// Certificates to be watched.
+    pub certificates: Certificates,
 }
 
 /// Opens the state and puts everything together. Called on the control
@@ -73,13 +78,14 @@ pub fn all(config: &Config) -> Result<Built, String> {
         sessions: Arc::new(Connected(registry.clone())),
         limits: config.limits,
     });
+    let mut certificates = Certificates::default();
     let shared = Arc::new(Shared {
         routes,
         registry: registry.clone(),
         catalog,
         catalog_refresh: poke,
         mirror: mirrored(config, &accounts)?,
-        login: login(config, instance, registry.clone())?,
+        login: login(config, instance, registry.clone(), &mut certificates)?,
         gate: GateLimits {
             drain: config.limits.drain(),
             total: config.limits.gate(),
@@ -97,6 +103,7 @@ pub fn all(config: &Config) -> Result<Built, String> {
         shared,
         migration,
         control,
+        certificates,
     })
 }
 
@@ -104,10 +111,14 @@ fn mirrored(config: &Config, accounts: &[ServiceAccount; 2]) -> Result<mirror::S
     let journal = Journal::open(&config.state, config.limits.journal_bytes)
         .map_err(|e| format!("the journal in {}: {e}", config.state.display()))?;
     let [source, target] = accounts;
-    let options = [
-        source.fixed_opts().map_err(|e| e.to_string())?,
-        target.fixed_opts().map_err(|e| e.to_string())?,
-    ];
+    let connect = |account: &ServiceAccount| -> Connect {
+        let account = account.clone();
+        Arc::new(move || {
+            let account = account.clone();
+            Box::pin(async move { account.connect().await.ok() })
+        })
+    };
+    let connect = [connect(source), connect(target)];
     let mirror_after_commit = std::env::var_os(MIRROR_AFTER_COMMIT).is_some_and(|v| v == "1");
     if mirror_after_commit {
         tracing::error!("{MIRROR_AFTER_COMMIT} is set: this proxy WILL make rows diverge");
@@ -115,7 +126,7 @@ fn mirrored(config: &Config, accounts: &[ServiceAccount; 2]) -> Result<mirror::S
     Ok(mirror::Shared {
         journal: Arc::new(journal),
         positions: Arc::new(Positions::default()),
-        reaper: Reaper::start(options),
+        reaper: Reaper::start(connect),
         deadline: config.limits.mirror_deadline(),
         errors_per_minute: u32::try_from(config.limits.mirror_errors_per_min).unwrap_or(u32::MAX),
         mirror_after_commit,
@@ -130,11 +141,12 @@ fn login(
     config: &Config,
     instance: String,
     registry: Arc<Registry>,
+    certificates: &mut Certificates,
 ) -> Result<LoginContext, String> {
     let [source, target] = &config.backends;
     let backends = [
-        backend(Side::Source, source)?,
-        backend(Side::Target, target)?,
+        backend(Side::Source, source, certificates)?,
+        backend(Side::Target, target, certificates)?,
     ];
     let service = |b: &Backend| Account::new(b.user.as_bytes().to_vec(), secret(&b.password));
     let [to_source, to_target] = &backends;
@@ -142,24 +154,21 @@ fn login(
         GrantReader::new(to_source.clone(), service(source)),
         GrantReader::new(to_target.clone(), service(target)),
     ];
-    let client_tls = if config.tls.cert.is_empty() {
-        tls::self_signed(&config.state)
-    } else {
-        tls::server_config(Path::new(&config.tls.cert), Path::new(&config.tls.key))
-    };
     let mut users = UserMap::new();
     for user in &config.users {
         for (side, mapped) in [Side::Source, Side::Target].into_iter().zip(&user.sides) {
-            if let Some(mapped) = mapped {
-                let name = mapped.user.as_bytes().to_vec();
-                let account = Account::new(name, secret(&mapped.password));
-                users.insert(user.name.as_bytes().to_vec(), side, account);
+            if let Some(credentials) = mapped {
+                let mapped = mapped_user(config, user, side, credentials, certificates)?;
+                users.insert(user.name.as_bytes().to_vec(), side, mapped);
             }
         }
     }
+    let (client_tls, client_certs) = client_side(config, certificates)?;
     Ok(LoginContext {
         backends,
-        tls: Some(client_tls.map_err(|e| format!("tls: {e}"))?),
+        tls: Some(client_tls),
+        client_certs,
+        proxied_by: config.proxy_protocol_from.clone(),
         accounts: Arc::new(AccountStore::new()),
         users: Arc::new(users),
         rsa: Arc::new(RsaKey::generate().map_err(|e| format!("RSA key: {e}"))?),
@@ -171,21 +180,88 @@ fn login(
     })
 }
 
-fn backend(side: Side, backend: &Backend) -> Result<BackendConfig, String> {
-    let mode = match backend.tls {
+/// The certificate for clients, and what is asked of theirs.
+fn client_side(
+    config: &Config,
+    certificates: &mut Certificates,
+) -> Result<(Arc<ArcSwap<rustls::ServerConfig>>, ClientCertificates), String> {
+    let told = |e| format!("tls: {e}");
+    let pair = match Pair::of(&config.tls.cert, &config.tls.key) {
+        Some(pair) => pair,
+        None => tls::self_signed(&config.state).map_err(told)?,
+    };
+    let required = config.tls.client_certs == ClientCerts::Required;
+    let asked = (!config.tls.ca.is_empty()).then(|| ClientAuth {
+        ca: config.tls.ca.clone().into(),
+        required,
+    });
+    let policy = match (&asked, required) {
+        (None, _) => ClientCertificates::Ignored,
+        (Some(_), false) => ClientCertificates::Optional,
+        (Some(_), true) => ClientCertificates::Required,
+    };
+    let current = certificates.for_clients(pair, asked).map_err(told)?;
+    Ok((current, policy))
+}
+
+/// One side of a `users:` entry.
+fn mapped_user(
+    config: &Config,
+    user: &UserEntry,
+    side: Side,
+    credentials: &Credentials,
+    certificates: &mut Certificates,
+) -> Result<Mapped, String> {
+    let name = credentials.user.as_bytes().to_vec();
+    let pair = Pair::of(&credentials.cert, &credentials.key);
+    let certificate = match pair {
+        None => None,
+        Some(pair) => leg_tls(config.backend(side), Some(pair))
+            .map_err(|e| format!("users ({}, {side}): {e}", user.name))?,
+    };
+    if let Some(tls) = &certificate {
+        certificates.for_legs(format!("users ({}, {side})", user.name), tls);
+    }
+    Ok(Mapped {
+        account: Account::new(name, secret(&credentials.password)),
+        certificate,
+    })
+}
+
+fn tls_mode(backend: &Backend) -> tls::TlsMode {
+    match backend.tls {
         TlsMode::Off => tls::TlsMode::Off,
         TlsMode::Preferred => tls::TlsMode::Preferred,
         TlsMode::Required => tls::TlsMode::Required,
         TlsMode::Verify => tls::TlsMode::Verify,
-    };
+    }
+}
+
+fn leg_tls(backend: &Backend, pair: Option<Pair>) -> Result<Option<Arc<LegTls>>, tls::TlsError> {
     let ca = (!backend.ca.is_empty()).then(|| Path::new(&backend.ca));
-    let tls_config =
-        tls::client_config(mode, ca).map_err(|e| format!("backends.{side}.tls: {e}"))?;
+    LegTls::load(tls_mode(backend), ca, pair)
+}
+
+fn backend(
+    side: Side,
+    backend: &Backend,
+    certificates: &mut Certificates,
+) -> Result<BackendConfig, String> {
+    let pair = Pair::of(&backend.cert, &backend.key);
+    let tls_config = leg_tls(backend, pair).map_err(|e| format!("backends.{side}.tls: {e}"))?;
+    if let Some(tls) = &tls_config {
+        certificates.for_legs(format!("backends.{side}"), tls);
+    }
     Ok(BackendConfig {
         side,
         address: backend.address.clone(),
-        tls: mode,
+        tls: tls_mode(backend),
         tls_config,
+        announce: match backend.proxy_protocol {
+            ProxyProtocol::Off => Announce::No,
+            ProxyProtocol::V1 => Announce::V1,
+            ProxyProtocol::V2 => Announce::V2,
+        },
     })
 }
 
@@ -268,7 +344,7 @@ impl monitor::Hooks for Sampled {
     fn came_up(&self, side: Side) {
         let (shared, limit) = (self.shared.clone(), self.connect_timeout);
         tokio::spawn(async move {
-            let opened = match connect::open(shared.login.backend(side), limit).await {
+            let opened = match connect::open(shared.login.backend(side), limit, None).await {
                 Ok(opened) => opened,
                 Err(e) => {
                     tracing::warn!("the {side}'s capabilities are not known: {e}");

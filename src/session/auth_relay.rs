@@ -11,10 +11,12 @@
 //!   is asked for full authentication although home did not, and home's "fast
 //!   OK" is not passed on. To the client this is a server with a cold cache.
 //!   Without the password the other leg could not be opened.
+//! - `sha256_password`: always as the full exchange above.
 //! - Plugins that send the password as it is: never onto a leg less protected
 //!   than the client's connection.
 
 use std::io;
+use std::net::IpAddr;
 
 use zeroize::Zeroizing;
 
@@ -23,8 +25,10 @@ use crate::Side;
 use crate::auth::{
     Account, CACHING_SHA2, CLEAR, DIALOG, NATIVE, NONCE_LEN, SHA256, Secret, caching_sha2, native,
 };
-use crate::leg::connect::{AUTH_ROUNDS_MAX, LegError, lost, nonce_of, send_password};
+use crate::leg::connect::{AUTH_ROUNDS_MAX, LegError, encrypted, lost, nonce_of, send_password};
+use crate::leg::grants::query_cells;
 use crate::leg::stream::{Stream, read_packet, write_packet};
+use crate::wire::capability::Capabilities;
 use crate::wire::greeting::{AuthReply, auth_more};
 
 /// Shortest RSA cipher text, in bytes: a 1024-bit key's.
@@ -47,6 +51,8 @@ pub(crate) struct Relay<'a> {
     /// Sequence id of the next packet to home.
     pub leg_seq: u8,
     pub user: &'a [u8],
+    /// The client's address.
+    pub peer: IpAddr,
     /// The plugin the client's last answer was made with.
     pub plugin: Vec<u8>,
     /// The nonce it answers.
@@ -91,6 +97,7 @@ impl Relay<'_> {
                     [caching_sha2::FULL] => self.full().await?,
                     _ => self.pass_and_answer(&packet).await?,
                 },
+                Ok(AuthReply::More(key)) if self.plugin == SHA256 => self.rekey(key).await?,
                 // Questions of plugins that we do not know have any first byte.
                 Ok(AuthReply::More(_) | AuthReply::OldSwitch) => {
                     self.pass_and_answer(&packet).await?;
@@ -112,6 +119,9 @@ impl Relay<'_> {
     async fn pass_and_answer(&mut self, packet: &[u8]) -> Result<(), LoginEnd> {
         self.write_client(packet).await?;
         self.answer = Zeroizing::new(self.read_client().await?);
+        if self.plugin == SHA256 {
+            return self.sha256().await;
+        }
         if sends_password(&self.plugin) {
             return self.pass_password().await;
         }
@@ -127,9 +137,6 @@ impl Relay<'_> {
         let protected = self.leg.is_tls() || !self.client.is_tls();
         let allowed = if self.plugin == CLEAR {
             self.leg.is_tls() && self.client.is_tls()
-        } else if self.plugin == SHA256 {
-            // A client without TLS asks for a key, which a TLS leg does not give.
-            self.leg.is_tls() == self.client.is_tls()
         } else {
             protected
         };
@@ -145,11 +152,11 @@ impl Relay<'_> {
 
     /// Home has the account cached and the answer was right.
     async fn fast(&mut self) -> Result<(), LoginEnd> {
-        let known = self.ctx.accounts.get(self.user);
+        let known = self.ctx.known(self.user, self.peer);
         let fits = |a: &Account| a.verify(CACHING_SHA2, &self.nonce, &self.answer);
         if known.as_ref().is_some_and(fits) || !self.client.is_tls() {
             if let Some(stale) = known.filter(|a| !fits(a)) {
-                self.ctx.accounts.forget(&stale);
+                self.ctx.forget(self.user, self.peer, &stale);
             }
             return self
                 .write_client(&auth_more(&[caching_sha2::FAST_OK]))
@@ -168,19 +175,61 @@ impl Relay<'_> {
     /// Home asks for the password.
     async fn full(&mut self) -> Result<(), LoginEnd> {
         self.write_client(&auth_more(&[caching_sha2::FULL])).await?;
-        let mut sent = Zeroizing::new(self.read_client().await?);
-        if self.client.is_tls() {
-            return self
-                .hand_over(caching_sha2::from_clear(sent.to_vec()))
-                .await;
+        let sent = Zeroizing::new(self.read_client().await?);
+        self.password_of(sent, caching_sha2::REQUEST_KEY).await
+    }
+
+    /// The client's answer to a `sha256_password` switch.
+    async fn sha256(&mut self) -> Result<(), LoginEnd> {
+        let sent = self.answer.clone();
+        if sent.is_empty() || sent.as_slice() == [0] {
+            // No password, which needs no protection.
+            write_packet(self.leg, &mut self.leg_seq, &sent)
+                .await
+                .map_err(lost(self.side))?;
+            return Ok(());
         }
-        if sent.as_slice() == [caching_sha2::REQUEST_KEY] {
+        self.password_of(sent, caching_sha2::REQUEST_KEY_SHA256)
+            .await
+    }
+
+    /// Home's key in answer to a request that was the client's first answer:
+    /// the client gets ours, and home the password under its own.
+    async fn rekey(&mut self, home_key: &[u8]) -> Result<(), LoginEnd> {
+        let ours = auth_more(self.ctx.rsa.public_pem());
+        self.write_client(&ours).await?;
+        let sent = Zeroizing::new(self.read_client().await?);
+        let cipher = match self.ctx.rsa.decrypt(&sent, &self.nonce) {
+            Ok(password) => {
+                let cipher = encrypted(self.side, home_key, &password, &self.nonce)?;
+                self.password = Some(password);
+                cipher
+            }
+            Err(_) => sent.to_vec(),
+        };
+        write_packet(self.leg, &mut self.leg_seq, &cipher)
+            .await
+            .map_err(lost(self.side))?;
+        Ok(())
+    }
+
+    /// Takes the password from what a client has sent, and sends it to home.
+    async fn password_of(
+        &mut self,
+        mut sent: Zeroizing<Vec<u8>>,
+        request_key: u8,
+    ) -> Result<(), LoginEnd> {
+        if self.client.is_tls() {
+            let password = caching_sha2::from_clear(sent.to_vec());
+            return self.hand_over(password, request_key).await;
+        }
+        if sent.as_slice() == [request_key] {
             let key = auth_more(self.ctx.rsa.public_pem());
             self.write_client(&key).await?;
             sent = Zeroizing::new(self.read_client().await?);
         }
         match self.ctx.rsa.decrypt(&sent, &self.nonce) {
-            Ok(password) => self.hand_over(password).await,
+            Ok(password) => self.hand_over(password, request_key).await,
             // Encrypted for home's own key, which this client was given
             // beforehand: passed on if home expects cipher text on this leg.
             // Anything shorter is a password sent in the clear by mistake
@@ -198,11 +247,31 @@ impl Relay<'_> {
     }
 
     /// The password to home, the way home's leg demands.
-    async fn hand_over(&mut self, password: Secret) -> Result<(), LoginEnd> {
+    async fn hand_over(&mut self, password: Secret, request_key: u8) -> Result<(), LoginEnd> {
         let (leg, seq) = (&mut *self.leg, &mut self.leg_seq);
-        send_password(leg, seq, self.side, &password, &self.nonce).await?;
+        send_password(leg, seq, self.side, &password, &self.nonce, request_key).await?;
         self.password = Some(password);
         Ok(())
+    }
+
+    /// Whether the account that home has let in demands TLS; asked where the
+    /// leg has it and the client has not, as `backends.*.tls` orders more than
+    /// the client offers. A client whose home leg cannot be asked (its password
+    /// has expired) or whose account cannot be looked up is let in, as home has
+    /// decided.
+    pub async fn needs_tls(&mut self, caps: Capabilities) -> bool {
+        let side = self.side;
+        let needed = async {
+            let cells = query_cells(self.leg, caps, side, b"SELECT CURRENT_USER()").await?;
+            let Some(account) = cells.into_iter().flatten().next() else {
+                return Ok(false);
+            };
+            self.ctx.grant_reader(side).needs_tls(&account).await
+        };
+        needed.await.unwrap_or_else(|error: LegError| {
+            tracing::warn!(%side, %error, "whether an account demands TLS is not known");
+            false
+        })
     }
 
     async fn read_leg(&mut self) -> Result<Vec<u8>, LoginEnd> {
@@ -226,16 +295,43 @@ impl Relay<'_> {
     /// Keeps what the exchange taught; called once home has said OK and the
     /// client knows it, because reading the grant tables takes a round trip.
     pub async fn learn(&mut self) {
-        let user = self.user.to_vec();
+        let (ctx, user) = (self.ctx, self.user.to_vec());
         if let Some(password) = self.password.take() {
-            return self.ctx.accounts.learn(Account::new(user, password));
+            return ctx.learn(self.user, self.peer, Account::new(user, password));
         }
         let hashes = self.plugin == NATIVE || self.plugin == CACHING_SHA2;
         if hashes && self.answer.is_empty() {
-            return self.ctx.accounts.learn(Account::Empty { user });
+            return ctx.learn(self.user, self.peer, Account::Empty { user });
         }
         if self.plugin == NATIVE {
-            learn_native(self.ctx, self.side, self.user, &self.nonce, &self.answer).await;
+            self.learn_native().await;
+        }
+    }
+
+    /// Recovers SHA1(password) from an accepted native answer, with the hashes
+    /// in the grant tables. Without a readable grant table nothing is learned,
+    /// and the session goes on without its other leg.
+    async fn learn_native(&self) {
+        let (ctx, side, user) = (self.ctx, self.side, self.user);
+        if let Some(known) = ctx.known(user, self.peer)
+            && known.verify(NATIVE, &self.nonce, &self.answer)
+        {
+            return;
+        }
+        let fits = |hash: &_| native::recover(&self.answer, &self.nonce, hash);
+        let stage1 = match ctx.grant_reader(side).find(user, fits).await {
+            Ok(stage1) => stage1,
+            Err(error) => {
+                tracing::warn!(%side, %error, "cannot learn an account");
+                None
+            }
+        };
+        if let Some(stage1) = stage1 {
+            let account = Account::NativeStage1 {
+                user: user.to_vec(),
+                stage1,
+            };
+            ctx.learn(user, self.peer, account);
         }
     }
 }
@@ -243,33 +339,4 @@ impl Relay<'_> {
 /// True for plugins whose packets we know.
 fn known(plugin: &[u8]) -> bool {
     [NATIVE, CACHING_SHA2, SHA256, CLEAR].contains(&plugin)
-}
-
-/// Recovers SHA1(password) from an accepted native answer, with the hashes in
-/// the grant tables. Without a readable grant table nothing is learned, and
-/// the session goes on without its other leg.
-async fn learn_native(
-    ctx: &LoginContext,
-    side: Side,
-    user: &[u8],
-    nonce: &[u8; NONCE_LEN],
-    answer: &[u8],
-) {
-    if let Some(known) = ctx.accounts.get(user)
-        && known.verify(NATIVE, nonce, answer)
-    {
-        return;
-    }
-    let fits = |hash: &_| native::recover(answer, nonce, hash);
-    let stage1 = match ctx.grant_reader(side).find(user, fits).await {
-        Ok(stage1) => stage1,
-        Err(error) => {
-            tracing::warn!(%side, %error, "cannot learn an account");
-            None
-        }
-    };
-    if let Some(stage1) = stage1 {
-        let user = user.to_vec();
-        ctx.accounts.learn(Account::NativeStage1 { user, stage1 });
-    }
 }

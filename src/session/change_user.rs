@@ -8,8 +8,6 @@
 //! client sees an ordinary switch, which is what servers send for most clients
 //! anyway.
 
-use std::net::SocketAddr;
-
 use zeroize::Zeroizing;
 
 use super::auth_relay::{Relay, Verdict};
@@ -19,14 +17,16 @@ use super::login::{
 };
 use super::proof::Proof;
 use crate::auth::{Account, CACHING_SHA2, NATIVE, NONCE_LEN};
-use crate::leg::connect::{Authenticated, ER_ACCESS_DENIED, LegError, LoginParams, err_code, lost};
+use crate::leg::connect::{
+    Authenticated, ER_ACCESS_DENIED, LegError, LoginParams, Visitor, err_code, lost,
+};
 use crate::leg::stream::{Stream, write_packet};
 use crate::wire::capability::Capabilities;
 use crate::wire::greeting::ChangeUser;
 use crate::wire::ok::{ErrPacket, OkPacket};
 
 /// The plugin no server has; makes every server answer with a switch.
-const NO_PLUGIN: &[u8] = b"lockstep_none";
+pub(crate) const NO_PLUGIN: &[u8] = b"lockstep_none";
 
 /// How a COM_CHANGE_USER ended. The client has its answer.
 pub enum ChangeUserEnd {
@@ -55,8 +55,8 @@ pub struct Changed {
 
 /// Runs a COM_CHANGE_USER whose payload has been read from the client, against
 /// the home leg, which must be idle. For a user mapped by `users:` the leg is
-/// replaced by a new connection. `capabilities` are the client's, `peer` its
-/// address. Bounded by [`LoginContext::login_timeout`].
+/// replaced by a new connection. `capabilities` are the client's, `visitor` says
+/// where it comes from. Bounded by [`LoginContext::login_timeout`].
 ///
 /// Errors: a broken connection, after which the session is over.
 pub async fn change_user(
@@ -65,7 +65,7 @@ pub async fn change_user(
     capabilities: Capabilities,
     leg: &mut Authenticated,
     payload: &[u8],
-    peer: SocketAddr,
+    visitor: Visitor,
 ) -> Result<ChangeUserEnd, LoginEnd> {
     let run = async {
         let request = match ChangeUser::parse(payload, capabilities) {
@@ -78,7 +78,7 @@ pub async fn change_user(
             capabilities,
             leg,
             request,
-            peer,
+            visitor,
         };
         conversation.run().await
     };
@@ -94,7 +94,7 @@ struct Conversation<'a> {
     capabilities: Capabilities,
     leg: &'a mut Authenticated,
     request: ChangeUser,
-    peer: SocketAddr,
+    visitor: Visitor,
 }
 
 impl Conversation<'_> {
@@ -103,7 +103,7 @@ impl Conversation<'_> {
         let mapped = self.ctx.users.get(&self.request.user, side).cloned();
         let reconnected = mapped.is_some();
         let refused = match mapped {
-            Some(account) => self.judge(&account).await?,
+            Some(mapped) => self.judge(&mapped.account).await?,
             None => self.relay().await?,
         };
         if let Some(code) = refused {
@@ -156,6 +156,7 @@ impl Conversation<'_> {
             leg: &mut self.leg.stream,
             leg_seq,
             user: &self.request.user,
+            peer: self.visitor.peer.ip(),
             plugin: request.auth_plugin.unwrap_or_else(|| NATIVE.to_vec()),
             nonce: self.leg.nonce,
             answer: Zeroizing::new(request.auth_response),
@@ -163,6 +164,11 @@ impl Conversation<'_> {
         };
         match relay.run().await? {
             Verdict::Ok(ok) => {
+                let lent = !self.visitor.tls && relay.leg.is_tls();
+                if lent && relay.needs_tls(self.leg.capabilities).await {
+                    let seq = relay.client_seq;
+                    return self.refuse(seq).await;
+                }
                 let told = ok_for_client(&ok, self.leg.capabilities, self.capabilities);
                 relay.write_client(&told).await?;
                 relay.learn().await;
@@ -178,6 +184,17 @@ impl Conversation<'_> {
                 Ok(Some(err_code(&packet)))
             }
         }
+    }
+
+    /// Refuses an account that home has let in. The leg is that account's now,
+    /// so the session ends with it.
+    async fn refuse(&mut self, mut seq: u8) -> Result<Option<u16>, LoginEnd> {
+        let message = denied_message(&self.request.user, false, self.visitor.peer);
+        let error = ErrPacket::new(ER_ACCESS_DENIED, b"28000", message.as_bytes());
+        write_packet(self.client, &mut seq, &error.build())
+            .await
+            .map_err(LoginEnd::Client)?;
+        Err(LoginEnd::Denied)
     }
 
     /// We judge, then connect anew as the user it is mapped to.
@@ -199,7 +216,8 @@ impl Conversation<'_> {
         let (packet, code) = if proven {
             match self.reconnect().await {
                 Ok(ok) => {
-                    learn_mapped(self.ctx, &self.request.user, account);
+                    let peer = self.visitor.peer;
+                    learn_mapped(self.ctx, &self.request.user, peer, account);
                     (ok, None)
                 }
                 Err(LegError::Refused { code, packet, .. }) => (packet, Some(code)),
@@ -209,7 +227,7 @@ impl Conversation<'_> {
                 }
             }
         } else {
-            let message = denied_message(&self.request.user, empty, self.peer);
+            let message = denied_message(&self.request.user, empty, self.visitor.peer);
             let error = ErrPacket::new(ER_ACCESS_DENIED, b"28000", message.as_bytes());
             (error.build(), Some(ER_ACCESS_DENIED))
         };
@@ -230,6 +248,8 @@ impl Conversation<'_> {
             max_packet: self.leg.max_packet,
             database: self.database(),
             connect_attrs: self.request.connect_attrs.clone().unwrap_or_default(),
+            visitor: Some(self.visitor),
+            certificate: None,
         };
         let side = self.leg.side;
         *self.leg = open_other(self.ctx, side, &self.request.user, &params).await?;

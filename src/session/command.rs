@@ -24,6 +24,10 @@ impl Session {
     /// Serves the command whose first bytes are pending.
     pub(super) async fn command(&mut self) -> Result<(), End> {
         let served = self.dispatch().await;
+        if self.sandboxed && served.is_ok() {
+            // The server may let it go on by now.
+            Box::pin(self.begin()).await?;
+        }
         if self.slot.holding() != 0 {
             self.let_go();
         }
@@ -42,6 +46,7 @@ impl Session {
             .statements
             .store(self.statement_count, Ordering::Relaxed);
         match com {
+            COM_QUERY if self.sandboxed => Box::pin(self.sandboxed_query(length)).await,
             COM_QUERY => self.query(length).await,
             COM_STMT_EXECUTE => self.execute(length).await,
             COM_STMT_PREPARE => Box::pin(self.prepare(length)).await,
@@ -255,7 +260,7 @@ impl Session {
             self.client.capabilities,
             &mut login,
             &payload,
-            self.peer,
+            self.login.visitor,
         )
         .await?;
         let database = match outcome {
@@ -269,6 +274,7 @@ impl Session {
                     charset: changed.charset.unwrap_or(self.login.charset),
                     max_packet: self.login.max_packet,
                     connect_attrs: changed.connect_attrs,
+                    visitor: self.login.visitor,
                 };
                 changed.database
             }

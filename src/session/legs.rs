@@ -83,6 +83,7 @@ impl Session {
         let answer = leg.answer(ResponseKind::Generic, ANSWER_MAX).await?;
         leg.answer(ResponseKind::Generic, ANSWER_MAX).await?;
         let parsed = crate::wire::text_rows::parse_text_result(&answer.bytes, leg.capabilities);
+        self.sandboxed = matches!(parsed, Ok(QueryAnswer::Err(..)));
         if let Ok(QueryAnswer::Rows(rows)) = parsed {
             for (i, name) in DEFAULT_NAMES
                 .iter()
@@ -164,6 +165,8 @@ impl Session {
             max_packet: self.login.max_packet,
             database: self.state.database.clone(),
             connect_attrs: self.login.connect_attrs.clone(),
+            visitor: Some(self.login.visitor),
+            certificate: None,
         };
         let opening = open_other(&self.shared.login, side, &self.login.user, &params);
         let opened = match tokio::time::timeout(limit, opening).await {
@@ -183,8 +186,12 @@ impl Session {
         };
         let mut leg = Leg::new(side, authenticated, self.state.database.clone());
         leg.cursor.report_state(false);
-        if let Err(lost) = leg.query(TRACK).await {
-            return Err(lost.what);
+        match leg.query(TRACK).await {
+            // MariaDB lets an account in whose password has expired, and
+            // refuses all it is asked.
+            Ok(answer) if answer.summary.is_error => return Err(answer.error_text()),
+            Ok(_) => {}
+            Err(lost) => return Err(lost.what),
         }
         // 0: everything the client has set so far is told.
         leg.applied = 0;

@@ -26,6 +26,7 @@
 
 mod context;
 mod mapped;
+mod proxied;
 mod relayed;
 #[cfg(test)]
 mod tests;
@@ -42,7 +43,8 @@ use zeroize::Zeroizing;
 use crate::Side;
 use crate::auth::NONCE_LEN;
 use crate::leg::connect::{
-    Authenticated, ER_ACCESS_DENIED, LegError, LoginParams, Opened, login as leg_login, lost, open,
+    Announce, Authenticated, ER_ACCESS_DENIED, LegError, LoginParams, Opened, Visitor,
+    login as leg_login, lost, open,
 };
 use crate::leg::grants::service_params;
 use crate::leg::stream::{Stream, read_packet, write_packet};
@@ -51,7 +53,7 @@ use crate::wire::command::COM_QUIT;
 use crate::wire::greeting::{HandshakeResponse, is_ssl_request, put_attribute};
 use crate::wire::ok::{ErrPacket, OkPacket};
 
-pub use context::{LoginContext, SeenCapabilities};
+pub use context::{ClientCertificates, LoginContext, SeenCapabilities};
 pub(crate) use mapped::learn_mapped;
 use mapped::mapped_login;
 use relayed::relayed_login;
@@ -94,6 +96,8 @@ pub struct LoggedIn {
     pub home_side: Side,
     /// The thread id the client was greeted with: home's.
     pub greeted_id: u32,
+    /// The client as its legs show it.
+    pub visitor: Visitor,
 }
 
 /// Why a login ended without a session. The client has been told what a
@@ -117,8 +121,9 @@ pub enum LoginEnd {
         /// Its error number.
         code: u16,
     },
-    /// A mapped user's password was wrong; judged here.
-    #[error("proxy: wrong password for a mapped user")]
+    /// A mapped user's password was wrong, or a client certificate is missing;
+    /// judged here.
+    #[error("proxy: wrong password of a mapped user, or no client certificate")]
     Denied,
     /// Home could not be reached or broke off.
     #[error(transparent)]
@@ -163,15 +168,19 @@ impl LoginEnd {
 ///
 /// Errors: see [`LoginEnd`]; the client has been told by then.
 pub async fn login(
-    socket: TcpStream,
+    mut socket: TcpStream,
     peer: SocketAddr,
     ctx: &LoginContext,
     home: Side,
 ) -> Result<LoggedIn, LoginEnd> {
     let begun = Instant::now();
     let deadline = begun + ctx.login_timeout;
+    let visitor = match timeout_at(deadline, visitor(&mut socket, peer, ctx)).await {
+        Ok(visitor) => visitor?,
+        Err(_) => return Err(LoginEnd::Timeout),
+    };
     let mut client = Stream::plain(socket).map_err(LoginEnd::Client)?;
-    let opened = match open_unambiguous(ctx, home).await {
+    let opened = match open_unambiguous(ctx, home, &visitor).await {
         Ok(opened) => opened,
         Err(error) => return Err(tell_before_greeting(&mut client, error).await),
     };
@@ -179,7 +188,7 @@ pub async fn login(
     // The last tenth is kept for leaving home in good order, before home's own
     // timeout counts the connection as an aborted one.
     let answer_by = begun + ctx.login_timeout * 9 / 10;
-    let answering = greet(ctx, client, &opened, peer);
+    let answering = greet(ctx, client, &opened, visitor);
     let answered = match timeout_at(answer_by, answering).await {
         Ok(answered) => answered,
         Err(_) => Err(LoginEnd::Timeout),
@@ -203,16 +212,41 @@ const OPEN_ATTEMPTS: usize = 64;
 
 /// Opens home. After a flip, sessions greeted by the other side live on, and
 /// KILL names a session by the id it was greeted with.
-async fn open_unambiguous(ctx: &LoginContext, home: Side) -> Result<Opened, LegError> {
-    let mut opened = open(ctx.backend(home), ctx.login_timeout).await?;
+async fn open_unambiguous(
+    ctx: &LoginContext,
+    home: Side,
+    visitor: &Visitor,
+) -> Result<Opened, LegError> {
+    let mut opened = open(ctx.backend(home), ctx.login_timeout, Some(visitor)).await?;
     for _ in 1..OPEN_ATTEMPTS {
         if !ctx.registry.is_ambiguous(opened.greeting.thread_id, home) {
             break;
         }
-        let next = open(ctx.backend(home), ctx.login_timeout).await?;
+        let next = open(ctx.backend(home), ctx.login_timeout, Some(visitor)).await?;
         leave_politely(ctx, std::mem::replace(&mut opened, next)).await;
     }
     Ok(opened)
+}
+
+/// Who the client is, before it has said anything.
+async fn visitor(
+    socket: &mut TcpStream,
+    peer: SocketAddr,
+    ctx: &LoginContext,
+) -> Result<Visitor, LoginEnd> {
+    match proxied::addresses(socket, peer, &ctx.proxied_by).await {
+        Ok((peer, local)) => Ok(Visitor {
+            peer,
+            local,
+            tls: false,
+            certified: ctx.client_certs == ClientCertificates::Ignored,
+        }),
+        Err(e) if e.kind() == io::ErrorKind::InvalidData => {
+            tracing::warn!(%peer, "refused, as its PROXY header is missing or malformed");
+            Err(LoginEnd::Protocol("no PROXY header from a load balancer"))
+        }
+        Err(e) => Err(LoginEnd::Client(e)),
+    }
 }
 
 /// Greets the client as home and reads its answer.
@@ -220,7 +254,7 @@ async fn greet(
     ctx: &LoginContext,
     mut client: Stream,
     opened: &Opened,
-    peer: SocketAddr,
+    visitor: Visitor,
 ) -> Result<Answered, LoginEnd> {
     let mut greeting = opened.greeting.clone();
     let other = ctx.seen.get(opened.side.other());
@@ -232,7 +266,7 @@ async fn greet(
     write_packet(&mut client, &mut seq, &greeting.build())
         .await
         .map_err(LoginEnd::Client)?;
-    answer_of(client, seq, ctx, greeting.capabilities, peer).await
+    answer_of(client, seq, ctx, greeting.capabilities, visitor).await
 }
 
 /// The client's capabilities that count. LONG_PASSWORD is what tells MySQL
@@ -252,7 +286,7 @@ struct Answered {
     answer: Zeroizing<Vec<u8>>,
     /// Negotiated.
     capabilities: Capabilities,
-    peer: SocketAddr,
+    visitor: Visitor,
 }
 
 impl Answered {
@@ -273,7 +307,7 @@ async fn answer_of(
     mut seq: u8,
     ctx: &LoginContext,
     offered: Capabilities,
-    peer: SocketAddr,
+    mut visitor: Visitor,
 ) -> Result<Answered, LoginEnd> {
     let mut packet = read_packet(&mut client, &mut seq)
         .await
@@ -282,8 +316,11 @@ async fn answer_of(
         let (Some(config), Stream::Plain(socket)) = (&ctx.tls, client) else {
             return Err(LoginEnd::Protocol("TLS asked for and not offered"));
         };
-        let accepted = TlsAcceptor::from(config.clone()).accept(socket).await;
-        client = Stream::TlsServer(Box::new(accepted.map_err(LoginEnd::Tls)?));
+        let accepted = TlsAcceptor::from(config.load_full()).accept(socket).await;
+        let accepted = accepted.map_err(LoginEnd::Tls)?;
+        visitor.tls = true;
+        visitor.certified |= accepted.get_ref().1.peer_certificates().is_some();
+        client = Stream::TlsServer(Box::new(accepted));
         packet = read_packet(&mut client, &mut seq)
             .await
             .map_err(LoginEnd::Client)?;
@@ -296,7 +333,7 @@ async fn answer_of(
             capabilities: negotiated(response.capabilities, offered),
             answer: Zeroizing::new(std::mem::take(&mut response.auth_response)),
             response,
-            peer,
+            visitor,
         }),
         Err(e) => {
             let bad = ErrPacket::new(ER_HANDSHAKE, b"08S01", b"Bad handshake");
@@ -316,9 +353,12 @@ async fn finish(
 ) -> Result<LoggedIn, LoginEnd> {
     let nonce = opened.greeting.nonce;
     let greeted_id = opened.greeting.thread_id;
+    if ctx.client_certs == ClientCertificates::Required && !answered.visitor.certified {
+        return Err(deny(ctx, opened, &mut answered).await);
+    }
     let mapped = ctx.users.get(&answered.response.user, home);
     let leg = match mapped {
-        Some(account) => mapped_login(ctx, opened, &mut answered, account).await?,
+        Some(mapped) => mapped_login(ctx, opened, &mut answered, mapped).await?,
         None => relayed_login(ctx, opened, &mut answered).await?,
     };
     Ok(LoggedIn {
@@ -333,7 +373,21 @@ async fn finish(
         home: leg,
         home_side: home,
         greeted_id,
+        visitor: answered.visitor,
     })
+}
+
+/// Refuses a client as a server does, for reasons of our own.
+async fn deny(ctx: &LoginContext, opened: Opened, answered: &mut Answered) -> LoginEnd {
+    let (user, peer) = (&answered.response.user, answered.visitor.peer);
+    let message = denied_message(user, answered.answer.is_empty(), peer);
+    let denied = ErrPacket::new(ER_ACCESS_DENIED, b"28000", message.as_bytes()).build();
+    let told = write_packet(&mut answered.client, &mut answered.seq, &denied).await;
+    leave_politely(ctx, opened).await;
+    match told {
+        Ok(()) => LoginEnd::Denied,
+        Err(e) => LoginEnd::Client(e),
+    }
 }
 
 /// The client's attributes and ours.
@@ -403,7 +457,13 @@ pub(crate) fn shutdown_error() -> ErrPacket<'static> {
 /// after `max_connect_errors` of them. A load balancer's health checks, each a
 /// TCP connection and no more, would get the proxy itself blocked; a completed
 /// login resets the count. Failures are the server's affair.
+///
+/// Not so where the server was told the client's address: it is the client's
+/// count then, as without the proxy.
 async fn leave_politely(ctx: &LoginContext, opened: Opened) {
+    if ctx.backend(opened.side).announce != Announce::No {
+        return;
+    }
     let service = ctx.grant_reader(opened.side).service();
     let leave = async {
         let mut leg = leg_login(opened, service, &service_params()).await?;
@@ -429,22 +489,29 @@ pub async fn open_other(
 ) -> Result<Authenticated, LegError> {
     let mapped = ctx.users.get(user, side).cloned();
     let learned = mapped.is_none();
-    let Some(account) = mapped.or_else(|| ctx.accounts.get(user)) else {
-        return Err(LegError::Credentials {
-            side,
-            why: "no login has taught this user's password yet",
-        });
+    let unknown = || LegError::Credentials {
+        side,
+        why: "no login has taught this user's password yet",
+    };
+    let peer = params.visitor.map(|v| v.peer.ip());
+    let known = || peer.and_then(|peer| ctx.known(user, peer));
+    let (account, certificate) = match mapped {
+        Some(mapped) => (mapped.account, mapped.certificate),
+        None => (known().ok_or_else(unknown)?, None),
     };
     let mut params = params.clone();
     params.connect_attrs = with_instance(ctx, params.connect_attrs);
-    let opened = open(ctx.backend(side), ctx.login_timeout).await?;
+    params.certificate = certificate;
+    let visitor = params.visitor.as_ref();
+    let opened = open(ctx.backend(side), ctx.login_timeout, visitor).await?;
     ctx.seen.note(side, opened.greeting.capabilities);
     let result = leg_login(opened, &account, &params).await;
     if learned
         && let Err(LegError::Refused { code, .. }) = &result
         && *code == ER_ACCESS_DENIED
+        && let Some(peer) = peer
     {
-        ctx.accounts.forget(&account);
+        ctx.forget(user, peer, &account);
     }
     result
 }

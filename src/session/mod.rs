@@ -23,6 +23,7 @@ mod prepared;
 mod proof;
 pub mod registry;
 mod relay;
+mod sandbox;
 mod state;
 mod statement;
 mod trackers;
@@ -42,6 +43,7 @@ use tokio::sync::Notify;
 
 use crate::Side;
 use crate::leg::buffer::Buffer;
+use crate::leg::connect::Visitor;
 use crate::leg::{Leg, Lost};
 use crate::mirror::write::Diagnostics;
 use crate::mirror::{self, Part};
@@ -168,7 +170,6 @@ struct Session {
     slot: Arc<Slot>,
     entry: Arc<Entry>,
     client: Client,
-    peer: SocketAddr,
     legs: [Option<Leg>; 2],
     parts: [Part; 2],
     state: State,
@@ -185,6 +186,8 @@ struct Session {
     statement_count: u64,
     seed: u64,
     legs_broken: bool,
+    /// The account's password has expired ([`sandbox`]).
+    sandboxed: bool,
     pending: Pending,
 }
 
@@ -194,6 +197,7 @@ struct LoginParts {
     charset: u16,
     max_packet: u32,
     connect_attrs: Vec<u8>,
+    visitor: Visitor,
 }
 
 /// Serves one accepted client to its end.
@@ -208,8 +212,9 @@ pub async fn run(socket: TcpStream, peer: SocketAddr, shared: Arc<Shared>) {
         }
     };
     telemetry::connection("accepted");
+    let peer = logged.visitor.peer;
     let slot = shared.routes.register();
-    let mut session = Box::new(Session::new(logged, peer, shared, slot.clone()));
+    let mut session = Box::new(Session::new(logged, shared, slot.clone()));
     let end = {
         let serving = session.serve();
         tokio::select! {
@@ -225,8 +230,9 @@ pub async fn run(socket: TcpStream, peer: SocketAddr, shared: Arc<Shared>) {
 }
 
 impl Session {
-    fn new(logged: LoggedIn, peer: SocketAddr, shared: Arc<Shared>, slot: Arc<Slot>) -> Session {
+    fn new(logged: LoggedIn, shared: Arc<Shared>, slot: Arc<Slot>) -> Session {
         let user = String::from_utf8_lossy(&logged.user).into_owned();
+        let peer = logged.visitor.peer;
         slot.set_label(format!("{user}@{peer}"));
         let side = logged.home_side;
         let server = ServerKind {
@@ -247,7 +253,6 @@ impl Session {
                 input: Buffer::default(),
                 capabilities: logged.capabilities,
             },
-            peer,
             legs,
             parts: [Part::None; 2],
             state: State::new(
@@ -266,11 +271,13 @@ impl Session {
                 charset: logged.charset,
                 max_packet: logged.max_packet,
                 connect_attrs: logged.connect_attrs,
+                visitor: logged.visitor,
             },
             retry_other: None,
             statement_count: 0,
             seed: RandomState::new().build_hasher().finish(),
             legs_broken: false,
+            sandboxed: false,
             pending: Pending::default(),
             shared,
             slot,

@@ -21,6 +21,7 @@ pub mod frame;
 pub mod greeting;
 pub mod lenenc;
 pub mod ok;
+pub mod proxy_header;
 pub mod response;
 pub mod session_track;
 pub mod status;

@@ -25,12 +25,15 @@ use std::time::Duration;
 
 pub async fn leg(server: &Server) -> Leg {
     let backend = BackendConfig {
+        announce: Default::default(),
         side: Side::Source,
         address: server.address(),
         tls: TlsMode::Off,
         tls_config: None,
     };
-    let opened = open(&backend, Duration::from_secs(5)).await.expect("open");
+    let opened = open(&backend, Duration::from_secs(5), None)
+        .await
+        .expect("open");
     let (user, password) = SERVICE;
     let account = Account::new(user.into(), Secret::new(password.into()));
     let params = LoginParams {

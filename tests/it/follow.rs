@@ -47,6 +47,7 @@ impl Wanted for Schema {
 
 fn account(server: &Server, side: Side) -> ServiceAccount {
     ServiceAccount {
+        certificate: None,
         side,
         address: server.address(),
         user: SERVICE.0.to_string(),

@@ -14,6 +14,7 @@ mod flips;
 mod follow;
 mod harness;
 mod login;
+mod logins;
 mod oracle;
 mod order;
 mod readme;

@@ -45,12 +45,13 @@ fn a_short_nonce_is_none() {
 }
 
 fn backend(tls: TlsMode) -> BackendConfig {
-    let config = crate::auth::tls::client_config(tls, None);
+    let config = LegTls::load(tls, None, None);
     BackendConfig {
         side: Side::Target,
         address: "bad_name:3306".to_owned(),
         tls,
         tls_config: config.ok().flatten(),
+        announce: Announce::No,
     }
 }
 
@@ -74,7 +75,7 @@ fn tls_follows_the_setting_and_the_offer() {
         greeting(Capabilities::LONG_PASSWORD),
     );
     let choice = |mode, greeting: &Greeting| {
-        tls_choice(&backend(mode), greeting)
+        tls_possible(&backend(mode), greeting)
             .map(|c| c.is_some())
             .map_err(|e| e.kind())
     };

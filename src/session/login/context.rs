@@ -1,13 +1,17 @@
 //! What all logins share.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
+
 use crate::Side;
 use crate::auth::rsa::RsaKey;
-use crate::auth::{AccountStore, UserMap};
-use crate::leg::connect::BackendConfig;
+use crate::auth::{Account, AccountStore, UserMap};
+use crate::config::Network;
+use crate::leg::connect::{Announce, BackendConfig};
 use crate::leg::grants::GrantReader;
 use crate::session::registry::Registry;
 use crate::wire::capability::Capabilities;
@@ -16,8 +20,12 @@ use crate::wire::capability::Capabilities;
 pub struct LoginContext {
     /// Indexed by [`Side::index`].
     pub backends: [BackendConfig; 2],
-    /// The certificate for clients; None: TLS is not offered.
-    pub tls: Option<Arc<rustls::ServerConfig>>,
+    /// The certificate for clients, which may change; None: TLS is not offered.
+    pub tls: Option<Arc<ArcSwap<rustls::ServerConfig>>>,
+    /// What is asked of clients' certificates.
+    pub client_certs: ClientCertificates,
+    /// From whom a PROXY header is expected.
+    pub proxied_by: Vec<Network>,
     /// What logins have taught.
     pub accounts: Arc<AccountStore>,
     /// `users:` of proxy.yaml.
@@ -37,7 +45,39 @@ pub struct LoginContext {
     pub instance: String,
 }
 
+/// What is asked of clients' certificates.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum ClientCertificates {
+    /// Nothing; they are not looked at.
+    #[default]
+    Ignored,
+    /// One that is shown must be valid.
+    Optional,
+    /// No login without a valid one.
+    Required,
+}
+
 impl LoginContext {
+    /// What is known of a client's account.
+    pub fn known(&self, user: &[u8], peer: IpAddr) -> Option<Account> {
+        self.accounts.get(&self.key(user, peer))
+    }
+
+    /// Remembers a client's account, which a backend has accepted.
+    pub fn learn(&self, user: &[u8], peer: IpAddr, account: Account) {
+        self.accounts.learn(self.key(user, peer), account);
+    }
+
+    /// Forgets a client's account, which a backend has refused.
+    pub fn forget(&self, user: &[u8], peer: IpAddr, refused: &Account) {
+        self.accounts.forget(&self.key(user, peer), refused);
+    }
+
+    fn key(&self, user: &[u8], peer: IpAddr) -> Vec<u8> {
+        let told = self.backends.iter().any(|b| b.announce != Announce::No);
+        AccountStore::key(user, told.then_some(peer))
+    }
+
     /// The configuration of one side.
     pub fn backend(&self, side: Side) -> &BackendConfig {
         let [source, target] = &self.backends;

@@ -1,18 +1,16 @@
 //! The login of a user that `users:` maps on home: the proxy judges.
 
+use std::net::SocketAddr;
+
 use zeroize::Zeroizing;
 
 use super::{
-    Answered, LoginContext, LoginEnd, denied_message, leave_politely, ok_for_client,
-    tell_unreachable, with_instance,
+    Answered, LoginContext, LoginEnd, deny, ok_for_client, tell_unreachable, with_instance,
 };
-use crate::auth::{Account, NATIVE};
-use crate::leg::connect::{
-    Authenticated, ER_ACCESS_DENIED, LegError, LoginParams, Opened, login as leg_login,
-};
+use crate::auth::{Account, Mapped, NATIVE};
+use crate::leg::connect::{Authenticated, LegError, LoginParams, Opened, login as leg_login};
 use crate::leg::stream::write_packet;
 use crate::session::proof::Proof;
-use crate::wire::ok::ErrPacket;
 
 /// Verifies a mapped user's password here and logs in to home as the user it
 /// is mapped to.
@@ -20,8 +18,9 @@ pub(super) async fn mapped_login(
     ctx: &LoginContext,
     opened: Opened,
     answered: &mut Answered,
-    account: &Account,
+    mapped: &Mapped,
 ) -> Result<Authenticated, LoginEnd> {
+    let account = &mapped.account;
     let mut proof = Proof {
         client: &mut answered.client,
         seq: answered.seq,
@@ -34,17 +33,13 @@ pub(super) async fn mapped_login(
         answer: Zeroizing::new(answered.answer.to_vec()),
     };
     let proven = proof.run(account, &opened.greeting.auth_plugin).await;
-    let no_password = proof.answer.is_empty();
+    answered.answer = proof.answer;
     answered.seq = proof.seq;
     if !proven? {
-        let message = denied_message(&answered.response.user, no_password, answered.peer);
-        let denied = ErrPacket::new(ER_ACCESS_DENIED, b"28000", message.as_bytes()).build();
-        let told = write_packet(&mut answered.client, &mut answered.seq, &denied).await;
-        told.map_err(LoginEnd::Client)?;
-        leave_politely(ctx, opened).await;
-        return Err(LoginEnd::Denied);
+        return Err(deny(ctx, opened, answered).await);
     }
-    learn_mapped(ctx, &answered.response.user, account);
+    let visitor = answered.visitor;
+    learn_mapped(ctx, &answered.response.user, visitor.peer, account);
     let params = LoginParams {
         capabilities: answered.capabilities,
         charset: u16::from(answered.response.charset),
@@ -55,6 +50,8 @@ pub(super) async fn mapped_login(
             .clone()
             .filter(|db| !db.is_empty()),
         connect_attrs: with_instance(ctx, answered.attributes()),
+        visitor: Some(visitor),
+        certificate: mapped.certificate.clone(),
     };
     match leg_login(opened, account, &params).await {
         Ok(leg) => {
@@ -76,8 +73,8 @@ pub(super) async fn mapped_login(
 
 /// Keeps a proven mapped password under the client's user name: on a side
 /// without a mapping the user has this name and this password.
-pub(crate) fn learn_mapped(ctx: &LoginContext, user: &[u8], account: &Account) {
+pub(crate) fn learn_mapped(ctx: &LoginContext, user: &[u8], peer: SocketAddr, account: &Account) {
     if let Some(password) = account.password() {
-        ctx.accounts.learn(Account::new(user.to_vec(), password));
+        ctx.learn(user, peer.ip(), Account::new(user.to_vec(), password));
     }
 }

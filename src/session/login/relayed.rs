@@ -2,20 +2,24 @@
 
 use zeroize::{Zeroize, Zeroizing};
 
-use super::{Answered, LoginContext, LoginEnd, ok_for_client, tell_unreachable, with_instance};
-use crate::auth::{NATIVE, caching_sha2};
+use super::{
+    Answered, LoginContext, LoginEnd, deny, ok_for_client, tell_unreachable, with_instance,
+};
+use crate::auth::{CLEAR, NATIVE, SHA256, caching_sha2};
 use crate::leg::connect::{Authenticated, Opened, err_code};
 use crate::session::auth_relay::{Relay, Verdict, sends_password};
+use crate::session::change_user::NO_PLUGIN;
 use crate::wire::capability::Capabilities;
 use crate::wire::greeting::HandshakeResponse;
 
 /// Hands the client's answer to home and relays the rest.
 pub(super) async fn relayed_login(
     ctx: &LoginContext,
-    opened: Opened,
+    mut opened: Opened,
     answered: &mut Answered,
 ) -> Result<Authenticated, LoginEnd> {
     let side = opened.side;
+    opened.protect(Some(&answered.visitor), None);
     let (tls, greeting) = (opened.uses_tls(), &opened.greeting);
     let mut response = for_home(ctx, answered, greeting.capabilities, tls);
     let caps = response.capabilities;
@@ -43,6 +47,7 @@ pub(super) async fn relayed_login(
         leg: &mut opened.stream,
         leg_seq: opened.seq,
         user: &answered.response.user,
+        peer: answered.visitor.peer.ip(),
         plugin,
         nonce,
         answer: answered.answer.clone(),
@@ -51,6 +56,9 @@ pub(super) async fn relayed_login(
     let verdict = relay.run().await;
     let result = match verdict {
         Ok(Verdict::Ok(ok)) => {
+            if !answered.visitor.tls && tls && relay.needs_tls(caps).await {
+                return Err(deny(ctx, opened, answered).await);
+            }
             let told = ok_for_client(&ok, caps, answered.capabilities);
             relay.write_client(&told).await?;
             relay.learn().await;
@@ -105,8 +113,21 @@ fn for_home(
         }
     }
     let plugin = response.auth_plugin.as_deref().unwrap_or(NATIVE);
-    let exposed = sends_password(plugin) && answered.client.is_tls() && !tls;
-    if !exposed {
+    let exposed = answered.client.is_tls() && !tls;
+    if plugin == SHA256 && answered.client.is_tls() != tls {
+        // What it sends depends on its connection's protection, and what home
+        // takes on the leg's. Home asks again for its own plugin.
+        response.auth_plugin = Some(NO_PLUGIN.to_vec());
+        response.zstd_level = None;
+        response.capabilities = caps;
+        return response;
+    }
+    let refused = if plugin == CLEAR {
+        !(answered.client.is_tls() && tls)
+    } else {
+        sends_password(plugin) && exposed
+    };
+    if !refused {
         response.auth_response = answered.answer.to_vec();
     }
     response.zstd_level = None;

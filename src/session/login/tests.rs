@@ -2,13 +2,16 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use super::*;
 use crate::auth::rsa::RsaKey;
-use crate::auth::tls::{self, TlsMode};
-use crate::auth::{Account, AccountStore, CACHING_SHA2, NATIVE, Secret, UserMap, caching_sha2};
+use crate::auth::tls::{self, LegTls, TlsMode};
+use crate::auth::{
+    Account, AccountStore, CACHING_SHA2, Mapped, NATIVE, Secret, UserMap, caching_sha2,
+};
 use crate::leg::connect::{AUTH_ROUNDS_MAX, BackendConfig};
 use crate::leg::grants::GrantReader;
 use crate::wire::greeting::{Greeting, attribute_pairs, auth_more, auth_switch};
@@ -66,20 +69,30 @@ async fn accept(listener: &TcpListener) -> Result<Home, Any> {
     })
 }
 
-fn context(home: &str, tls: Option<Arc<rustls::ServerConfig>>) -> Result<Arc<LoginContext>, Any> {
+fn context(
+    home: &str,
+    tls: Option<Arc<ArcSwap<rustls::ServerConfig>>>,
+) -> Result<Arc<LoginContext>, Any> {
     let backend = |side| BackendConfig {
         side,
         address: home.to_owned(),
         tls: TlsMode::Off,
         tls_config: None,
+        announce: Announce::No,
     };
     let account = |user: &str| Account::new(user.into(), Secret::new(b"pw".to_vec()));
     let reader = |side| GrantReader::new(backend(side), account("service"));
     let mut users = UserMap::new();
-    users.insert(b"mapped".to_vec(), Side::Source, account("inner"));
+    let mapped = Mapped {
+        account: account("inner"),
+        certificate: None,
+    };
+    users.insert(b"mapped".to_vec(), Side::Source, mapped);
     Ok(Arc::new(LoginContext {
         backends: [backend(Side::Source), backend(Side::Target)],
         tls,
+        client_certs: ClientCertificates::Ignored,
+        proxied_by: Vec::new(),
         accounts: Arc::new(AccountStore::new()),
         users: Arc::new(users),
         rsa: Arc::new(RsaKey::generate()?),
@@ -307,7 +320,8 @@ async fn over_tls_the_first_login_teaches_the_password() -> Result<(), Any> {
     let (listener, address) = home().await?;
     let dir = std::env::temp_dir().join(format!("lockstep-login-{}", std::process::id()));
     std::fs::create_dir_all(&dir)?;
-    let ctx = context(&address, Some(tls::self_signed(&dir)?))?;
+    let shown = tls::server_config(&tls::self_signed(&dir)?, None)?;
+    let ctx = context(&address, Some(Arc::new(ArcSwap::new(shown))))?;
     std::fs::remove_dir_all(&dir)?;
     let (client, outcome) = client(&ctx).await?;
     let script = tokio::spawn(async move {
@@ -331,7 +345,8 @@ async fn over_tls_the_first_login_teaches_the_password() -> Result<(), Any> {
     let Stream::Plain(socket) = client else {
         return Err("not plain".into());
     };
-    let config = tls::client_config(TlsMode::Required, None)?.ok_or("no TLS")?;
+    let config = LegTls::load(TlsMode::Required, None, None)?.ok_or("no TLS")?;
+    let config = config.config(false);
     let connector = tokio_rustls::TlsConnector::from(config);
     let mut client = connector.connect("localhost".try_into()?, socket).await?;
     write_packet(&mut client, &mut seq, &mine.build()).await?;

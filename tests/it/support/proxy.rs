@@ -26,6 +26,8 @@ pub struct ProxyOptions {
     /// Where to reach the source instead of its own address (a relay's, say).
     pub source_address: Option<String>,
     pub target_address: Option<String>,
+    /// Further keys of both backends, as `, key: value`.
+    pub backend_yaml: String,
     /// `tls` of both backends; empty means `preferred`.
     pub backend_tls: String,
     /// Environment of the process, for switches that exist for tests only.
@@ -335,12 +337,13 @@ pub fn yaml(
         &options.backend_tls
     };
     let (user, password) = SERVICE;
+    let more = &options.backend_yaml;
     let mut yaml = format!(
         "listen: 127.0.0.1:{port}\n\
          control: {{ http: \"127.0.0.1:{http_port}\", sql: \"127.0.0.1:{sql_port}\" }}\n\
          backends:\n  \
-           source: {{ address: \"{source}\", user: {user}, password: {password}, tls: \"{tls}\" }}\n  \
-           target: {{ address: \"{target}\", user: {user}, password: {password}, tls: \"{tls}\" }}\n\
+           source: {{ address: \"{source}\", user: {user}, password: {password}, tls: \"{tls}\"{more} }}\n  \
+           target: {{ address: \"{target}\", user: {user}, password: {password}, tls: \"{tls}\"{more} }}\n\
          state: \"{}\"\n",
         folder.join("state").display()
     );
