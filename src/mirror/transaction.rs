@@ -23,7 +23,7 @@ pub async fn commit_mirror(m: &mut MirrorLeg<'_>, env: &Env<'_>) -> bool {
     };
     let mut out = Vec::with_capacity(48);
     put_query(&mut out, leg.capabilities, COMMIT);
-    match tokio::time::timeout(limit, leg.send(&out)).await {
+    match m.timer.within(limit, leg.send(&out)).await {
         Ok(Ok(())) => {}
         Ok(Err(lost)) => {
             env.fail(m, Failure::Lost, &lost.what);
@@ -46,8 +46,8 @@ pub async fn commit_mirror(m: &mut MirrorLeg<'_>, env: &Env<'_>) -> bool {
 pub async fn await_commit(m: &mut MirrorLeg<'_>, env: &Env<'_>) {
     let limit: Duration = env.shared.deadline;
     let Some(leg) = m.leg.as_mut() else { return };
-    let answer = tokio::time::timeout(limit, leg.answer(ResponseKind::Generic, ANSWER_MAX)).await;
-    match answer {
+    let answer = leg.answer(ResponseKind::Generic, ANSWER_MAX);
+    match m.timer.within(limit, answer).await {
         Ok(Ok(answer)) if !answer.summary.is_error => {
             if let Some(route) = env.route() {
                 let live = &route.live;

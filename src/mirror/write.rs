@@ -13,8 +13,6 @@
 //! Here T2 cannot pass step 2's update before T1's commit, and T1 has executed
 //! on M before it: T1 holds r's lock on M until its own commit there.
 
-use std::time::Duration;
-
 use crate::leg::{ANSWER_MAX, Answer, Leg, Lost, put_query};
 use crate::route::plan::{Ids, Inline};
 use crate::route::table::Ack;
@@ -26,6 +24,7 @@ use crate::wire::{Capabilities, Status};
 use super::answer::{answer_client, failed_commit, matched_rows};
 use super::context::{Evaluated, read_context, seed_statement, select_variables};
 use super::journal::Kind;
+use super::timer::{Expired, Timer};
 use super::{Env, Failure, MirrorLeg, Part};
 
 /// The commit of a transaction we wrapped. `completion_type` would chain or
@@ -213,7 +212,7 @@ async fn ready_mirror(m: &mut MirrorLeg<'_>, request: &Request<'_>, env: &Env<'_
         }
         Ok(())
     };
-    match bounded(env, env.shared.deadline, work).await {
+    match bounded(env, m.timer, work).await {
         Ok(()) if !leg.status.has(Status::AUTOCOMMIT) => {
             leg.isolation = Some(request.isolation);
             true
@@ -284,9 +283,10 @@ fn verdict(
 /// suspends the route: then everybody lets go at once (H3).
 async fn bounded<T>(
     env: &Env<'_>,
-    limit: Duration,
+    timer: &mut Timer,
     work: impl Future<Output = Result<T, Lost>>,
 ) -> Result<T, (Failure, String)> {
+    let limit = env.shared.deadline;
     let Some(route) = env.route() else {
         return Err((Failure::Unexpected, "no such route".into()));
     };
@@ -298,12 +298,18 @@ async fn bounded<T>(
     if route.suspended() {
         return Err((Failure::Suspended, "the route was suspended".into()));
     }
-    tokio::select! {
-        biased;
-        done = work => done.map_err(|lost| (Failure::Lost, lost.what)),
-        () = &mut suspension => Err((Failure::Suspended, "the route was suspended".into())),
-        () = tokio::time::sleep(limit) => {
-            Err((Failure::Deadline, format!("no answer within {} ms", limit.as_millis())))
+    let first = async {
+        tokio::select! {
+            biased;
+            done = work => done.map_err(|lost| (Failure::Lost, lost.what)),
+            () = &mut suspension => Err((Failure::Suspended, "the route was suspended".into())),
+        }
+    };
+    match timer.within(limit, first).await {
+        Ok(done) => done,
+        Err(Expired) => {
+            let what = format!("no answer within {} ms", limit.as_millis());
+            Err((Failure::Deadline, what))
         }
     }
 }
@@ -324,7 +330,7 @@ async fn execute(
             return false;
         };
         let work = execute_on(leg, request, answer, evaluated, opens);
-        bounded(env, env.shared.deadline, work).await
+        bounded(env, m.timer, work).await
     };
     telemetry::mirror_waited(env.route_name(), started.elapsed());
     match outcome {
@@ -418,8 +424,7 @@ async fn execute_on(
 pub async fn rollback(m: &mut MirrorLeg<'_>, env: &Env<'_>) {
     *m.part = Part::None;
     let Some(leg) = m.leg.as_mut() else { return };
-    let done = tokio::time::timeout(env.shared.deadline, leg.query(ROLLBACK)).await;
-    match done {
+    match m.timer.within(env.shared.deadline, leg.query(ROLLBACK)).await {
         Ok(Ok(answer)) if !answer.summary.is_error => {}
         _ => env.discard(m),
     }

@@ -43,6 +43,7 @@ use tokio::sync::Notify;
 use crate::Side;
 use crate::leg::buffer::Buffer;
 use crate::leg::{Leg, Lost};
+use crate::mirror::timer::Timer;
 use crate::mirror::write::Diagnostics;
 use crate::mirror::{self, Part};
 use crate::route::gate::{GateLimits, Routes, Slot};
@@ -182,6 +183,8 @@ struct Session {
     login: LoginParts,
     /// When the other leg may be tried again.
     retry_other: Option<Instant>,
+    /// For every wait on a mirror.
+    timer: Timer,
     statement_count: u64,
     seed: u64,
     legs_broken: bool,
@@ -268,6 +271,7 @@ impl Session {
                 connect_attrs: logged.connect_attrs,
             },
             retry_other: None,
+            timer: Timer::default(),
             statement_count: 0,
             seed: RandomState::new().build_hasher().finish(),
             legs_broken: false,

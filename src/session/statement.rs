@@ -474,8 +474,12 @@ impl Session {
             client_timestamp: self.state.client_timestamp,
         };
         self.legs_broken = true;
-        let part = &mut self.parts[mirror.index()];
-        let written = write(a, MirrorLeg { leg: m, part }, &request, &env).await?;
+        let m = MirrorLeg {
+            leg: m,
+            part: &mut self.parts[mirror.index()],
+            timer: &mut self.timer,
+        };
+        let written = write(a, m, &request, &env).await?;
         self.legs_broken = false;
         Ok(written)
     }
@@ -539,6 +543,7 @@ impl Session {
         let mut m = MirrorLeg {
             leg: &mut self.legs[index],
             part: &mut self.parts[index],
+            timer: &mut self.timer,
         };
         ends::await_commit(&mut m, &env).await;
     }
