@@ -6,7 +6,7 @@
 //! left to run out; only a wait that is still on by then sets it again, to its
 //! own end, which is later.
 
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -23,17 +23,17 @@ pub struct Timer {
 }
 
 impl Timer {
-    /// Does `work`, for at most `limit`.
+    /// Does `work`, for at most `limit`. It is pinned by the caller: moved into
+    /// here it would have a place of its own in every future on the way.
     ///
     /// # Errors
-    /// [`Expired`], and `work` was dropped unfinished.
-    pub async fn within<T>(
+    /// [`Expired`], and `work` is not finished.
+    pub async fn within<F: Future>(
         &mut self,
         limit: Duration,
-        work: impl Future<Output = T>,
-    ) -> Result<T, Expired> {
+        mut work: Pin<&mut F>,
+    ) -> Result<F::Output, Expired> {
         let until = Instant::now() + limit;
-        let mut work = pin!(work);
         std::future::poll_fn(|cx| match work.as_mut().poll(cx) {
             Poll::Ready(done) => Poll::Ready(Ok(done)),
             Poll::Pending => self.poll_end(until, cx).map(|()| Err(Expired)),
@@ -62,6 +62,7 @@ impl Timer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::pin::pin;
     use tokio::time::sleep;
 
     const STEP: Duration = Duration::from_millis(40);
@@ -70,15 +71,15 @@ mod tests {
     async fn each_wait_has_its_own_end() {
         let mut timer = Timer::default();
         let began = Instant::now();
-        assert_eq!(timer.within(5 * STEP, async { 7 }).await, Ok(7));
-        assert_eq!(timer.within(STEP, sleep(STEP / 4)).await, Ok(()));
-        assert_eq!(timer.within(2 * STEP, sleep(STEP)).await, Ok(()));
+        assert_eq!(timer.within(5 * STEP, pin!(async { 7 })).await, Ok(7));
+        assert_eq!(timer.within(STEP, pin!(sleep(STEP / 4))).await, Ok(()));
+        assert_eq!(timer.within(2 * STEP, pin!(sleep(STEP))).await, Ok(()));
         let again = Instant::now();
-        let never = std::future::pending::<()>();
+        let never = pin!(std::future::pending::<()>());
         assert_eq!(timer.within(3 * STEP, never).await, Err(Expired));
         assert!(again.elapsed() >= 3 * STEP, "the earlier end was not taken");
         let shorter = Instant::now();
-        let never = std::future::pending::<()>();
+        let never = pin!(std::future::pending::<()>());
         assert_eq!(timer.within(STEP, never).await, Err(Expired));
         assert!(shorter.elapsed() >= STEP && began.elapsed() > 5 * STEP);
     }
@@ -86,10 +87,10 @@ mod tests {
     #[tokio::test]
     async fn a_shorter_wait_is_not_held_up_by_a_longer_one() {
         let mut timer = Timer::default();
-        let long = timer.within(1_000 * STEP, sleep(STEP / 4)).await;
+        let long = timer.within(1_000 * STEP, pin!(sleep(STEP / 4))).await;
         assert_eq!(long, Ok(()));
         let began = Instant::now();
-        let never = std::future::pending::<()>();
+        let never = pin!(std::future::pending::<()>());
         assert_eq!(timer.within(STEP, never).await, Err(Expired));
         assert!(began.elapsed() < 500 * STEP);
     }

@@ -2,6 +2,7 @@
 //!
 //! "A first" makes "the mirror has it, the active side has not" impossible.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use crate::leg::{ANSWER_MAX, put_query};
@@ -23,7 +24,8 @@ pub async fn commit_mirror(m: &mut MirrorLeg<'_>, env: &Env<'_>) -> bool {
     };
     let mut out = Vec::with_capacity(48);
     put_query(&mut out, leg.capabilities, COMMIT);
-    match m.timer.within(limit, leg.send(&out)).await {
+    let sent = m.timer.within(limit, pin!(leg.send(&out))).await;
+    match sent {
         Ok(Ok(())) => {}
         Ok(Err(lost)) => {
             env.fail(m, Failure::Lost, &lost.what);
@@ -46,8 +48,12 @@ pub async fn commit_mirror(m: &mut MirrorLeg<'_>, env: &Env<'_>) -> bool {
 pub async fn await_commit(m: &mut MirrorLeg<'_>, env: &Env<'_>) {
     let limit: Duration = env.shared.deadline;
     let Some(leg) = m.leg.as_mut() else { return };
-    let answer = leg.answer(ResponseKind::Generic, ANSWER_MAX);
-    match m.timer.within(limit, answer).await {
+    let kind = ResponseKind::Generic;
+    let answer = m
+        .timer
+        .within(limit, pin!(leg.answer(kind, ANSWER_MAX)))
+        .await;
+    match answer {
         Ok(Ok(answer)) if !answer.summary.is_error => {
             if let Some(route) = env.route() {
                 let live = &route.live;

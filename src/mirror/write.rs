@@ -13,6 +13,8 @@
 //! Here T2 cannot pass step 2's update before T1's commit, and T1 has executed
 //! on M before it: T1 holds r's lock on M until its own commit there.
 
+use std::pin::{Pin, pin};
+
 use crate::leg::{ANSWER_MAX, Answer, Leg, Lost, put_query};
 use crate::route::plan::{Ids, Inline};
 use crate::route::table::Ack;
@@ -124,12 +126,12 @@ async fn attempt(
     env: &Env<'_>,
     opens: bool,
 ) -> Result<Written, Lost> {
-    let ready = !opens || ready_mirror(m, request, env).await;
+    let ready = !opens || is_ready(m, request) || Box::pin(ready_mirror(m, request, env)).await;
     let sent = send_active(a, request).await?;
     let evaluated = read_context(a, request, sent).await?;
     let answer = a.answer(ResponseKind::Generic, ANSWER_MAX).await?;
     if answer.summary.is_error {
-        return refused(a, m, request, env, answer).await;
+        return Box::pin(refused(a, m, request, env, answer)).await;
     }
     let mut poisoned = false;
     match verdict(&answer, a.capabilities, request, &evaluated, env, ready) {
@@ -177,11 +179,18 @@ async fn send_active(a: &mut Leg, request: &Request<'_>) -> Result<usize, Lost> 
     Ok(sent)
 }
 
+/// Whether M's leg has been through [`ready_mirror`] and is still so.
+fn is_ready(m: &MirrorLeg<'_>, request: &Request<'_>) -> bool {
+    m.leg.as_ref().is_some_and(|leg| {
+        leg.isolation == Some(request.isolation) && !leg.status.has(Status::AUTOCOMMIT)
+    })
+}
+
 /// Brings M's leg into the state a mirrored transaction needs, before A
 /// executes anything, so that no row lock waits for it: A's isolation, and
 /// `autocommit=0`. With that no BEGIN is needed, and none can be lost: were a
 /// BEGIN swallowed by a KILL QUERY (C3), the statement after it would commit
-/// by itself. In the steady state nothing is sent here.
+/// by itself.
 async fn ready_mirror(m: &mut MirrorLeg<'_>, request: &Request<'_>, env: &Env<'_>) -> bool {
     let Some(leg) = m.leg.as_mut() else {
         env.fail(m, Failure::Lost, "no leg");
@@ -199,9 +208,6 @@ async fn ready_mirror(m: &mut MirrorLeg<'_>, request: &Request<'_>, env: &Env<'_
         put_query(&mut out, leg.capabilities, b"SET autocommit=0");
         answers += 1;
     }
-    if answers == 0 {
-        return true;
-    }
     let work = async {
         leg.send(&out).await?;
         for _ in 0..answers {
@@ -212,7 +218,8 @@ async fn ready_mirror(m: &mut MirrorLeg<'_>, request: &Request<'_>, env: &Env<'_
         }
         Ok(())
     };
-    match bounded(env, m.timer, work).await {
+    let set = bounded(env, m.timer, pin!(work)).await;
+    match set {
         Ok(()) if !leg.status.has(Status::AUTOCOMMIT) => {
             leg.isolation = Some(request.isolation);
             true
@@ -284,27 +291,26 @@ fn verdict(
 async fn bounded<T>(
     env: &Env<'_>,
     timer: &mut Timer,
-    work: impl Future<Output = Result<T, Lost>>,
+    work: Pin<&mut impl Future<Output = Result<T, Lost>>>,
 ) -> Result<T, (Failure, String)> {
     let limit = env.shared.deadline;
     let Some(route) = env.route() else {
         return Err((Failure::Unexpected, "no such route".into()));
     };
-    let suspension = route.live.suspension.notified();
-    tokio::pin!(suspension);
+    let mut suspension = pin!(route.live.suspension.notified());
     // Registered before the flag is looked at, so that a suspension between
     // the two is not missed.
     suspension.as_mut().enable();
     if route.suspended() {
         return Err((Failure::Suspended, "the route was suspended".into()));
     }
-    let first = async {
+    let first = pin!(async {
         tokio::select! {
             biased;
             done = work => done.map_err(|lost| (Failure::Lost, lost.what)),
-            () = &mut suspension => Err((Failure::Suspended, "the route was suspended".into())),
+            () = suspension => Err((Failure::Suspended, "the route was suspended".into())),
         }
-    };
+    });
     match timer.within(limit, first).await {
         Ok(done) => done,
         Err(Expired) => {
@@ -329,7 +335,7 @@ async fn execute(
             env.fail(m, Failure::Lost, "no leg");
             return false;
         };
-        let work = execute_on(leg, request, answer, evaluated, opens);
+        let work = pin!(execute_on(leg, request, answer, evaluated, opens));
         bounded(env, m.timer, work).await
     };
     telemetry::mirror_waited(env.route_name(), started.elapsed());
@@ -424,7 +430,9 @@ async fn execute_on(
 pub async fn rollback(m: &mut MirrorLeg<'_>, env: &Env<'_>) {
     *m.part = Part::None;
     let Some(leg) = m.leg.as_mut() else { return };
-    match m.timer.within(env.shared.deadline, leg.query(ROLLBACK)).await {
+    let limit = env.shared.deadline;
+    let done = m.timer.within(limit, pin!(leg.query(ROLLBACK))).await;
+    match done {
         Ok(Ok(answer)) if !answer.summary.is_error => {}
         _ => env.discard(m),
     }
@@ -568,12 +576,13 @@ async fn finish(
     if unfreeze {
         let thawed = a.answer(ResponseKind::Generic, ANSWER_MAX).await?;
         if thawed.summary.is_error {
-            reset_time(a, request).await?;
+            Box::pin(reset_time(a, request)).await?;
         }
     }
     if let Some(commit) = &commit {
         if commit.summary.is_error {
-            refused_commit(a, m, env, answer.summary.affected_rows > 0).await?;
+            let wrote = answer.summary.affected_rows > 0;
+            Box::pin(refused_commit(a, m, env, wrote)).await?;
             return Ok(failed_commit(a, commit));
         }
         if env.shared.mirror_after_commit
@@ -581,7 +590,7 @@ async fn finish(
             && !poisoned
             && answer.summary.affected_rows > 0
         {
-            execute(m, request, env, &answer, evaluated, true).await;
+            Box::pin(execute(m, request, env, &answer, evaluated, true)).await;
         }
     }
     let mut commit_pending = false;

@@ -202,7 +202,7 @@ struct LoginParts {
 /// Serves one accepted client to its end.
 pub async fn run(socket: TcpStream, peer: SocketAddr, shared: Arc<Shared>) {
     let home = shared.routes.peek().home();
-    let logged = match login::login(socket, peer, &shared.login, home).await {
+    let logged = match Box::pin(login::login(socket, peer, &shared.login, home)).await {
         Ok(logged) => logged,
         Err(end) => {
             telemetry::connection("refused");
@@ -224,7 +224,7 @@ pub async fn run(socket: TcpStream, peer: SocketAddr, shared: Arc<Shared>) {
         telemetry::error(side, kind);
         tracing::info!(session = slot.id, %peer, %end, "session ended");
     }
-    session.close(end).await;
+    Box::pin(session.close(end)).await;
 }
 
 impl Session {
@@ -284,14 +284,14 @@ impl Session {
 
     /// The command loop. Returns only at the session's end.
     async fn serve(&mut self) -> End {
-        if let Err(end) = self.begin().await {
+        if let Err(end) = Box::pin(self.begin()).await {
             return end;
         }
         loop {
             match self.client.wait(&mut self.legs).await {
                 Ok(Woken::Client) => {}
                 Ok(Woken::Leg(i)) => {
-                    if let Some(end) = self.leg_spoke(i).await {
+                    if let Some(end) = Box::pin(self.leg_spoke(i)).await {
                         return end;
                     }
                     continue;

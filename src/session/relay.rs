@@ -71,7 +71,7 @@ pub async fn response(
             match fed.event {
                 Event::Done => return Ok(done(leg)),
                 Event::InfileRequest => {
-                    infile(client, leg, pending).await?;
+                    Box::pin(infile(client, leg, pending)).await?;
                     break;
                 }
                 Event::AuthContinue => return Err(End::Protocol("an unexpected login packet")),
