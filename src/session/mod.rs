@@ -407,3 +407,22 @@ async fn wait_closed(mut leg: Leg) -> bool {
     };
     tokio::time::timeout(END_LIMIT, closed).await.is_ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size_of_future<A, B, C, F: Future>(_: fn(A, B, C) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// Each connected client costs this all the time: what is rarely awaited
+    /// belongs into a box (`Box::pin(…).await`).
+    #[test]
+    fn an_idle_session_is_small() {
+        let future = size_of_future(run);
+        assert!(future <= 1024, "session::run is {future} bytes");
+        let session = size_of::<Session>();
+        assert!(session <= 2048, "Session is {session} bytes");
+    }
+}
