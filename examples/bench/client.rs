@@ -3,7 +3,7 @@
 
 use super::support::servers::APP;
 use lockstep::auth::native;
-use lockstep::wire::command::{COM_QUERY, COM_STMT_EXECUTE, COM_STMT_PREPARE};
+use lockstep::wire::command::{COM_QUERY, COM_QUIT, COM_STMT_EXECUTE, COM_STMT_PREPARE};
 use lockstep::wire::{
     AuthReply, Capabilities, Greeting, HandshakeResponse, ResponseCursor, ResponseKind, Summary,
     packet, put_command, put_packet,
@@ -169,6 +169,15 @@ impl Client {
         self.out.clear();
         put_command(&mut self.out, COM_STMT_EXECUTE, &self.body);
         self.exchange(ResponseKind::Generic).await
+    }
+
+    /// COM_QUIT, and the end of the connection.
+    pub async fn quit(mut self) -> Result<()> {
+        self.out.clear();
+        put_command(&mut self.out, COM_QUIT, &[]);
+        self.stream.write_all(&self.out).await?;
+        while self.stream.read(&mut self.buffer).await? > 0 {}
+        Ok(())
     }
 
     async fn exchange(&mut self, kind: ResponseKind) -> Result<Summary> {

@@ -31,7 +31,9 @@ pub fn syscalls(plan: &Plan, stage: &Stage) -> Result<()> {
         ("point select, text", Work::PointText, 8),
         ("point select, prepared", Work::PointPrepared, 8),
         ("wide read", Work::Wide, 8),
+        ("update", Work::Update, 1),
         ("update", Work::Update, 8),
+        ("login, query and quit", Work::Login, 1),
     ];
     for (name, work, clients) in cells {
         for endpoint in [stage.haproxy(), stage.plain(), stage.mirroring()] {
@@ -75,6 +77,7 @@ pub fn idle(plan: &Plan, stage: &Stage) -> Result<()> {
         ("lockstep, one leg", stage.plain(), false),
         ("lockstep, both legs", stage.mirroring(), true),
     ];
+    let mut haproxy = None;
     for (name, endpoint, write) in cells {
         let Some(pid) = endpoint.pid else {
             continue;
@@ -94,7 +97,8 @@ pub fn idle(plan: &Plan, stage: &Stage) -> Result<()> {
         let crowd = open(IDLE)?;
         std::thread::sleep(SETTLE);
         let each = memory(pid).saturating_sub(before) as f64 / IDLE as f64 / 1024.0;
-        println!("  {name:<22} {each:>6.1} KiB each over {IDLE} sessions");
+        let times = each / *haproxy.get_or_insert(each);
+        println!("  {name:<22} {each:>6.1} KiB each over {IDLE} sessions, {times:.2} x HAProxy's");
         drop(crowd);
         std::thread::sleep(SETTLE);
     }

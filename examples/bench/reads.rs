@@ -1,4 +1,4 @@
-//! Relayed statements: CPU, latency and throughput beside HAProxy.
+//! Relayed statements and whole sessions: CPU, latency and throughput beside HAProxy.
 
 use super::Plan;
 use super::crowd::{Crowd, Endpoint, Sample};
@@ -11,7 +11,7 @@ use std::time::Duration;
 /// Before the clock runs: caches, statement digests, the kernel's buffers.
 const WARM_UP: Duration = Duration::from_millis(150);
 
-const CELLS: [(&str, Work, u64); 9] = [
+const CELLS: [(&str, Work, u64); 11] = [
     ("point select, text, 1 client", Work::PointText, 1),
     ("point select, text, 8 clients", Work::PointText, 8),
     ("point select, text, 64 clients", Work::PointText, 64),
@@ -25,6 +25,8 @@ const CELLS: [(&str, Work, u64); 9] = [
     ("wide read (1,000 x 200 B), 1 client", Work::Wide, 1),
     ("wide read (1,000 x 200 B), 8 clients", Work::Wide, 8),
     ("oltp_read_write, 8 clients", Work::ReadWrite, 8),
+    ("login, query and quit, 1 client", Work::Login, 1),
+    ("login, query and quit, 8 clients", Work::Login, 8),
 ];
 
 pub fn all(plan: &Plan, stage: &Stage) -> Result<()> {

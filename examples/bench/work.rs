@@ -26,6 +26,8 @@ pub enum Work {
     /// sysbench's `oltp_read_write`: 20 statements, all but BEGIN and COMMIT
     /// prepared.
     ReadWrite,
+    /// A connection, one row by its key, COM_QUIT.
+    Login,
     /// An autocommit update by key.
     Update,
     /// An autocommit insert with a generated id.
@@ -73,6 +75,7 @@ pub fn create(server: &Server) {
 pub struct Worker {
     work: Work,
     tables: Tables,
+    port: u16,
     client: Client,
     statements: Vec<u32>,
     text: String,
@@ -90,6 +93,7 @@ impl Worker {
         Ok(Worker {
             work,
             tables,
+            port,
             client,
             statements,
             text: String::new(),
@@ -108,6 +112,7 @@ impl Worker {
                 return Ok(1);
             }
             Work::ReadWrite => return self.read_write().await,
+            Work::Login => return self.login(id).await,
             Work::PointText => self.say(format_args!("SELECT c FROM rows_{suffix} WHERE id={id}")),
             Work::Wide => self.say(format_args!("SELECT c FROM wide")),
             Work::Update => self.say(format_args!(
@@ -129,6 +134,14 @@ impl Worker {
             self.tables.suffix()
         );
         fine(self.client.query(sql.as_bytes()).await?.error_code)
+    }
+
+    async fn login(&mut self, id: u64) -> Result<u64> {
+        let mut client = Client::connect(self.port, DATABASE).await?;
+        let sql = format!("SELECT c FROM rows_{} WHERE id={id}", self.tables.suffix());
+        fine(client.query(sql.as_bytes()).await?.error_code)?;
+        client.quit().await?;
+        Ok(1)
     }
 
     async fn read_write(&mut self) -> Result<u64> {

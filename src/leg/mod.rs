@@ -13,10 +13,13 @@ pub mod connect;
 pub mod grants;
 pub mod stream;
 
+use std::task::{Context, Poll, ready};
+
 use tokio::io::AsyncWriteExt;
 
 use crate::Side;
 use crate::wire::command::ResponseKind;
+use crate::wire::frame::HEADER_LEN;
 use crate::wire::ok::{ErrPacket, OkPacket};
 use crate::wire::response::{Event, ResponseCursor, Summary};
 use crate::wire::text_rows::{QueryAnswer, parse_text_result};
@@ -51,6 +54,7 @@ pub struct Leg {
     pub stream: Stream,
     /// Bytes read and not consumed.
     pub input: Buffer,
+    water: Water,
     /// Where in a response the stream stands.
     pub cursor: ResponseCursor,
     /// The status flags of the last answer that carried any.
@@ -66,6 +70,20 @@ pub struct Leg {
     /// Whether `timestamp` was set by us and not reset (mirrors only).
     pub timestamp_set: bool,
 }
+
+/// How the kernel wakes a leg's reader.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Water {
+    /// At the first byte.
+    Usual,
+    /// Later, until a read has brought something.
+    Raised,
+    /// Later, and the next read sets it back.
+    Used,
+}
+
+/// The smallest answer of a command with one, in bytes: an OK packet.
+const ANSWER_MIN: usize = HEADER_LEN + 7;
 
 /// One answer, kept whole.
 #[derive(Default)]
@@ -112,6 +130,7 @@ impl Leg {
             capabilities: login.capabilities,
             stream: login.stream,
             input: Buffer::default(),
+            water: Water::Usual,
             cursor: ResponseCursor::new(login.capabilities),
             status: login.status,
             database,
@@ -167,12 +186,39 @@ impl Leg {
         }
     }
 
+    /// `answers` answers are awaited, and nothing can be done with the first
+    /// of them alone: the session is not to be woken for it. Lasts for one
+    /// read.
+    pub fn expect(&mut self, answers: usize) {
+        let bytes = u16::try_from(answers * ANSWER_MIN).unwrap_or(u16::MAX);
+        if answers > 1 && self.stream.low_water(bytes) {
+            self.water = Water::Raised;
+        }
+    }
+
+    /// Reads more bytes into `input`: their number, 0 at the end of the stream.
+    ///
+    /// Every read of a leg comes through here: one that found the water still
+    /// raised could wait for ever for a short answer.
+    pub fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<usize>> {
+        if self.water == Water::Used {
+            self.stream.low_water(1);
+            self.water = Water::Usual;
+        }
+        let filled = ready!(self.input.poll_fill(&mut self.stream, cx));
+        if self.water == Water::Raised {
+            // Set back at the next read: this one's bytes are more urgent.
+            self.water = Water::Used;
+        }
+        Poll::Ready(filled)
+    }
+
     /// Reads more bytes into `input`.
     ///
     /// # Errors
     /// The connection is lost; the end of the stream is one way of it.
     pub async fn fill(&mut self) -> Result<(), Lost> {
-        match self.input.fill(&mut self.stream).await {
+        match std::future::poll_fn(|cx| self.poll_fill(cx)).await {
             Ok(0) => Err(self.lost("closed by the server")),
             Ok(_) => Ok(()),
             Err(e) => Err(self.lost(format!("read: {e}"))),

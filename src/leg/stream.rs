@@ -7,6 +7,7 @@
 //! relay) between any two packets without a leftover buffer.
 
 use std::io;
+use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -60,6 +61,30 @@ impl Stream {
     #[inline]
     pub fn is_tls(&self) -> bool {
         !matches!(self, Stream::Plain(_))
+    }
+
+    /// Has the kernel hold back the news of readable bytes until there are
+    /// `bytes` of them, or the stream's end. 1 is the usual state. Reading
+    /// itself is as ever. False where it cannot be had: over TLS bytes are not
+    /// packets.
+    #[allow(unsafe_code)]
+    pub fn low_water(&self, bytes: u16) -> bool {
+        let Stream::Plain(socket) = self else {
+            return false;
+        };
+        let value = libc::c_int::from(bytes);
+        // SAFETY: the descriptor is open for as long as `socket` is borrowed,
+        // and the kernel copies one int from `value`.
+        let set = unsafe {
+            libc::setsockopt(
+                socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_RCVLOWAT,
+                std::ptr::from_ref(&value).cast(),
+                size_of_val(&value) as libc::socklen_t,
+            )
+        };
+        set == 0
     }
 
     /// The TCP socket below, for its addresses and for readiness.

@@ -31,8 +31,9 @@ pub(super) fn answer_client(
         written.answer = answer.bytes.clone();
         return written;
     };
-    let mut state = Vec::new();
     let statement_changes = ok.session_state.unwrap_or(&[]);
+    // And the COMMIT's GTID.
+    let mut state = Vec::with_capacity(statement_changes.len() + 128);
     let Some(commit) = commit else {
         written.answer = answer.bytes.clone();
         return written;

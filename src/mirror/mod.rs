@@ -14,6 +14,7 @@ mod context;
 pub mod journal;
 pub mod positions;
 pub mod reaper;
+pub mod timer;
 pub mod transaction;
 pub mod write;
 
@@ -28,6 +29,7 @@ use crate::telemetry;
 use journal::{Journal, Kind};
 use positions::Positions;
 use reaper::Reaper;
+use timer::Timer;
 
 /// What all mirrored writes of a process share.
 pub struct Shared {
@@ -76,6 +78,8 @@ pub struct MirrorLeg<'a> {
     pub leg: &'a mut Option<Leg>,
     /// Its part of the transaction.
     pub part: &'a mut Part,
+    /// The session's timer.
+    pub timer: &'a mut Timer,
 }
 
 /// Why the mirror did not get a write.

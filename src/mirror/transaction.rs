@@ -2,6 +2,7 @@
 //!
 //! "A first" makes "the mirror has it, the active side has not" impossible.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use crate::leg::{ANSWER_MAX, put_query};
@@ -23,7 +24,8 @@ pub async fn commit_mirror(m: &mut MirrorLeg<'_>, env: &Env<'_>) -> bool {
     };
     let mut out = Vec::with_capacity(48);
     put_query(&mut out, leg.capabilities, COMMIT);
-    match tokio::time::timeout(limit, leg.send(&out)).await {
+    let sent = m.timer.within(limit, pin!(leg.send(&out))).await;
+    match sent {
         Ok(Ok(())) => {}
         Ok(Err(lost)) => {
             env.fail(m, Failure::Lost, &lost.what);
@@ -46,7 +48,11 @@ pub async fn commit_mirror(m: &mut MirrorLeg<'_>, env: &Env<'_>) -> bool {
 pub async fn await_commit(m: &mut MirrorLeg<'_>, env: &Env<'_>) {
     let limit: Duration = env.shared.deadline;
     let Some(leg) = m.leg.as_mut() else { return };
-    let answer = tokio::time::timeout(limit, leg.answer(ResponseKind::Generic, ANSWER_MAX)).await;
+    let kind = ResponseKind::Generic;
+    let answer = m
+        .timer
+        .within(limit, pin!(leg.answer(kind, ANSWER_MAX)))
+        .await;
     match answer {
         Ok(Ok(answer)) if !answer.summary.is_error => {
             if let Some(route) = env.route() {

@@ -13,7 +13,7 @@
 //! Here T2 cannot pass step 2's update before T1's commit, and T1 has executed
 //! on M before it: T1 holds r's lock on M until its own commit there.
 
-use std::time::Duration;
+use std::pin::{Pin, pin};
 
 use crate::leg::{ANSWER_MAX, Answer, Leg, Lost, put_query};
 use crate::route::plan::{Ids, Inline};
@@ -26,6 +26,7 @@ use crate::wire::{Capabilities, Status};
 use super::answer::{answer_client, failed_commit, matched_rows};
 use super::context::{Evaluated, read_context, seed_statement, select_variables};
 use super::journal::Kind;
+use super::timer::{Expired, Timer};
 use super::{Env, Failure, MirrorLeg, Part};
 
 /// The commit of a transaction we wrapped. `completion_type` would chain or
@@ -125,12 +126,12 @@ async fn attempt(
     env: &Env<'_>,
     opens: bool,
 ) -> Result<Written, Lost> {
-    let ready = !opens || ready_mirror(m, request, env).await;
+    let ready = !opens || is_ready(m, request) || Box::pin(ready_mirror(m, request, env)).await;
     let sent = send_active(a, request).await?;
     let evaluated = read_context(a, request, sent).await?;
     let answer = a.answer(ResponseKind::Generic, ANSWER_MAX).await?;
     if answer.summary.is_error {
-        return refused(a, m, request, env, answer).await;
+        return Box::pin(refused(a, m, request, env, answer)).await;
     }
     let mut poisoned = false;
     match verdict(&answer, a.capabilities, request, &evaluated, env, ready) {
@@ -175,14 +176,23 @@ async fn send_active(a: &mut Leg, request: &Request<'_>) -> Result<usize, Lost> 
     }
     out.extend_from_slice(request.active_command);
     a.send(&out).await?;
+    // BEGIN's OK comes while the statement is executed.
+    a.expect(sent + 1);
     Ok(sent)
+}
+
+/// Whether M's leg has been through [`ready_mirror`] and is still so.
+fn is_ready(m: &MirrorLeg<'_>, request: &Request<'_>) -> bool {
+    m.leg.as_ref().is_some_and(|leg| {
+        leg.isolation == Some(request.isolation) && !leg.status.has(Status::AUTOCOMMIT)
+    })
 }
 
 /// Brings M's leg into the state a mirrored transaction needs, before A
 /// executes anything, so that no row lock waits for it: A's isolation, and
 /// `autocommit=0`. With that no BEGIN is needed, and none can be lost: were a
 /// BEGIN swallowed by a KILL QUERY (C3), the statement after it would commit
-/// by itself. In the steady state nothing is sent here.
+/// by itself.
 async fn ready_mirror(m: &mut MirrorLeg<'_>, request: &Request<'_>, env: &Env<'_>) -> bool {
     let Some(leg) = m.leg.as_mut() else {
         env.fail(m, Failure::Lost, "no leg");
@@ -200,9 +210,6 @@ async fn ready_mirror(m: &mut MirrorLeg<'_>, request: &Request<'_>, env: &Env<'_
         put_query(&mut out, leg.capabilities, b"SET autocommit=0");
         answers += 1;
     }
-    if answers == 0 {
-        return true;
-    }
     let work = async {
         leg.send(&out).await?;
         for _ in 0..answers {
@@ -213,7 +220,8 @@ async fn ready_mirror(m: &mut MirrorLeg<'_>, request: &Request<'_>, env: &Env<'_
         }
         Ok(())
     };
-    match bounded(env, env.shared.deadline, work).await {
+    let set = bounded(env, m.timer, pin!(work)).await;
+    match set {
         Ok(()) if !leg.status.has(Status::AUTOCOMMIT) => {
             leg.isolation = Some(request.isolation);
             true
@@ -284,26 +292,32 @@ fn verdict(
 /// suspends the route: then everybody lets go at once (H3).
 async fn bounded<T>(
     env: &Env<'_>,
-    limit: Duration,
-    work: impl Future<Output = Result<T, Lost>>,
+    timer: &mut Timer,
+    work: Pin<&mut impl Future<Output = Result<T, Lost>>>,
 ) -> Result<T, (Failure, String)> {
+    let limit = env.shared.deadline;
     let Some(route) = env.route() else {
         return Err((Failure::Unexpected, "no such route".into()));
     };
-    let suspension = route.live.suspension.notified();
-    tokio::pin!(suspension);
+    let mut suspension = pin!(route.live.suspension.notified());
     // Registered before the flag is looked at, so that a suspension between
     // the two is not missed.
     suspension.as_mut().enable();
     if route.suspended() {
         return Err((Failure::Suspended, "the route was suspended".into()));
     }
-    tokio::select! {
-        biased;
-        done = work => done.map_err(|lost| (Failure::Lost, lost.what)),
-        () = &mut suspension => Err((Failure::Suspended, "the route was suspended".into())),
-        () = tokio::time::sleep(limit) => {
-            Err((Failure::Deadline, format!("no answer within {} ms", limit.as_millis())))
+    let first = pin!(async {
+        tokio::select! {
+            biased;
+            done = work => done.map_err(|lost| (Failure::Lost, lost.what)),
+            () = suspension => Err((Failure::Suspended, "the route was suspended".into())),
+        }
+    });
+    match timer.within(limit, first).await {
+        Ok(done) => done,
+        Err(Expired) => {
+            let what = format!("no answer within {} ms", limit.as_millis());
+            Err((Failure::Deadline, what))
         }
     }
 }
@@ -323,8 +337,8 @@ async fn execute(
             env.fail(m, Failure::Lost, "no leg");
             return false;
         };
-        let work = execute_on(leg, request, answer, evaluated, opens);
-        bounded(env, env.shared.deadline, work).await
+        let work = pin!(execute_on(leg, request, answer, evaluated, opens));
+        bounded(env, m.timer, work).await
     };
     telemetry::mirror_waited(env.route_name(), started.elapsed());
     match outcome {
@@ -388,6 +402,7 @@ async fn execute_on(
     }
     out.extend_from_slice(request.mirror_command);
     leg.send(&out).await?;
+    leg.expect(context_answers + 1);
     let mut refused = None;
     for _ in 0..context_answers {
         let context = leg.answer(ResponseKind::Generic, ANSWER_MAX).await?;
@@ -418,7 +433,8 @@ async fn execute_on(
 pub async fn rollback(m: &mut MirrorLeg<'_>, env: &Env<'_>) {
     *m.part = Part::None;
     let Some(leg) = m.leg.as_mut() else { return };
-    let done = tokio::time::timeout(env.shared.deadline, leg.query(ROLLBACK)).await;
+    let limit = env.shared.deadline;
+    let done = m.timer.within(limit, pin!(leg.query(ROLLBACK))).await;
     match done {
         Ok(Ok(answer)) if !answer.summary.is_error => {}
         _ => env.discard(m),
@@ -563,12 +579,13 @@ async fn finish(
     if unfreeze {
         let thawed = a.answer(ResponseKind::Generic, ANSWER_MAX).await?;
         if thawed.summary.is_error {
-            reset_time(a, request).await?;
+            Box::pin(reset_time(a, request)).await?;
         }
     }
     if let Some(commit) = &commit {
         if commit.summary.is_error {
-            refused_commit(a, m, env, answer.summary.affected_rows > 0).await?;
+            let wrote = answer.summary.affected_rows > 0;
+            Box::pin(refused_commit(a, m, env, wrote)).await?;
             return Ok(failed_commit(a, commit));
         }
         if env.shared.mirror_after_commit
@@ -576,7 +593,7 @@ async fn finish(
             && !poisoned
             && answer.summary.affected_rows > 0
         {
-            execute(m, request, env, &answer, evaluated, true).await;
+            Box::pin(execute(m, request, env, &answer, evaluated, true)).await;
         }
     }
     let mut commit_pending = false;

@@ -86,7 +86,7 @@ impl Client {
             }
             for (i, leg) in legs.iter_mut().enumerate() {
                 if let Some(leg) = leg
-                    && leg.input.poll_fill(&mut leg.stream, cx).is_ready()
+                    && leg.poll_fill(cx).is_ready()
                 {
                     return Poll::Ready(Ok(Woken::Leg(i)));
                 }

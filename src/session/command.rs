@@ -53,7 +53,7 @@ impl Session {
             COM_STMT_SEND_LONG_DATA => Box::pin(self.long_data(length)).await,
             COM_STMT_BULK_EXECUTE => Box::pin(self.bulk(length)).await,
             _ if length > COMMAND_MAX => Box::pin(self.command_streamed(com)).await,
-            COM_STMT_CLOSE => self.close_statement(length).await,
+            COM_STMT_CLOSE => Box::pin(self.close_statement(length)).await,
             COM_STMT_RESET => Box::pin(self.reset_statement(length)).await,
             COM_STMT_FETCH => Box::pin(self.fetch(length)).await,
             COM_QUIT => Err(End::Quit),
@@ -138,7 +138,7 @@ impl Session {
         self.legs_broken = false;
         self.kept_step(side, in_step);
         if self.state.trackers_changed && !self.state.own_trackers_shown {
-            self.own_trackers(side).await?;
+            Box::pin(self.own_trackers(side)).await?;
         }
         Ok(summary)
     }
@@ -400,7 +400,7 @@ impl Session {
         self.legs_broken = false;
         self.kept_step(side, in_step);
         if self.state.trackers_changed && !self.state.own_trackers_shown {
-            self.own_trackers(side).await?;
+            Box::pin(self.own_trackers(side)).await?;
         }
         Ok(summary)
     }

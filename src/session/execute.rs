@@ -254,7 +254,7 @@ impl Session {
     ) -> Result<(), End> {
         self.ran_on(id, side).await;
         if summary.is_error {
-            self.refused_in_transaction(side).await?;
+            Box::pin(self.refused_in_transaction(side)).await?;
         }
         self.after(side);
         Ok(())

@@ -105,7 +105,8 @@ impl Session {
     pub(super) async fn need_leg(&mut self, side: Side) -> Result<(), End> {
         if self.legs[side.index()].is_none() {
             self.retry_other = None;
-            if let Err(what) = self.open(side, OPEN_LIMIT).await {
+            // Boxed: every session would carry its room for ever.
+            if let Err(what) = Box::pin(self.open(side, OPEN_LIMIT)).await {
                 return Err(End::NoLeg { side, what });
             }
         }
@@ -120,7 +121,7 @@ impl Session {
     pub(super) async fn try_leg(&mut self, side: Side, role: Role, limit: Duration) -> bool {
         let index = side.index();
         let ready = async {
-            if self.legs[index].is_none() && self.open(side, limit).await.is_err() {
+            if self.legs[index].is_none() && Box::pin(self.open(side, limit)).await.is_err() {
                 return false;
             }
             self.sync(side, role).await.is_ok()

@@ -45,6 +45,7 @@ use crate::Side;
 use crate::leg::buffer::Buffer;
 use crate::leg::connect::Visitor;
 use crate::leg::{Leg, Lost};
+use crate::mirror::timer::Timer;
 use crate::mirror::write::Diagnostics;
 use crate::mirror::{self, Part};
 use crate::route::gate::{GateLimits, Routes, Slot};
@@ -183,6 +184,8 @@ struct Session {
     login: LoginParts,
     /// When the other leg may be tried again.
     retry_other: Option<Instant>,
+    /// For every wait on a mirror.
+    timer: Timer,
     statement_count: u64,
     seed: u64,
     legs_broken: bool,
@@ -203,7 +206,7 @@ struct LoginParts {
 /// Serves one accepted client to its end.
 pub async fn run(socket: TcpStream, peer: SocketAddr, shared: Arc<Shared>) {
     let home = shared.routes.peek().home();
-    let logged = match login::login(socket, peer, &shared.login, home).await {
+    let logged = match Box::pin(login::login(socket, peer, &shared.login, home)).await {
         Ok(logged) => logged,
         Err(end) => {
             telemetry::connection("refused");
@@ -226,7 +229,7 @@ pub async fn run(socket: TcpStream, peer: SocketAddr, shared: Arc<Shared>) {
         telemetry::error(side, kind);
         tracing::info!(session = slot.id, %peer, %end, "session ended");
     }
-    session.close(end).await;
+    Box::pin(session.close(end)).await;
 }
 
 impl Session {
@@ -274,6 +277,7 @@ impl Session {
                 visitor: logged.visitor,
             },
             retry_other: None,
+            timer: Timer::default(),
             statement_count: 0,
             seed: RandomState::new().build_hasher().finish(),
             legs_broken: false,
@@ -287,14 +291,14 @@ impl Session {
 
     /// The command loop. Returns only at the session's end.
     async fn serve(&mut self) -> End {
-        if let Err(end) = self.begin().await {
+        if let Err(end) = Box::pin(self.begin()).await {
             return end;
         }
         loop {
             match self.client.wait(&mut self.legs).await {
                 Ok(Woken::Client) => {}
                 Ok(Woken::Leg(i)) => {
-                    if let Some(end) = self.leg_spoke(i).await {
+                    if let Some(end) = Box::pin(self.leg_spoke(i)).await {
                         return end;
                     }
                     continue;
@@ -409,4 +413,23 @@ async fn wait_closed(mut leg: Leg) -> bool {
         }
     };
     tokio::time::timeout(END_LIMIT, closed).await.is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size_of_future<A, B, C, F: Future>(_: fn(A, B, C) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// Each connected client costs this all the time: what is rarely awaited
+    /// belongs into a box (`Box::pin(…).await`).
+    #[test]
+    fn an_idle_session_is_small() {
+        let future = size_of_future(run);
+        assert!(future <= 1024, "session::run is {future} bytes");
+        let session = size_of::<Session>();
+        assert!(session <= 2048, "Session is {session} bytes");
+    }
 }

@@ -80,7 +80,7 @@ pub async fn response(
             match fed.event {
                 Event::Done => return Ok(done(leg)),
                 Event::InfileRequest => {
-                    infile(client, leg, pending).await?;
+                    Box::pin(infile(client, leg, pending)).await?;
                     break;
                 }
                 Event::AuthContinue => return Err(End::Protocol("an unexpected login packet")),
@@ -149,7 +149,8 @@ async fn rewrite(
     let Some((start, end)) = leg.cursor.summary().state_packet else {
         return client.send(pending).await;
     };
-    let mut out = pending[..start].to_vec();
+    let mut out = Vec::with_capacity(consumed);
+    out.extend_from_slice(&pending[..start]);
     shown(
         &pending[start..end],
         leg.capabilities,
@@ -178,7 +179,7 @@ pub fn shown(
         return;
     };
     let tracks = client.has(Capabilities::SESSION_TRACK);
-    let mut block = Vec::new();
+    let mut block = Vec::with_capacity(ok.session_state.map_or(0, <[u8]>::len));
     state.learn(ok.session_state.unwrap_or(&[]), tracks, &mut block);
     let status = if block.is_empty() {
         ok.status.without(Status::SESSION_STATE_CHANGED)
@@ -216,7 +217,7 @@ pub async fn fill(client: &mut Client, leg: &mut Leg, abandon: bool) -> Result<(
         return Ok(leg.fill().await?);
     }
     let woken = std::future::poll_fn(|cx| {
-        if let Poll::Ready(read) = leg.input.poll_fill(&mut leg.stream, cx) {
+        if let Poll::Ready(read) = leg.poll_fill(cx) {
             return Poll::Ready(Ok(read));
         }
         client.poll_leaving(cx).map(Err)

@@ -59,7 +59,7 @@ impl Session {
                     let summary = self.plain(home, ResponseKind::Generic).await?;
                     self.pending.abandon = false;
                     if summary.is_error {
-                        self.refused_in_transaction(home).await?;
+                        Box::pin(self.refused_in_transaction(home)).await?;
                     }
                     self.after(home);
                     return Ok(());
@@ -99,7 +99,7 @@ impl Session {
 
     async fn classified(&mut self, length: usize) -> Result<(), End> {
         if length > COMMAND_MAX {
-            return self.query_streamed().await;
+            return Box::pin(self.query_streamed()).await;
         }
         self.whole_command(length).await?;
         let Ok(range) = query_text(self.payload(length), self.client.capabilities) else {
@@ -111,7 +111,7 @@ impl Session {
         if let Some(form) = facts.diagnostics
             && self.diagnostics.is_some()
         {
-            return self.answer_diagnostics(length, form).await;
+            return Box::pin(self.answer_diagnostics(length, form)).await;
         }
         let (table, planned) = self.plan_and_hold(&sql, &facts).await;
         let statement = Statement {
@@ -210,11 +210,15 @@ impl Session {
                 };
                 if s.commands.is_none() && s.facts.statements == 1 {
                     match s.facts.verb {
-                        Verb::Commit | Verb::Rollback => return self.end_transaction(s).await,
-                        Verb::Savepoint | Verb::RollbackTo | Verb::ReleaseSavepoint => {
-                            return self.savepoint(s).await;
+                        Verb::Commit | Verb::Rollback => {
+                            return Box::pin(self.end_transaction(s)).await;
                         }
-                        Verb::Kill if s.facts.kill.is_some() => return self.kill(s).await,
+                        Verb::Savepoint | Verb::RollbackTo | Verb::ReleaseSavepoint => {
+                            return Box::pin(self.savepoint(s)).await;
+                        }
+                        Verb::Kill if s.facts.kill.is_some() => {
+                            return Box::pin(self.kill(s)).await;
+                        }
                         _ => {}
                     }
                 }
@@ -240,7 +244,7 @@ impl Session {
             }
             Plan::Ddl { active, both } => {
                 telemetry::statements(label, "ddl");
-                self.ddl(active, both, s).await
+                Box::pin(self.ddl(active, both, s)).await
             }
             Plan::RefusedMixed { a, b } => {
                 self.consume_command(s.length);
@@ -476,8 +480,12 @@ impl Session {
             client_timestamp: self.state.client_timestamp,
         };
         self.legs_broken = true;
-        let part = &mut self.parts[mirror.index()];
-        let written = write(a, MirrorLeg { leg: m, part }, &request, &env).await?;
+        let m = MirrorLeg {
+            leg: m,
+            part: &mut self.parts[mirror.index()],
+            timer: &mut self.timer,
+        };
+        let written = write(a, m, &request, &env).await?;
         self.legs_broken = false;
         Ok(written)
     }
@@ -541,6 +549,7 @@ impl Session {
         let mut m = MirrorLeg {
             leg: &mut self.legs[index],
             part: &mut self.parts[index],
+            timer: &mut self.timer,
         };
         ends::await_commit(&mut m, &env).await;
     }

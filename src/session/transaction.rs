@@ -130,6 +130,7 @@ impl Session {
         let mut m = MirrorLeg {
             leg: &mut self.legs[other.index()],
             part: &mut self.parts[other.index()],
+            timer: &mut self.timer,
         };
         write::rollback(&mut m, &env).await;
         if self.legs[other.index()].is_none() {
@@ -167,6 +168,7 @@ impl Session {
         let mut m = MirrorLeg {
             leg: &mut self.legs[other.index()],
             part: &mut self.parts[other.index()],
+            timer: &mut self.timer,
         };
         let pending = ends::commit_mirror(&mut m, &env).await;
         if self.legs[other.index()].is_none() {
@@ -202,6 +204,7 @@ impl Session {
         let mut m = MirrorLeg {
             leg: &mut self.legs[other.index()],
             part: &mut self.parts[other.index()],
+            timer: &mut self.timer,
         };
         ends::await_commit(&mut m, &env).await;
     }
@@ -341,6 +344,7 @@ impl Session {
         let mut m = MirrorLeg {
             leg: &mut self.legs[other.index()],
             part: &mut self.parts[other.index()],
+            timer: &mut self.timer,
         };
         env.fail(&mut m, failure.0, &failure.1);
         self.note_leg_gone(other);

@@ -10,26 +10,73 @@ use super::mode::ScanMode;
 /// out. Stable within one build only.
 pub fn digest(sql: &[u8], mode: ScanMode) -> u64 {
     let mut lexer = Lexer::new(sql, mode);
-    let mut hasher = std::hash::DefaultHasher::new();
+    let mut hasher = Blocks::default();
     loop {
         let token = lexer.next();
         let text = sql.get(token.start..token.end).unwrap_or(&[]);
         match token.kind {
             Kind::End => return hasher.finish(),
-            Kind::Text | Kind::Number | Kind::Parameter | Kind::Null => hasher.write_u8(b'?'),
-            Kind::Word => {
-                let mut folded = [0u8; 64];
-                for chunk in text.chunks(folded.len()) {
-                    for (to, from) in folded.iter_mut().zip(chunk) {
-                        *to = from.to_ascii_lowercase();
-                    }
-                    hasher.write(folded.get(..chunk.len()).unwrap_or(&[]));
-                }
-            }
+            Kind::Text | Kind::Number | Kind::Parameter | Kind::Null => hasher.write(b"?"),
+            Kind::Word => hasher.write_folded(text),
             _ => hasher.write(text),
         }
         // Keeps `ab` apart from `a b`.
-        hasher.write_u8(0xFF);
+        hasher.write(&[0xFF]);
+    }
+}
+
+/// Hashes in blocks: a hasher's own work per call is more than a token's.
+struct Blocks {
+    hasher: std::hash::DefaultHasher,
+    block: [u8; 128],
+    filled: usize,
+}
+
+impl Default for Blocks {
+    fn default() -> Blocks {
+        Blocks {
+            hasher: std::hash::DefaultHasher::new(),
+            block: [0; 128],
+            filled: 0,
+        }
+    }
+}
+
+impl Blocks {
+    fn write(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            bytes = self.take(bytes, false);
+        }
+    }
+
+    fn write_folded(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            bytes = self.take(bytes, true);
+        }
+    }
+
+    /// As much as has room; the rest is returned.
+    fn take<'a>(&mut self, bytes: &'a [u8], fold: bool) -> &'a [u8] {
+        if self.filled == self.block.len() {
+            self.hasher.write(&self.block);
+            self.filled = 0;
+        }
+        let free = self.block.get_mut(self.filled..).unwrap_or_default();
+        let n = free.len().min(bytes.len());
+        let (now, later) = bytes.split_at(n);
+        let room = &mut free[..n];
+        room.copy_from_slice(now);
+        if fold {
+            room.make_ascii_lowercase();
+        }
+        self.filled += n;
+        later
+    }
+
+    fn finish(mut self) -> u64 {
+        let rest = self.block.get(..self.filled).unwrap_or_default();
+        self.hasher.write(rest);
+        self.hasher.finish()
     }
 }
 

@@ -5,7 +5,8 @@
 //! installed at the first use, so that a handle kept by a thread can never be
 //! an empty one made too early.
 //!
-//! The data path calls [`statements`] and [`mirror_write`] once per statement:
+//! The data path calls [`statements`], [`mirror_write`] and [`mirror_waited`]
+//! once per statement:
 //! each thread keeps its handles (a short list searched by name), so a call
 //! costs a comparison and one atomic addition. No label ever holds text from a
 //! client: route names come from the operator, everything else is a constant.
@@ -16,7 +17,7 @@ use std::cell::RefCell;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use metrics::{Counter, Unit};
+use metrics::{Counter, Histogram, Unit};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
 pub use log::init as init_log;
@@ -244,6 +245,7 @@ type Handles = Vec<(String, Vec<(&'static str, Counter)>)>;
 thread_local! {
     static STATEMENTS: RefCell<Handles> = const { RefCell::new(Vec::new()) };
     static WRITES: RefCell<Handles> = const { RefCell::new(Vec::new()) };
+    static WAITS: RefCell<Vec<(String, Histogram)>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Counts one on a per-route counter through the thread's kept handles.
@@ -304,10 +306,19 @@ pub fn mirror_write(route: &str, outcome: &'static str) {
 }
 
 /// How long a mirrored write waited for the mirror beyond the active side.
+/// Cheap.
 pub fn mirror_waited(route: &str, waited: Duration) {
-    let _ = recorder();
-    metrics::histogram!("lockstep_mirror_seconds", "route" => route.to_owned())
-        .record(waited.as_secs_f64());
+    WAITS.with_borrow_mut(|routes| {
+        if let Some((_, waits)) = routes.iter().find(|(name, _)| name == route) {
+            return waits.record(waited.as_secs_f64());
+        }
+        let _ = recorder();
+        let waits = metrics::histogram!("lockstep_mirror_seconds", "route" => route.to_owned());
+        waits.record(waited.as_secs_f64());
+        if routes.len() < CACHED_ROUTES {
+            routes.push((route.to_owned(), waits));
+        }
+    });
 }
 
 /// Shows whether a route's inline mirroring is suspended.

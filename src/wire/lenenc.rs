@@ -178,6 +178,16 @@ pub fn put_int(out: &mut Vec<u8>, n: u64) {
     }
 }
 
+/// Bytes that [`put_int`] appends.
+pub const fn int_size(n: u64) -> usize {
+    match n {
+        0..=0xFA => 1,
+        0xFB..=0xFFFF => 3,
+        0x1_0000..=0xFF_FFFF => 4,
+        _ => 9,
+    }
+}
+
 /// Appends a length-encoded string.
 pub fn put_bytes(out: &mut Vec<u8>, b: &[u8]) {
     put_int(out, b.len() as u64);
@@ -203,7 +213,7 @@ mod tests {
         ] {
             let mut out = Vec::new();
             put_int(&mut out, n);
-            assert_eq!(out.len(), width);
+            assert_eq!((out.len(), int_size(n)), (width, width));
             let mut r = Reader::new(&out);
             assert_eq!(r.lenenc_int(), Some(n));
             assert!(r.is_empty());

@@ -5,7 +5,7 @@
 //! data of a state change is one byte with or without its own length.
 
 use super::WireError;
-use super::lenenc::{Reader, put_bytes, put_int};
+use super::lenenc::{Reader, int_size, put_bytes, put_int};
 
 /// One change that the server reports.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -132,27 +132,35 @@ fn single(kind: u8, data: &[u8]) -> Option<Change<'_>> {
 
 /// Appends one entry to a block.
 pub fn put_change(out: &mut Vec<u8>, change: &Change<'_>) {
-    let string = |s: &[u8]| {
-        let mut data = Vec::with_capacity(s.len() + 9);
-        put_bytes(&mut data, s);
-        data
-    };
-    let (kind, data) = match change {
+    match change {
         Change::SystemVariable { name, value } => {
-            let mut data = string(name);
-            put_bytes(&mut data, value);
-            (SYSTEM_VARIABLES, data)
+            put_strings(out, SYSTEM_VARIABLES, &[name, value])
         }
-        Change::Schema(s) => (SCHEMA, string(s)),
-        Change::StateChange(on) => (STATE_CHANGE, vec![b'0' + u8::from(*on)]),
-        Change::Gtids { raw, .. } => (GTIDS, raw.to_vec()),
-        Change::TransactionCharacteristics(s) => (TRANSACTION_CHARACTERISTICS, string(s)),
-        Change::TransactionState(s) => (TRANSACTION_STATE, string(s)),
-        Change::Unknown { kind, data } => (*kind, data.to_vec()),
-    };
+        Change::Schema(s) => put_strings(out, SCHEMA, &[s]),
+        Change::StateChange(on) => put_data(out, STATE_CHANGE, &[b'0' + u8::from(*on)]),
+        Change::Gtids { raw, .. } => put_data(out, GTIDS, raw),
+        Change::TransactionCharacteristics(s) => {
+            put_strings(out, TRANSACTION_CHARACTERISTICS, &[s]);
+        }
+        Change::TransactionState(s) => put_strings(out, TRANSACTION_STATE, &[s]),
+        Change::Unknown { kind, data } => put_data(out, *kind, data),
+    }
+}
+
+fn put_data(out: &mut Vec<u8>, kind: u8, data: &[u8]) {
     out.push(kind);
-    put_int(out, data.len() as u64);
-    out.extend_from_slice(&data);
+    put_bytes(out, data);
+}
+
+fn put_strings(out: &mut Vec<u8>, kind: u8, strings: &[&[u8]]) {
+    let sizes = strings.iter().map(|s| int_size(s.len() as u64) + s.len());
+    let size: usize = sizes.sum();
+    out.reserve(size + 10);
+    out.push(kind);
+    put_int(out, size as u64);
+    for string in strings {
+        put_bytes(out, string);
+    }
 }
 
 /// The data of a GTID entry: encoding 0, then the text.
