@@ -110,7 +110,43 @@ impl Failure {
     }
 }
 
+/// A write whose fate on the mirror is open. Dropped before it is
+/// [`settled`](InFlight::settled), its session was ended in the middle of it:
+/// 1. A commits; 2. an operator kills the session, and all its futures are
+///    dropped; 3. M's part goes with its leg: only this knows of the difference.
+pub struct InFlight<'a> {
+    env: &'a Env<'a>,
+    settled: bool,
+}
+
+impl InFlight<'_> {
+    /// Whatever became of it is counted.
+    pub fn settled(mut self) {
+        self.settled = true;
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        if !self.settled {
+            if let Some(route) = self.env.route() {
+                route.live.writes_failed.fetch_add(1, Ordering::Relaxed);
+                telemetry::mirror_write(&route.name, "cut_off");
+            }
+            self.env.note(Kind::Failed, "cut_off");
+        }
+    }
+}
+
 impl Env<'_> {
+    /// To be held while a write may be on A and not on M.
+    pub fn in_flight(&self) -> InFlight<'_> {
+        InFlight {
+            env: self,
+            settled: false,
+        }
+    }
+
     /// The route.
     pub fn route(&self) -> Option<&Route> {
         self.table.routes.get(self.route)

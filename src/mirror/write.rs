@@ -109,7 +109,9 @@ pub async fn write(
     env: &Env<'_>,
 ) -> Result<Written, Lost> {
     let opens = *m.part == Part::None;
+    let in_flight = env.in_flight();
     let result = attempt(a, &mut m, request, env, opens).await;
+    in_flight.settled();
     if result.is_err() {
         // A lost, perhaps during COMMIT: M is rolled back, always; A's log
         // decides (protocol-review M9).
