@@ -20,7 +20,7 @@ use std::net::IpAddr;
 
 use zeroize::Zeroizing;
 
-use super::login::{LoginContext, LoginEnd};
+use super::login::{LoginContext, LoginEnd, Patience, read_client};
 use crate::Side;
 use crate::auth::{
     Account, CACHING_SHA2, CLEAR, DIALOG, NATIVE, NONCE_LEN, SHA256, Secret, caching_sha2, native,
@@ -47,6 +47,8 @@ pub(crate) struct Relay<'a> {
     pub client: &'a mut Stream,
     /// Sequence id of the next packet to the client.
     pub client_seq: u8,
+    /// For the client's answers.
+    pub patience: Patience,
     pub leg: &'a mut Stream,
     /// Sequence id of the next packet to home.
     pub leg_seq: u8,
@@ -280,9 +282,7 @@ impl Relay<'_> {
     }
 
     async fn read_client(&mut self) -> Result<Vec<u8>, LoginEnd> {
-        read_packet(self.client, &mut self.client_seq)
-            .await
-            .map_err(gone)
+        read_client(self.client, &mut self.client_seq, self.patience).await
     }
 
     /// Sends a packet to the client.

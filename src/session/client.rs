@@ -132,6 +132,9 @@ impl Client {
     pub async fn command_head(&mut self) -> Result<usize, End> {
         loop {
             if let Some(head) = header(self.input.pending()) {
+                if head.seq != 0 {
+                    return Err(End::OutOfOrder);
+                }
                 if head.len == 0 {
                     return Ok(0);
                 }

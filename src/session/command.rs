@@ -23,7 +23,10 @@ const PARAMETER_LEN: usize = 2;
 impl Session {
     /// Serves the command whose first bytes are pending.
     pub(super) async fn command(&mut self) -> Result<(), End> {
-        let served = self.dispatch().await;
+        let served = match self.dispatch().await {
+            Err(End::OutOfOrder) => Err(Box::pin(self.out_of_order()).await),
+            served => served,
+        };
         if self.sandboxed && served.is_ok() {
             // The server may let it go on by now.
             Box::pin(self.begin()).await?;

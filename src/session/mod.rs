@@ -19,6 +19,7 @@ mod large;
 mod learn;
 mod legs;
 pub mod login;
+mod misorder;
 mod prepared;
 mod proof;
 pub mod registry;
@@ -107,6 +108,9 @@ pub enum End {
     /// Bytes that are not the protocol.
     #[error("client: {0}")]
     Protocol(&'static str),
+    /// A command whose sequence id is not 0.
+    #[error("client: a packet out of order")]
+    OutOfOrder,
     /// The leg whose answer counts is gone.
     #[error(transparent)]
     Leg(#[from] Lost),
@@ -139,7 +143,7 @@ impl End {
         match self {
             End::Quit | End::ClientGone | End::Abandoned | End::Killed => None,
             End::Client(_) => Some(("client", "io")),
-            End::Protocol(_) => Some(("client", "protocol")),
+            End::Protocol(_) | End::OutOfOrder => Some(("client", "protocol")),
             End::Leg(lost) => Some((lost.side.as_str(), "lost")),
             End::NoLeg { side, .. } => Some((side.as_str(), "no_leg")),
             End::Login(_) => Some(("client", "login")),
