@@ -129,11 +129,7 @@ impl InFlight<'_> {
 impl Drop for InFlight<'_> {
     fn drop(&mut self) {
         if !self.settled {
-            if let Some(route) = self.env.route() {
-                route.live.writes_failed.fetch_add(1, Ordering::Relaxed);
-                telemetry::mirror_write(&route.name, "cut_off");
-            }
-            self.env.note(Kind::Failed, "cut_off");
+            self.env.failed("cut_off");
         }
     }
 }
@@ -177,14 +173,15 @@ impl Env<'_> {
         telemetry::journal_entry(self.route_name(), kind.as_str());
     }
 
-    /// The active side refused a COMMIT, and no transaction is open there any
-    /// more: whether it took is known to its log alone.
-    pub fn unclear_commit(&self) {
+    /// Counts and journals a write, or a transaction's, that the mirror may
+    /// lack although it was to have it: the active side was lost or refused a
+    /// COMMIT, and only its log knows what became of it; or M's part is gone.
+    pub fn failed(&self, reason: &'static str) {
         if let Some(route) = self.route() {
             route.live.writes_failed.fetch_add(1, Ordering::Relaxed);
-            telemetry::mirror_write(&route.name, "commit_refused");
+            telemetry::mirror_write(&route.name, reason);
         }
-        self.note(Kind::Failed, "commit_refused");
+        self.note(Kind::Failed, reason);
     }
 
     /// The mirror failed: the write is counted and journalled, its part is

@@ -115,7 +115,7 @@ pub async fn write(
     if result.is_err() {
         // A lost, perhaps during COMMIT: M is rolled back, always; A's log
         // decides (protocol-review M9).
-        env.note(Kind::Failed, "active_lost");
+        env.failed("active_lost");
         env.discard(&mut m);
     }
     result
@@ -530,7 +530,7 @@ async fn refused_commit(
     if a.ping_in_transaction().await? {
         rollback_active(a).await?;
     } else if wrote {
-        env.unclear_commit();
+        env.failed("commit_refused");
     }
     rollback(m, env).await;
     Ok(())
