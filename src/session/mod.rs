@@ -54,6 +54,7 @@ use crate::rows::shape::Catalog;
 use crate::sql::ServerKind;
 use crate::telemetry;
 use crate::wire::Status;
+use crate::wire::frame::HEADER_LEN;
 use client::{Client, Woken};
 use login::{LoggedIn, LoginContext, LoginEnd};
 use prepared::Prepared;
@@ -299,7 +300,7 @@ impl Session {
             return end;
         }
         loop {
-            match self.client.wait(&mut self.legs).await {
+            match self.client.wait(&mut self.legs, HEADER_LEN + 1).await {
                 Ok(Woken::Client) => {}
                 Ok(Woken::Leg(i)) => {
                     if let Some(end) = Box::pin(self.leg_spoke(i)).await {
@@ -357,6 +358,8 @@ impl Session {
     /// The client is let go first: an unreachable backend, which takes the
     /// whole limit, must not look to it like a statement that hangs.
     async fn close(mut self: Box<Self>, end: End) {
+        // Killed between such a write and its answer.
+        self.unmirrored_done();
         let goodbye = tokio::io::AsyncWriteExt::shutdown(&mut self.client.stream);
         let _ = tokio::time::timeout(GOODBYE_LIMIT, goodbye).await;
         let clean =

@@ -74,12 +74,22 @@ fn one_too_many_is_told_in_the_servers_words() {
     for family in Family::BOTH {
         let limits = "limits: { connections: 5 }\n";
         let scene = crate::or_skip!(Scene::start(family, &["--max-connections=40"], limits));
-        let held = fill(scene.source.port());
-        let servers = Rough::connect(scene.source.port()).rest();
+        let mut held = Vec::new();
+        let mut servers = None;
+        // The service account's connections come and go meanwhile.
+        wait_for("the server's limit through the proxy", LIMIT, || {
+            held.extend(fill(scene.source.port()));
+            let direct = Rough::connect(scene.source.port()).rest();
+            if !direct.closed {
+                return false;
+            }
+            let passed = Rough::connect(scene.proxy.port()).rest();
+            let same = passed == direct;
+            servers = Some(direct);
+            same
+        });
+        let servers = servers.expect("refused");
         assert_eq!(servers.packets.len(), 1, "{servers:?}");
-        // The server's own, through us, where ours is not reached.
-        let passed = Rough::connect(scene.proxy.port()).rest();
-        assert_eq!(passed, servers, "{family}: the server's limit");
         drop(held);
         wait_for("room on the server", LIMIT, || {
             census::clients_on(&scene.source) == 0
@@ -163,7 +173,11 @@ fn stalled_clients_are_given_up_with_their_legs() {
             let outcome = rough.rest();
             assert!(outcome.closed, "{family}: {outcome:?}");
         }
+        // Nobody reads the answer: the server gives up after its second.
+        let mut deaf = Rough::logged_in(scene.proxy.port());
+        deaf.send(&packet(0, b"\x03SELECT REPEAT('x', 60000000)"));
         census::assert_nothing_left(&scene.proxy, rest, &[&scene.source, &scene.target]);
+        drop(deaf);
     }
 }
 
@@ -184,7 +198,7 @@ fn huge_statements_are_served() {
             Some("t"),
         )))
         .expect("direct");
-        let flat = vec!["1"; 20_000].join("+");
+        let flat = vec!["1"; 1_000].join("+");
         let sql = format!("INSERT INTO big (v) VALUES ({flat})");
         block_on(conn.query_drop(&sql)).expect("a flat expression");
         let texts = [

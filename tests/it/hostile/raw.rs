@@ -124,7 +124,7 @@ fn all_at_once(port: u16, abuses: &[Abuse]) -> Vec<Outcome> {
     })
 }
 
-fn scene(family: Family, routes: bool) -> Result<(Server, Server, Proxy), crate::support::Missing> {
+fn scene(family: Family) -> Result<(Server, Server, Proxy), crate::support::Missing> {
     let args = [
         "--connect-timeout=2",
         "--max-connect-errors=100000",
@@ -135,25 +135,24 @@ fn scene(family: Family, routes: bool) -> Result<(Server, Server, Proxy), crate:
     let mut options = ProxyOptions::route("r", &["t.*"]);
     options.extra_yaml = TIMEOUTS.to_string();
     let proxy = Proxy::start(&source, &target, options);
-    if routes {
-        proxy.must_advance("r", "source_first");
-    }
     Ok((source, target, proxy))
 }
 
 #[test]
 fn abuse_is_answered_as_the_server_answers_it() {
     for family in Family::BOTH {
-        let (source, _target, proxy) = crate::or_skip!(scene(family, false));
+        let (source, _target, proxy) = crate::or_skip!(scene(family));
         let mut wrong = Vec::new();
         for routed in [false, true] {
-            for abuses in [LOGINS, COMMANDS, PIPELINED] {
-                let direct = all_at_once(source.port(), abuses);
-                let proxied = all_at_once(proxy.port(), abuses);
-                for ((abuse, direct), proxied) in abuses.iter().zip(direct).zip(proxied) {
-                    if proxied != direct {
-                        wrong.push(format!("{}: {proxied:?}, directly {direct:?}", abuse.0));
-                    }
+            let abuses: Vec<Abuse> = [LOGINS, COMMANDS, PIPELINED].concat();
+            let (direct, proxied) = std::thread::scope(|scope| {
+                let direct = scope.spawn(|| all_at_once(source.port(), &abuses));
+                let proxied = all_at_once(proxy.port(), &abuses);
+                (direct.join().expect("direct"), proxied)
+            });
+            for ((abuse, direct), proxied) in abuses.iter().zip(direct).zip(proxied) {
+                if proxied != direct {
+                    wrong.push(format!("{}: {proxied:?}, directly {direct:?}", abuse.0));
                 }
             }
             if !routed {
@@ -171,7 +170,7 @@ fn abuse_is_answered_as_the_server_answers_it() {
 /// reads it, for whom its `max_allowed_packet` is the limit.
 #[test]
 fn a_giant_login_is_refused_at_its_header() {
-    let (_source, _target, proxy) = crate::or_skip!(scene(Family::MariaDb, false));
+    let (_source, _target, proxy) = crate::or_skip!(scene(Family::MariaDb));
     for bytes in [
         b"\xff\xff\xff\x01xxxx".to_vec(),
         packet(1, &[login(), vec![b'x'; 1_000_000]].concat()),
@@ -188,7 +187,7 @@ fn a_giant_login_is_refused_at_its_header() {
 #[test]
 fn a_slow_login_ends_at_the_limit() {
     for family in Family::BOTH {
-        let (_source, _target, proxy) = crate::or_skip!(scene(family, false));
+        let (_source, _target, proxy) = crate::or_skip!(scene(family));
         let mut rough = Rough::greeted(proxy.port());
         let (outcome, took) = super::timed(|| {
             for byte in packet(1, &login()).iter().take(30) {
@@ -211,7 +210,7 @@ fn a_slow_login_ends_at_the_limit() {
 #[test]
 fn broken_tls_is_told() {
     for family in Family::BOTH {
-        let (source, _target, proxy) = crate::or_skip!(scene(family, false));
+        let (source, _target, proxy) = crate::or_skip!(scene(family));
         let request = packet(1, &fixed(CAPABILITIES | SSL));
         let bytes = [
             request,
