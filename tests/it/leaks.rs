@@ -77,7 +77,7 @@ fn half_a_login(port: u16, n: usize) {
         return;
     };
     let mut greeting = [0; 200];
-    if n % 4 > 0 {
+    if !n.is_multiple_of(4) {
         let _ = stream.read(&mut greeting);
     }
     let bytes: &[u8] = match n % 4 {

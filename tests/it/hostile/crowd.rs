@@ -12,7 +12,18 @@ use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(120);
 
+/// This process holds as many sockets as there are clients.
+fn raise_files(needed: u64) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current.is_some_and(|soft| soft < needed) {
+        let current = Some(maximum.map_or(needed, |hard| hard.min(needed)));
+        setrlimit(Resource::Nofile, Rlimit { current, maximum }).expect("open files");
+    }
+}
+
 fn crowd(family: Family, clients: usize) {
+    raise_files(clients as u64 + 1000);
     let args: [String; 3] = [
         format!("--max-connections={}", clients + 200),
         "--back-log=4000".to_string(),
