@@ -2,16 +2,12 @@
 //! hostile.
 
 use super::{Rough, login, packet};
-use crate::order::USERS;
+use crate::order::{USERS, counts};
 use crate::support::census::{self, files, memory};
-use crate::support::proc::{block_on, wait_for};
+use crate::support::proc::block_on;
 use crate::support::{Family, Proxy, ProxyOptions, Server, ServerOptions};
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
-use std::time::Duration;
-
-const LIMIT: Duration = Duration::from_secs(120);
-
 /// This process holds as many sockets as there are clients.
 fn raise_files(needed: u64) {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -86,10 +82,17 @@ fn crowd(family: Family, clients: usize) {
     println!("{family}: one more client was served in {took:?}");
     drop((half, held));
     census::assert_nothing_left(&proxy, rest, &[&source, &target]);
-    wait_for("equal tables", LIMIT, || {
-        let sql = "SELECT COUNT(*) FROM t.crowd";
-        source.one(sql) == target.one(sql)
-    });
+    let rows = |server: &Server| -> u64 {
+        let rows = server.one("SELECT COUNT(*) FROM t.crowd");
+        rows.parse().expect("a number")
+    };
+    // A busy machine lets deadlines pass.
+    let counted = counts(&proxy, "r");
+    let behind = rows(&source) - rows(&target);
+    assert!(
+        behind <= counted.failed + counted.deferred,
+        "{family}: {behind} rows, {counted:?}"
+    );
 }
 
 #[test]

@@ -320,23 +320,22 @@ fn thousands_of_everything_in_one_session() {
 }
 
 /// A client that does not take its answer: the server gives its leg up, and
-/// the session ends soon after.
+/// the session ends soon after. MySQL's farewell waits behind the bytes that
+/// are not taken, so there it is the kernel that ends it, minutes later.
 #[test]
 fn soak_deaf_clients_are_given_up_with_their_legs() {
     if std::env::var_os("LOCKSTEP_SOAK").is_none() {
         return;
     }
-    for family in Family::BOTH {
-        let args = ["--net-write-timeout=1", "--max-allowed-packet=64M"];
-        let scene = crate::or_skip!(Scene::start(family, &args, ""));
-        let rest = census::at_rest(&scene.proxy);
-        let mut deaf = Rough::logged_in(scene.proxy.port());
-        deaf.send(&packet(0, b"\x03SELECT REPEAT('x', 60000000)"));
-        std::thread::sleep(Duration::from_secs(1));
-        let (_, took) = super::timed(|| {
-            census::assert_nothing_left(&scene.proxy, rest, &[&scene.source, &scene.target]);
-        });
-        println!("{family}: given up after {took:?}");
-        drop(deaf);
-    }
+    let args = ["--net-write-timeout=1", "--max-allowed-packet=64M"];
+    let scene = crate::or_skip!(Scene::start(Family::MariaDb, &args, ""));
+    let rest = census::at_rest(&scene.proxy);
+    let mut deaf = Rough::logged_in(scene.proxy.port());
+    deaf.send(&packet(0, b"\x03SELECT REPEAT('x', 60000000)"));
+    std::thread::sleep(Duration::from_secs(1));
+    let (_, took) = super::timed(|| {
+        census::assert_nothing_left(&scene.proxy, rest, &[&scene.source, &scene.target]);
+    });
+    println!("given up after {took:?}");
+    drop(deaf);
 }
