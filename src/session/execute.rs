@@ -174,6 +174,9 @@ impl Session {
         if self.lacks_types(length) {
             return self.refuse_malformed(length).await;
         }
+        if let Some(kill) = id.and_then(|id| self.prepared.get(id)?.facts.kill) {
+            return Box::pin(self.execute_kill(length, kill)).await;
+        }
         if passive && self.transaction.lead.is_none_or(|l| l == home) {
             self.hold(ALL_ROUTES).await;
             if self.shared.routes.peek().generation == generation {
@@ -336,7 +339,7 @@ impl Session {
         })
     }
 
-    async fn execute_classified(&mut self, length: usize) -> Result<(), End> {
+    pub(super) async fn execute_classified(&mut self, length: usize) -> Result<(), End> {
         let Some(call) = self.call(length) else {
             return self.execute_unknown(length).await;
         };

@@ -11,6 +11,7 @@ use super::statement::Statement;
 use super::{End, Session};
 use crate::Side;
 use crate::leg::put_query;
+use crate::sql::Kill;
 use crate::wire::command::ResponseKind;
 
 /// Who is meant by a thread id.
@@ -37,6 +38,26 @@ impl Session {
         } else {
             self.diagnostics = None;
             self.consume_command(s.length);
+            self.kill_leg(&victim, kill.query_only).await?;
+        }
+        if !kill.query_only {
+            self.kill_other_leg(&victim);
+        }
+        Ok(())
+    }
+
+    /// A KILL that was prepared with the id in its text, as drivers do that
+    /// prepare everything.
+    pub(super) async fn execute_kill(&mut self, length: usize, kill: Kill) -> Result<(), End> {
+        let id = u32::try_from(kill.id).ok();
+        let Some(victim) = id.and_then(|id| self.meant_by(id, kill.query_only)) else {
+            return self.execute_classified(length).await;
+        };
+        if victim.side == self.lead() && u64::from(victim.id) == kill.id {
+            self.execute_classified(length).await?;
+        } else {
+            self.diagnostics = None;
+            self.consume_command(length);
             self.kill_leg(&victim, kill.query_only).await?;
         }
         if !kill.query_only {

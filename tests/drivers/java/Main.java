@@ -243,7 +243,7 @@ public class Main {
             show("outs", s.getInt(2), s.getInt(3));
         }
         try (Connection multi = connect("&allowMultiQueries=true"); Statement s = multi.createStatement()) {
-            boolean set = s.execute("SELECT 1; UPDATE accounts SET balance = balance + 1 WHERE id = " + base + "; SELECT 'zwei', NULL");
+            boolean set = s.execute("SELECT 1; INSERT INTO " + SIDE + ".loaded VALUES (-1 - " + base + ", 'x', 1); SELECT 'zwei', NULL");
             while (set || s.getUpdateCount() != -1) {
                 show("multi", set ? rows(s.getResultSet()) : s.getUpdateCount());
                 set = s.getMoreResults();

@@ -126,7 +126,7 @@ function transactions(mysqli $c): void
 function several(mysqli $c): void
 {
     global $side;
-    $c->multi_query("SELECT 1 AS one; UPDATE items SET note = 'n' WHERE name = 'b'; CALL $side.two_sets(7)");
+    $c->multi_query("SELECT 1 AS one; INSERT INTO $side.loaded VALUES (-1, 'x', 1); CALL $side.two_sets(7)");
     do {
         $r = $c->store_result();
         show('set', $r ? $r->fetch_all(MYSQLI_ASSOC) : null, $c->affected_rows);

@@ -116,7 +116,7 @@ def procedures(c):
     show("first", cur.fetchall(), cur.description)
     while cur.nextset():
         show("next", cur.rowcount, cur.fetchall())
-    cur.execute("SELECT 1; INSERT INTO accounts VALUES (5, 5); SELECT balance FROM accounts WHERE id = 5")
+    cur.execute(f"SELECT 1; INSERT INTO {SIDE}.loaded VALUES (-5, 'x', 5); SELECT n FROM {SIDE}.loaded WHERE id = -5")
     show("multi", cur.fetchall())
     while cur.nextset():
         show("multi next", cur.rowcount, cur.fetchall())
