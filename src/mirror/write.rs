@@ -179,7 +179,7 @@ async fn send_active(a: &mut Leg, request: &Request<'_>) -> Result<usize, Lost> 
     out.extend_from_slice(request.active_command);
     a.send(&out).await?;
     // BEGIN's OK comes while the statement is executed.
-    a.expect(sent + 1);
+    a.wake_for(sent + 1);
     Ok(sent)
 }
 
@@ -404,7 +404,7 @@ async fn execute_on(
     }
     out.extend_from_slice(request.mirror_command);
     leg.send(&out).await?;
-    leg.expect(context_answers + 1);
+    leg.wake_for(context_answers + 1);
     let mut refused = None;
     for _ in 0..context_answers {
         let context = leg.answer(ResponseKind::Generic, ANSWER_MAX).await?;
