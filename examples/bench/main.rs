@@ -18,6 +18,7 @@ mod crowd;
 mod extras;
 mod reads;
 mod report;
+mod scanner;
 mod stage;
 mod work;
 mod writes;
@@ -62,6 +63,7 @@ fn main() -> ExitCode {
         }
     };
     report::machine(&plan, &stage);
+    scanner::all(&plan);
     // Memory first: later nothing a process allocates is new to it.
     let measured = extras::idle(&plan, &stage)
         .and_then(|()| reads::all(&plan, &stage))

@@ -8,6 +8,7 @@ pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
 pub const TARGETS: &[Target] = &[
+    ("binlog", targets::binlog::run),
     ("command", targets::command::run),
     ("config", targets::config::run),
     ("control", targets::control::run),

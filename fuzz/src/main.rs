@@ -1,5 +1,5 @@
 //! libFuzzer around one target, which `LOCKSTEP_FUZZ` names: one program, so
-//! that eight targets cost one link.
+//! that all targets cost one link.
 #![no_main]
 
 use std::sync::OnceLock;

@@ -479,9 +479,26 @@ impl<'a> Lexer<'a> {
 
     #[inline]
     fn word_rest(&mut self) {
-        let pairs = self.mode.charset != super::mode::CharsetClass::Safe;
+        if self.mode.charset != super::mode::CharsetClass::Safe {
+            return self.word_of_pairs();
+        }
+        let start = self.pos;
+        let mut seen = 0;
+        while let Some(&b) = self.sql.get(self.pos)
+            && class(b) & IDENT != 0
+        {
+            seen |= b;
+            self.pos += 1;
+        }
+        if seen >= 0x80 {
+            self.high_word(start);
+        }
+    }
+
+    /// The same where a character's second byte may look like anything.
+    fn word_of_pairs(&mut self) {
         while let Some(&b) = self.sql.get(self.pos) {
-            if pairs && b >= 0x80 {
+            if b >= 0x80 {
                 let two = self.peek(1).is_some_and(|t| self.mode.charset.pair(b, t));
                 self.pos += if two { 2 } else { 1 };
             } else if class(b) & IDENT != 0 {
@@ -490,6 +507,15 @@ impl<'a> Lexer<'a> {
                 return;
             }
         }
+    }
+
+    /// 0xA0 is a blank in latin1 and most sets of one byte a character, and
+    /// part of a letter in UTF-8: a text that is not the latter may have ended
+    /// the word there.
+    #[cold]
+    fn high_word(&mut self, start: usize) {
+        let word = self.sql.get(start..self.pos).unwrap_or(&[]);
+        self.ambiguous |= memchr(0xA0, word).is_some() && std::str::from_utf8(word).is_err();
     }
 
     /// At a digit: `12`, `1.5`, `1e5`, `0xAB`, `0b01`, or a name like `2a`.

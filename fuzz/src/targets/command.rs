@@ -3,8 +3,8 @@
 
 use lockstep::wire::Capabilities;
 use lockstep::wire::command::{
-    self, Execute, ParamValue, execute_for_leg, name, parameter, parameters, parse_execute,
-    query_text, response_kind,
+    self, Execute, ParamValue, bulk_for_leg, execute_for_leg, name, parameter, parameters,
+    parse_bulk, parse_execute, query_text, response_kind, single_executions,
 };
 
 use crate::Input;
@@ -31,6 +31,7 @@ pub fn run(data: &[u8]) {
     if let Ok(range) = query_text(payload, caps) {
         assert!(range.end == payload.len() && range.start >= 1);
     }
+    bulk(payload, declared);
     let is_long = |i: usize| i < 8 && long >> i & 1 == 1;
     if let Ok(ex) = parse_execute(payload, declared, caps) {
         execute(payload, &ex, declared, caps, &is_long);
@@ -82,5 +83,25 @@ fn execute(
                 .map_while(Result::ok)
                 .collect();
         assert_eq!(mine, theirs);
+    }
+}
+
+/// A bulk EXECUTE as another leg sees it, and as single ones.
+fn bulk(payload: &[u8], declared: u16) {
+    let Ok(bulk) = parse_bulk(payload, declared) else {
+        return;
+    };
+    let types = &payload[bulk.types.clone()];
+    let other = bulk_for_leg(payload, &bulk, 77, None).expect("its own payload");
+    let again = parse_bulk(&other, declared).expect("reads its own");
+    assert_eq!((again.statement_id, again.flags), (77, bulk.flags));
+    assert_eq!(other[again.rows], payload[bulk.rows.clone()]);
+    let caps = Capabilities::from_parts(0, 0);
+    for single in single_executions(payload, &bulk, types, 78) {
+        let Ok(single) = single else { break };
+        let ex = parse_execute(&single, declared, caps).expect("reads its own");
+        assert_eq!(ex.statement_id, 78);
+        let values = parameters(&single, &ex, &single[ex.types.clone()], &|_| false);
+        assert!(values.map(|v| v.expect("a value")).count() == usize::from(declared));
     }
 }

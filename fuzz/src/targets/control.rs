@@ -126,6 +126,8 @@ thread_local! {
 /// Runs one input.
 pub fn run(data: &[u8]) {
     let Some(request) = request(data) else { return };
+    // Probes are answered in words.
+    let words = matches!(request.uri().path(), "/healthz" | "/readyz");
     SERVED.with_borrow_mut(|slot| {
         if slot.as_ref().is_none_or(|s| s.left == 0) {
             let runtime = tokio::runtime::Builder::new_current_thread()
@@ -153,7 +155,7 @@ pub fn run(data: &[u8]) {
             let Ok(Ok(body)) = tokio::time::timeout(PATIENCE, body).await else {
                 return;
             };
-            if status.is_client_error() {
+            if status.is_client_error() && !words {
                 let json = serde_json::from_slice::<serde_json::Value>(&body);
                 assert!(json.is_ok(), "a refusal is no JSON: {status}");
             }

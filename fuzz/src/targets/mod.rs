@@ -1,5 +1,6 @@
 //! One file per target.
 
+pub mod binlog;
 pub mod command;
 pub mod config;
 pub mod control;

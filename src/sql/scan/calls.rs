@@ -10,11 +10,9 @@ impl Scanner<'_> {
         }
         if self.before_prev != K::As
             && !groups(entry.keyword)
-            // Unknown: in a WITH, whose verb is still to come.
-            && matches!(
-                self.class,
-                Class::Read | Class::Write | Class::Session | Class::Unknown
-            )
+            // Behind WITH the verb is still to come.
+            && (self.want_verb
+                || matches!(self.class, Class::Read | Class::Write | Class::Session))
         {
             self.flag(Flags::UNKNOWN_FUNCTION);
         }
