@@ -28,7 +28,7 @@ have() { PATH="$PATH:/usr/sbin:/sbin" command -v "$1" >/dev/null 2>&1; }
 needed=(
   mariadbd:mariadb-server mariadb-install-db:mariadb-server
   mariadb:mariadb-client mariadb-binlog:mariadb-client
-  haproxy:haproxy sysbench:sysbench openssl:openssl strace:strace
+  haproxy:haproxy sysbench:sysbench openssl:openssl strace:strace faketime:faketime
 )
 missing=()
 for pair in "${needed[@]}"; do

@@ -45,6 +45,9 @@ const FIRST_LOOK_LIMIT: Duration = Duration::from_secs(5);
 /// Between two looks while waiting at start and stop.
 const POLL: Duration = Duration::from_millis(20);
 
+/// Between two looks at what is held for clients, for the metrics.
+const HELD_INTERVAL: Duration = Duration::from_secs(1);
+
 /// Between two moves of histogram samples into their buckets.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -82,7 +85,8 @@ async fn serve(config: &Config) -> Result<(), String> {
     let mut built = build::all(config)?;
     let control_listener = listen("control.http", &config.control.http).await?;
     let data_listener = listen("listen", &config.listen).await?;
-    let workers = Workers::start(config, built.shared.clone())?;
+    let workers = Arc::new(Workers::start(config, built.shared.clone())?);
+    tokio::spawn(held(built.shared.clone(), workers.clone()));
     accept::check_descriptors(config.limits.connections);
     background(config, &built);
     tokio::spawn(std::mem::take(&mut built.certificates).watch());
@@ -200,6 +204,20 @@ fn background(config: &Config, built: &Built) {
         }
     });
     tokio::spawn(checkpoints(built.shared.clone()));
+}
+
+/// Shows what is held for clients: nobody can tell a leak otherwise.
+async fn held(shared: Arc<Shared>, workers: Arc<Workers>) {
+    let control = tokio::runtime::Handle::current().metrics();
+    loop {
+        telemetry::held(
+            workers.connections(),
+            shared.registry.legs(),
+            control.num_alive_tasks(),
+            workers.tasks(),
+        );
+        tokio::time::sleep(HELD_INTERVAL).await;
+    }
 }
 
 async fn checkpoints(shared: Arc<Shared>) {

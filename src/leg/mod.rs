@@ -189,7 +189,7 @@ impl Leg {
     /// `answers` answers are awaited, and nothing can be done with the first
     /// of them alone: the session is not to be woken for it. Lasts for one
     /// read.
-    pub fn expect(&mut self, answers: usize) {
+    pub fn wake_for(&mut self, answers: usize) {
         let bytes = u16::try_from(answers * ANSWER_MIN).unwrap_or(u16::MAX);
         if answers > 1 && self.stream.low_water(bytes) {
             self.water = Water::Raised;

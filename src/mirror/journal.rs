@@ -91,6 +91,8 @@ pub struct JournalSummary {
     pub bytes: u64,
     /// Whether it overflowed.
     pub overflowed: bool,
+    /// Whether its file lacks something that is known here: the disk is full.
+    pub unwritten: bool,
     /// Writes since start by route, kind and reason.
     pub totals: Vec<Total>,
     /// The oldest position per route from which healing has to begin.
@@ -116,6 +118,10 @@ struct State {
     file: File,
     bytes: u64,
     overflowed: bool,
+    /// What memory knows and the file does not: the disk is full, say. No
+    /// checkpoint may pass until it is written, for a crash would then leave
+    /// no trace of it.
+    unwritten: bool,
     /// The position each key was last written with.
     current: HashMap<Key, Option<String>>,
     totals: HashMap<Key, u64>,
@@ -159,6 +165,7 @@ impl Journal {
                 file,
                 bytes,
                 overflowed: entries.iter().any(|e| e.kind == Kind::Overflow),
+                unwritten: false,
                 current: HashMap::new(),
                 totals: HashMap::new(),
                 oldest,
@@ -211,7 +218,16 @@ impl Journal {
             *state.totals.entry(key.clone()).or_default() += 1;
         }
         let since = since.map(str::to_string);
-        if state.current.get(&key) == Some(&since) || state.overflowed {
+        if state.overflowed {
+            // Its route's line says everything since; a route that has none
+            // yet gets one.
+            if !state.oldest.contains_key(route) {
+                state.oldest.insert(route.to_string(), since);
+                self.overflow(&mut state);
+            }
+            return;
+        }
+        if state.current.get(&key) == Some(&since) {
             return;
         }
         if state.current.len() >= CURRENT_MAX {
@@ -272,29 +288,54 @@ impl Journal {
             Ok(file) => {
                 state.bytes = file.metadata().map(|m| m.len()).unwrap_or_default();
                 state.file = file;
+                state.unwritten = false;
             }
-            Err(e) => tracing::error!(error = %e, "the journal cannot be rewritten"),
+            Err(e) => {
+                // Half of it may be all that fitted.
+                let _ = std::fs::remove_file(&temporary);
+                if !std::mem::replace(&mut state.unwritten, true) {
+                    tracing::error!(error = %e, "the journal cannot be rewritten");
+                }
+            }
         }
+    }
+
+    /// Writes what could not be written before.
+    fn catch_up(&self, state: &mut State) -> io::Result<()> {
+        if state.unwritten {
+            self.overflow(state);
+            if state.unwritten {
+                return Err(io::Error::other("the journal cannot be written"));
+            }
+            tracing::info!("the journal can be written again");
+        }
+        Ok(())
     }
 
     /// Stores the positions from which an unclean stop would have to heal,
     /// and makes the lines so far durable. Called about once a second.
     ///
     /// # Errors
-    /// The file system's.
+    /// The file system's; the positions stored before stand.
     pub fn checkpoint(&self, source: Option<String>, target: Option<String>) -> io::Result<()> {
-        self.state.lock().file.sync_data()?;
+        {
+            let mut state = self.state.lock();
+            self.catch_up(&mut state)?;
+            state.file.sync_data()?;
+        }
         let text = serde_json::to_vec(&Checkpoint { source, target })?;
         let temporary = self.directory.join("positions.tmp");
         std::fs::write(&temporary, text)?;
         std::fs::rename(&temporary, self.directory.join(POSITIONS_FILE))
     }
 
-    /// Marks a clean stop.
+    /// Marks a clean stop. A journal that could not say everything has none:
+    /// the next start says "everything since" the last checkpoint.
     ///
     /// # Errors
     /// The file system's.
     pub fn close(&self) -> io::Result<()> {
+        self.catch_up(&mut self.state.lock())?;
         self.mark("closed")?;
         self.state.lock().file.sync_data()
     }
@@ -305,6 +346,7 @@ impl Journal {
         JournalSummary {
             bytes: state.bytes,
             overflowed: state.overflowed,
+            unwritten: state.unwritten,
             totals: state
                 .totals
                 .iter()
@@ -404,5 +446,26 @@ mod tests {
         let (entries, _) = read(&d.join(FILE)).unwrap();
         assert_eq!(entries[0].kind, Kind::Unclean);
         assert_eq!(entries[0].since.as_deref(), Some("s9"));
+    }
+
+    #[test]
+    fn what_could_not_be_written_is_written_before_a_checkpoint() {
+        let d = directory("d");
+        let j = Journal::open(&d, 200).unwrap();
+        j.checkpoint(Some("s1".into()), None).unwrap();
+        std::fs::remove_dir_all(&d).unwrap();
+        for n in 0..9 {
+            j.note("shop", Kind::Failed, "deadline", Some(&format!("p{n}")));
+        }
+        j.note("bar", Kind::Failed, "deadline", Some("p9"));
+        assert!(j.summary().unwritten);
+        assert!(j.checkpoint(Some("s2".into()), None).is_err());
+        std::fs::create_dir_all(&d).unwrap();
+        j.checkpoint(Some("s3".into()), None).unwrap();
+        assert!(!j.summary().unwritten);
+        let (entries, _) = read(&d.join(FILE)).unwrap();
+        let since = |route: &str| entries.iter().find(|e| e.route == route)?.since.clone();
+        assert_eq!(since("shop").as_deref(), Some("p0"));
+        assert_eq!(since("bar").as_deref(), Some("p9"));
     }
 }

@@ -110,7 +110,39 @@ impl Failure {
     }
 }
 
+/// A write whose fate on the mirror is open. Dropped before it is
+/// [`settled`](InFlight::settled), its session was ended in the middle of it:
+/// 1. A commits; 2. an operator kills the session, and all its futures are
+///    dropped; 3. M's part goes with its leg: only this knows of the difference.
+pub struct InFlight<'a> {
+    env: &'a Env<'a>,
+    settled: bool,
+}
+
+impl InFlight<'_> {
+    /// Whatever became of it is counted.
+    pub fn settled(mut self) {
+        self.settled = true;
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        if !self.settled {
+            self.env.failed("cut_off");
+        }
+    }
+}
+
 impl Env<'_> {
+    /// To be held while a write may be on A and not on M.
+    pub fn in_flight(&self) -> InFlight<'_> {
+        InFlight {
+            env: self,
+            settled: false,
+        }
+    }
+
     /// The route.
     pub fn route(&self) -> Option<&Route> {
         self.table.routes.get(self.route)
@@ -141,14 +173,15 @@ impl Env<'_> {
         telemetry::journal_entry(self.route_name(), kind.as_str());
     }
 
-    /// The active side refused a COMMIT, and no transaction is open there any
-    /// more: whether it took is known to its log alone.
-    pub fn unclear_commit(&self) {
+    /// Counts and journals a write, or a transaction's, that the mirror may
+    /// lack although it was to have it: the active side was lost or refused a
+    /// COMMIT, and only its log knows what became of it; or M's part is gone.
+    pub fn failed(&self, reason: &'static str) {
         if let Some(route) = self.route() {
             route.live.writes_failed.fetch_add(1, Ordering::Relaxed);
-            telemetry::mirror_write(&route.name, "commit_refused");
+            telemetry::mirror_write(&route.name, reason);
         }
-        self.note(Kind::Failed, "commit_refused");
+        self.note(Kind::Failed, reason);
     }
 
     /// The mirror failed: the write is counted and journalled, its part is

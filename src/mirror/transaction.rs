@@ -22,20 +22,24 @@ pub async fn commit_mirror(m: &mut MirrorLeg<'_>, env: &Env<'_>) -> bool {
         env.fail(m, Failure::Lost, "no leg at COMMIT");
         return false;
     };
+    let in_flight = env.in_flight();
     let mut out = Vec::with_capacity(48);
     put_query(&mut out, leg.capabilities, COMMIT);
     let sent = m.timer.within(limit, pin!(leg.send(&out))).await;
     match sent {
         Ok(Ok(())) => {}
         Ok(Err(lost)) => {
+            in_flight.settled();
             env.fail(m, Failure::Lost, &lost.what);
             return false;
         }
         Err(_) => {
+            in_flight.settled();
             env.fail(m, Failure::Deadline, "COMMIT could not be sent");
             return false;
         }
     }
+    in_flight.settled();
     if acknowledges_early(env) {
         return true;
     }
@@ -48,11 +52,13 @@ pub async fn commit_mirror(m: &mut MirrorLeg<'_>, env: &Env<'_>) -> bool {
 pub async fn await_commit(m: &mut MirrorLeg<'_>, env: &Env<'_>) {
     let limit: Duration = env.shared.deadline;
     let Some(leg) = m.leg.as_mut() else { return };
+    let in_flight = env.in_flight();
     let kind = ResponseKind::Generic;
     let answer = m
         .timer
         .within(limit, pin!(leg.answer(kind, ANSWER_MAX)))
         .await;
+    in_flight.settled();
     match answer {
         Ok(Ok(answer)) if !answer.summary.is_error => {
             if let Some(route) = env.route() {

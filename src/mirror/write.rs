@@ -109,11 +109,13 @@ pub async fn write(
     env: &Env<'_>,
 ) -> Result<Written, Lost> {
     let opens = *m.part == Part::None;
+    let in_flight = env.in_flight();
     let result = attempt(a, &mut m, request, env, opens).await;
+    in_flight.settled();
     if result.is_err() {
         // A lost, perhaps during COMMIT: M is rolled back, always; A's log
         // decides (protocol-review M9).
-        env.note(Kind::Failed, "active_lost");
+        env.failed("active_lost");
         env.discard(&mut m);
     }
     result
@@ -177,7 +179,7 @@ async fn send_active(a: &mut Leg, request: &Request<'_>) -> Result<usize, Lost> 
     out.extend_from_slice(request.active_command);
     a.send(&out).await?;
     // BEGIN's OK comes while the statement is executed.
-    a.expect(sent + 1);
+    a.wake_for(sent + 1);
     Ok(sent)
 }
 
@@ -402,7 +404,7 @@ async fn execute_on(
     }
     out.extend_from_slice(request.mirror_command);
     leg.send(&out).await?;
-    leg.expect(context_answers + 1);
+    leg.wake_for(context_answers + 1);
     let mut refused = None;
     for _ in 0..context_answers {
         let context = leg.answer(ResponseKind::Generic, ANSWER_MAX).await?;
@@ -528,7 +530,7 @@ async fn refused_commit(
     if a.ping_in_transaction().await? {
         rollback_active(a).await?;
     } else if wrote {
-        env.unclear_commit();
+        env.failed("commit_refused");
     }
     rollback(m, env).await;
     Ok(())

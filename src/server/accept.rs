@@ -31,6 +31,11 @@ const REFUSALS_MAX: usize = 256;
 /// no SQLSTATE, as nothing was negotiated yet.
 const TOO_MANY: &[u8] = b"\x17\x00\x00\x00\xff\x10\x04Too many connections";
 
+/// Threads of one worker that look host names up (backends given by name are
+/// looked up at each connect, so that a name may move): a resolver that hangs
+/// must not grow a thread for each client.
+const RESOLVERS_MAX: usize = 8;
+
 /// File descriptors of one session: its client and two legs.
 const DESCRIPTORS_PER_SESSION: u64 = 3;
 
@@ -51,6 +56,7 @@ impl Drop for Counted {
 /// The threads that relay.
 pub struct Workers {
     queues: Vec<mpsc::Sender<Handed>>,
+    runtimes: Vec<tokio::runtime::Handle>,
     connections: Arc<AtomicUsize>,
     refusals: Arc<AtomicUsize>,
     connections_max: usize,
@@ -66,14 +72,17 @@ impl Workers {
         let wanted = usize::try_from(config.limits.workers).unwrap_or(cores);
         let threads = if wanted == 0 { cores } else { wanted };
         let mut queues = Vec::with_capacity(threads);
+        let mut runtimes = Vec::with_capacity(threads);
         for i in 0..threads {
             let (send, receive) = mpsc::channel(QUEUE);
             let shared = shared.clone();
             let failed = |e: std::io::Error| format!("worker {i} cannot start: {e}");
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
+                .max_blocking_threads(RESOLVERS_MAX)
                 .build()
                 .map_err(failed)?;
+            runtimes.push(runtime.handle().clone());
             std::thread::Builder::new()
                 .name(format!("lockstep-{i}"))
                 .spawn(move || runtime.block_on(work(receive, shared)))
@@ -82,6 +91,7 @@ impl Workers {
         }
         Ok(Workers {
             queues,
+            runtimes,
             connections: Arc::new(AtomicUsize::new(0)),
             refusals: Arc::new(AtomicUsize::new(0)),
             connections_max: usize::try_from(config.limits.connections).unwrap_or(usize::MAX),
@@ -91,6 +101,12 @@ impl Workers {
     /// Clients connected now, those still logging in included.
     pub fn connections(&self) -> usize {
         self.connections.load(Ordering::Acquire)
+    }
+
+    /// Tasks alive on the workers.
+    pub fn tasks(&self) -> usize {
+        let alive = |r: &tokio::runtime::Handle| r.metrics().num_alive_tasks();
+        self.runtimes.iter().map(alive).sum()
     }
 
     /// Accepts for ever.
@@ -162,22 +178,27 @@ async fn work(mut sockets: mpsc::Receiver<Handed>, shared: Arc<Shared>) {
     }
 }
 
-/// Says so when the process may not open as many files as its limit of
-/// connections can need.
+/// Lets the process open as many files as its limit of connections can need,
+/// as far as the hard limit goes, and says so where that is not far enough.
 pub fn check_descriptors(connections: u64) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let needed = connections * DESCRIPTORS_PER_SESSION + DESCRIPTORS_ELSE;
-    let Ok(limits) = std::fs::read_to_string("/proc/self/limits") else {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current.is_none_or(|soft| soft >= needed) {
         return;
+    }
+    let wanted = Rlimit {
+        current: Some(maximum.map_or(needed, |hard| hard.min(needed))),
+        maximum,
     };
-    let allowed = limits
-        .lines()
-        .find(|l| l.starts_with("Max open files"))
-        .and_then(|l| l.split_whitespace().nth(3))
-        .and_then(|soft| soft.parse::<u64>().ok());
-    if let Some(allowed) = allowed.filter(|a| *a < needed) {
+    if let Err(e) = setrlimit(Resource::Nofile, wanted) {
+        tracing::warn!("the number of open files cannot be raised: {e}");
+    }
+    let allowed = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    if allowed < needed {
         tracing::warn!(
             "limits.connections = {connections} can need {needed} open files, \
-             and the process may open {allowed}: raise it with `ulimit -n`"
+             and the process may open {allowed}: raise its hard limit (`ulimit -Hn`)"
         );
     }
 }

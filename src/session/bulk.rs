@@ -49,9 +49,7 @@ impl Session {
         }
         let whole = length <= COMMAND_MAX;
         let head = if whole { length } else { HEAD_LEN };
-        self.client
-            .whole(crate::wire::frame::HEADER_LEN + head)
-            .await?;
+        self.arrived(crate::wire::frame::HEADER_LEN + head).await?;
         let Some(call) = self.bulk_call(head) else {
             return self.unknown(COM_STMT_BULK_EXECUTE).await;
         };

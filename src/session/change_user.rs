@@ -8,12 +8,13 @@
 //! client sees an ordinary switch, which is what servers send for most clients
 //! anyway.
 
+use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use super::auth_relay::{Relay, Verdict};
 use super::login::{
-    LoginContext, LoginEnd, denied_message, learn_mapped, ok_for_client, open_other,
-    shutdown_error, with_instance,
+    LoginContext, LoginEnd, Patience, denied_message, learn_mapped, ok_for_client, open_other,
+    refuse, shutdown_error, with_instance,
 };
 use super::proof::Proof;
 use crate::auth::{Account, CACHING_SHA2, NATIVE, NONCE_LEN};
@@ -24,6 +25,9 @@ use crate::leg::stream::{Stream, write_packet};
 use crate::wire::capability::Capabilities;
 use crate::wire::greeting::ChangeUser;
 use crate::wire::ok::{ErrPacket, OkPacket};
+
+/// ER_UNKNOWN_COM_ERROR.
+const ER_UNKNOWN_COMMAND: u16 = 1047;
 
 /// The plugin no server has; makes every server answer with a switch.
 pub(crate) const NO_PLUGIN: &[u8] = b"lockstep_none";
@@ -56,7 +60,7 @@ pub struct Changed {
 /// Runs a COM_CHANGE_USER whose payload has been read from the client, against
 /// the home leg, which must be idle. For a user mapped by `users:` the leg is
 /// replaced by a new connection. `capabilities` are the client's, `visitor` says
-/// where it comes from. Bounded by [`LoginContext::login_timeout`].
+/// where it comes from and `greeted` with which nonce it was greeted. Bounded by [`LoginContext::login_timeout`].
 ///
 /// Errors: a broken connection, after which the session is over.
 pub async fn change_user(
@@ -65,20 +69,30 @@ pub async fn change_user(
     capabilities: Capabilities,
     leg: &mut Authenticated,
     payload: &[u8],
-    visitor: Visitor,
+    (visitor, greeted): (Visitor, [u8; NONCE_LEN]),
 ) -> Result<ChangeUserEnd, LoginEnd> {
     let run = async {
         let request = match ChangeUser::parse(payload, capabilities) {
             Ok(request) => request,
-            Err(e) => return Err(LoginEnd::Protocol(e.what)),
+            Err(e) => {
+                // What a server makes of one that it cannot read.
+                let unknown = ErrPacket::new(ER_UNKNOWN_COMMAND, b"08S01", b"Unknown command");
+                refuse(client, &mut 1, unknown).await;
+                return Err(LoginEnd::Protocol(e.what));
+            }
         };
         let conversation = Conversation {
+            patience: Patience {
+                until: Instant::now() + ctx.login_timeout * 9 / 10,
+                told: !leg.info.mariadb,
+            },
             ctx,
             client,
             capabilities,
             leg,
             request,
             visitor,
+            greeted,
         };
         conversation.run().await
     };
@@ -89,12 +103,14 @@ pub async fn change_user(
 }
 
 struct Conversation<'a> {
+    patience: Patience,
     ctx: &'a LoginContext,
     client: &'a mut Stream,
     capabilities: Capabilities,
     leg: &'a mut Authenticated,
     request: ChangeUser,
     visitor: Visitor,
+    greeted: [u8; NONCE_LEN],
 }
 
 impl Conversation<'_> {
@@ -153,6 +169,7 @@ impl Conversation<'_> {
             side,
             client: self.client,
             client_seq: 1,
+            patience: self.patience,
             leg: &mut self.leg.stream,
             leg_seq,
             user: &self.request.user,
@@ -160,6 +177,7 @@ impl Conversation<'_> {
             plugin: request.auth_plugin.unwrap_or_else(|| NATIVE.to_vec()),
             nonce: self.leg.nonce,
             answer: Zeroizing::new(request.auth_response),
+            greeted: Some(self.greeted),
             password: None,
         };
         match relay.run().await? {
@@ -207,6 +225,7 @@ impl Conversation<'_> {
         let mut proof = Proof {
             client: self.client,
             seq: 1,
+            patience: self.patience,
             plugin: default.to_vec(),
             nonce: [0; NONCE_LEN],
             answer: Zeroizing::default(),

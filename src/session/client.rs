@@ -2,8 +2,10 @@
 
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use tokio::io::{AsyncWriteExt, Interest, ReadBuf};
+use tokio::net::TcpStream;
 
 use super::End;
 use crate::leg::Leg;
@@ -16,6 +18,34 @@ use crate::wire::ok::ErrPacket;
 /// The largest command kept whole, in payload bytes: one full packet. A
 /// longer one is streamed to the active side, and deferred if it is a write.
 pub const COMMAND_MAX: usize = PAYLOAD_MAX - 1;
+
+/// How often a leg is looked at while its client takes no bytes: those that
+/// wait to be read hide the end of its stream from the reactor.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// What a leg had sent before it was closed is offered to a client that takes
+/// none of it for this long. Without us the kernel would keep it a while, too.
+const OFFER_LIMIT: Duration = Duration::from_secs(10);
+
+/// Ready some time after a socket was closed at its other end.
+async fn closed(socket: &TcpStream) {
+    loop {
+        tokio::time::sleep(LOOK_AGAIN).await;
+        if read_closed(socket) {
+            return tokio::time::sleep(OFFER_LIMIT).await;
+        }
+    }
+}
+
+/// Whether the other end has closed, be it behind bytes not read yet.
+fn read_closed(socket: &TcpStream) -> bool {
+    let ready = pin!(socket.ready(Interest::READABLE));
+    match ready.poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(Ok(ready)) => ready.is_read_closed(),
+        Poll::Ready(Err(_)) => true,
+        Poll::Pending => false,
+    }
+}
 
 /// The client's connection.
 pub struct Client {
@@ -68,14 +98,28 @@ impl Client {
         }
     }
 
-    /// Waits until a command's first bytes are here, watching the legs
-    /// meanwhile so that a KILL or a timeout of a server is seen at once.
+    /// [`Client::send`], given up when the leg the bytes are from has been
+    /// closed and the client does not take them: its server has given it up.
+    ///
+    /// # Errors
+    /// The client is gone, or was given up.
+    pub async fn send_beside(&mut self, bytes: &[u8], leg: &TcpStream) -> Result<(), End> {
+        tokio::select! {
+            biased;
+            sent = self.send(bytes) => sent,
+            () = closed(leg) => Err(End::Protocol("an answer that is not read")),
+        }
+    }
+
+    /// Waits until `total` bytes of a command are here, or some of them,
+    /// watching the legs meanwhile so that a KILL or a timeout of a server is
+    /// seen at once.
     ///
     /// # Errors
     /// The client is gone.
-    pub async fn wait(&mut self, legs: &mut [Option<Leg>; 2]) -> Result<Woken, End> {
+    pub async fn wait(&mut self, legs: &mut [Option<Leg>; 2], total: usize) -> Result<Woken, End> {
         std::future::poll_fn(|cx| {
-            if self.input.pending().len() > HEADER_LEN {
+            if self.input.pending().len() >= total {
                 return Poll::Ready(Ok(Woken::Client));
             }
             match self.input.poll_fill(&mut self.stream, cx) {
@@ -116,46 +160,49 @@ impl Client {
 
     /// Whether the client has closed its end behind bytes not read yet.
     pub fn has_closed(&self) -> bool {
-        let ready = pin!(self.stream.socket().ready(Interest::READABLE));
-        match ready.poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(Ok(ready)) => ready.is_read_closed(),
-            Poll::Ready(Err(_)) => true,
-            Poll::Pending => false,
-        }
+        read_closed(self.stream.socket())
     }
 
-    /// Reads until the first physical packet's header and command byte are
-    /// here; returns the payload's length, 0 for an empty command.
+    /// The payload length of the pending command, 0 for an empty one; None
+    /// while its header or its command byte is not here.
     ///
     /// # Errors
-    /// The client is gone.
-    pub async fn command_head(&mut self) -> Result<usize, End> {
-        loop {
-            if let Some(head) = header(self.input.pending()) {
-                if head.len == 0 {
-                    return Ok(0);
-                }
-                if self.input.pending().len() > HEADER_LEN {
-                    return Ok(head.len);
-                }
+    /// Its sequence id is not a command's.
+    pub fn command_head(&self) -> Result<Option<usize>, End> {
+        let Some(head) = header(self.input.pending()) else {
+            return Ok(None);
+        };
+        if head.seq != 0 {
+            return Err(End::OutOfOrder);
+        }
+        let here = head.len == 0 || self.input.pending().len() > HEADER_LEN;
+        Ok(here.then_some(head.len))
+    }
+
+    /// Reads more of a command that is being streamed to `leg`. A leg that is
+    /// closed meanwhile ends the wait; one that has something to say already
+    /// is heard when the command is through.
+    ///
+    /// # Errors
+    /// The client is gone, or the leg lost.
+    pub async fn fill_beside(&mut self, leg: &mut Leg) -> Result<(), End> {
+        let filled = std::future::poll_fn(|cx| {
+            if let Poll::Ready(read) = self.input.poll_fill(&mut self.stream, cx) {
+                return Poll::Ready(Ok(read));
             }
-            self.fill().await?;
+            if leg.input.pending().is_empty()
+                && let Poll::Ready(Ok(0) | Err(_)) = leg.input.poll_fill(&mut leg.stream, cx)
+            {
+                return Poll::Ready(Err(leg.lost("closed by the server")));
+            }
+            Poll::Pending
+        });
+        match filled.await {
+            Ok(Ok(0)) => Err(End::ClientGone),
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(e)) => Err(End::client(e)),
+            Err(lost) => Err(End::Leg(lost)),
         }
-    }
-
-    /// Reads until `total` bytes are pending; the caller bounds `total`.
-    ///
-    /// # Errors
-    /// The client is gone.
-    pub async fn whole(&mut self, total: usize) -> Result<(), End> {
-        if self.input.pending().len() >= total {
-            return Ok(());
-        }
-        self.input.reserve(total);
-        while self.input.pending().len() < total {
-            self.fill().await?;
-        }
-        Ok(())
     }
 
     /// Answers with an error of ours, at sequence id 1.

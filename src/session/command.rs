@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use super::change_user::{self, ChangeUserEnd};
-use super::client::COMMAND_MAX;
+use super::client::{COMMAND_MAX, Woken};
 use super::unmirrored::OnError;
 use super::{End, LoginParts, Session, relay};
 use crate::Side;
@@ -23,7 +23,10 @@ const PARAMETER_LEN: usize = 2;
 impl Session {
     /// Serves the command whose first bytes are pending.
     pub(super) async fn command(&mut self) -> Result<(), End> {
-        let served = self.dispatch().await;
+        let served = match self.dispatch().await {
+            Err(End::OutOfOrder) => Err(Box::pin(self.out_of_order()).await),
+            served => served,
+        };
         if self.sandboxed && served.is_ok() {
             // The server may let it go on by now.
             Box::pin(self.begin()).await?;
@@ -35,7 +38,7 @@ impl Session {
     }
 
     async fn dispatch(&mut self) -> Result<(), End> {
-        let length = self.client.command_head().await?;
+        let length = self.command_head().await?;
         let first = self.client.input.pending().get(HEADER_LEN);
         // To a server an empty packet is COM_SLEEP, which it does not know.
         let com = first.copied().filter(|_| length > 0).unwrap_or(COM_SLEEP);
@@ -151,7 +154,36 @@ impl Session {
                 "a command of several packets where none may be",
             ));
         }
-        self.client.whole(HEADER_LEN + length).await
+        self.arrived(HEADER_LEN + length).await
+    }
+
+    /// Waits until the first packet's header and command byte are here;
+    /// returns the payload's length, 0 for an empty command.
+    async fn command_head(&mut self) -> Result<usize, End> {
+        loop {
+            if let Some(length) = self.client.command_head()? {
+                return Ok(length);
+            }
+            let more = self.client.input.pending().len() + 1;
+            self.arrived(more).await?;
+        }
+    }
+
+    /// Reads until `total` bytes are pending; the caller bounds `total`. A
+    /// client may take for ever, until the server has had enough of its leg.
+    pub(super) async fn arrived(&mut self, total: usize) -> Result<(), End> {
+        if self.client.input.pending().len() >= total {
+            return Ok(());
+        }
+        self.client.input.reserve(total);
+        while self.client.input.pending().len() < total {
+            if let Woken::Leg(i) = self.client.wait(&mut self.legs, total).await?
+                && let Some(end) = self.leg_spoke(i).await
+            {
+                return Err(end);
+            }
+        }
+        Ok(())
     }
 
     /// The payload of the whole pending command.
@@ -260,7 +292,7 @@ impl Session {
             self.client.capabilities,
             &mut login,
             &payload,
-            self.login.visitor,
+            (self.login.visitor, self.login.nonce),
         )
         .await?;
         let database = match outcome {
@@ -275,6 +307,7 @@ impl Session {
                     max_packet: self.login.max_packet,
                     connect_attrs: changed.connect_attrs,
                     visitor: self.login.visitor,
+                    nonce: self.login.nonce,
                 };
                 changed.database
             }

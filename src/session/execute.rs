@@ -77,7 +77,7 @@ impl Session {
         let before = self.diagnostics.take();
         let streamed = length > COMMAND_MAX;
         let kept = if streamed { HEAD_LEN } else { length };
-        self.client.whole(HEADER_LEN + kept).await?;
+        self.arrived(HEADER_LEN + kept).await?;
         let sql: Arc<[u8]> = self.payload(kept).get(1..).unwrap_or(&[]).into();
         let facts = Arc::new(scan(&sql, self.state.mode));
         // PREPARE leaves ROW_COUNT() as it was, and nothing else.

@@ -35,7 +35,7 @@ const OVERSIZED: Reason = Reason("over_16_mib");
 impl Session {
     /// A COM_QUERY.
     pub(super) async fn query_streamed(&mut self) -> Result<(), End> {
-        self.client.whole(HEADER_LEN + HEAD_LEN).await?;
+        self.arrived(HEADER_LEN + HEAD_LEN).await?;
         let payload = self.payload(HEAD_LEN);
         let range = query_text(payload, self.client.capabilities).unwrap_or(1..HEAD_LEN);
         let sql = payload.get(range).unwrap_or(&[]).to_vec();
@@ -107,11 +107,11 @@ impl Session {
     pub(super) async fn execute_streamed(&mut self) -> Result<(), End> {
         self.diagnostics = None;
         let mut length = HEAD_LEN;
-        self.client.whole(HEADER_LEN + length).await?;
+        self.arrived(HEADER_LEN + length).await?;
         let mut call = self.call(length);
         if call.is_none() {
             length = EXECUTE_HEAD_LEN;
-            self.client.whole(HEADER_LEN + length).await?;
+            self.arrived(HEADER_LEN + length).await?;
             call = self.call(length);
         }
         let id = self.named_statement(length).unwrap_or_default();
@@ -193,7 +193,7 @@ impl Session {
     /// COM_STMT_SEND_LONG_DATA: to the leg where the statement will run; no
     /// other can have it any more.
     pub(super) async fn long_data_streamed(&mut self) -> Result<(), End> {
-        self.client.whole(HEADER_LEN + HEAD_LEN).await?;
+        self.arrived(HEADER_LEN + HEAD_LEN).await?;
         let id = self.named_statement(HEAD_LEN).unwrap_or_default();
         let wanted = match self.prepared.get(id) {
             Some(s) => self.side_of(&s.text, &s.facts),

@@ -55,6 +55,31 @@ fn defaults_query(leg: &Leg) -> String {
     format!("SELECT {}", names.join(","))
 }
 
+/// Switches our trackers on. On MariaDB also makes sure that the leg can be
+/// used: it lets an account in whose password has expired, takes its SETs, and
+/// refuses everything else. Every mirrored write would fail and count against
+/// the route.
+async fn switch_on(leg: &mut Leg) -> Result<(), String> {
+    let mut out = Vec::with_capacity(128);
+    put_query(&mut out, leg.capabilities, TRACK);
+    let asked = if leg.info.mariadb {
+        put_query(&mut out, leg.capabilities, b"DO 1");
+        2
+    } else {
+        1
+    };
+    leg.send(&out).await.map_err(|lost| lost.what)?;
+    let mut refused = None;
+    for _ in 0..asked {
+        let answer = leg.answer(ResponseKind::OneEof, ANSWER_MAX).await;
+        let answer = answer.map_err(|lost| lost.what)?;
+        if answer.summary.is_error {
+            refused.get_or_insert_with(|| answer.error_text());
+        }
+    }
+    refused.map_or(Ok(()), Err)
+}
+
 /// What a leg is wanted for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Role {
@@ -187,13 +212,7 @@ impl Session {
         };
         let mut leg = Leg::new(side, authenticated, self.state.database.clone());
         leg.cursor.report_state(false);
-        match leg.query(TRACK).await {
-            // MariaDB lets an account in whose password has expired, and
-            // refuses all it is asked.
-            Ok(answer) if answer.summary.is_error => return Err(answer.error_text()),
-            Ok(_) => {}
-            Err(lost) => return Err(lost.what),
-        }
+        switch_on(&mut leg).await?;
         // 0: everything the client has set so far is told.
         leg.applied = 0;
         self.entry.legs[side.index()].store(leg.info.thread_id, Ordering::Relaxed);

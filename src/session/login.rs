@@ -26,6 +26,7 @@
 
 mod context;
 mod mapped;
+mod packets;
 mod proxied;
 mod relayed;
 #[cfg(test)]
@@ -47,7 +48,7 @@ use crate::leg::connect::{
     login as leg_login, lost, open,
 };
 use crate::leg::grants::service_params;
-use crate::leg::stream::{Stream, read_packet, write_packet};
+use crate::leg::stream::{Stream, write_packet};
 use crate::wire::capability::{Capabilities, offered};
 use crate::wire::command::COM_QUIT;
 use crate::wire::greeting::{HandshakeResponse, is_ssl_request, put_attribute};
@@ -56,6 +57,7 @@ use crate::wire::ok::{ErrPacket, OkPacket};
 pub use context::{ClientCertificates, LoginContext, SeenCapabilities};
 pub(crate) use mapped::learn_mapped;
 use mapped::mapped_login;
+pub(crate) use packets::{Patience, read_client, refuse};
 use relayed::relayed_login;
 
 /// ER_HANDSHAKE_ERROR.
@@ -185,10 +187,15 @@ pub async fn login(
         Err(error) => return Err(tell_before_greeting(&mut client, error).await),
     };
     ctx.seen.note(home, opened.greeting.capabilities);
-    // The last tenth is kept for leaving home in good order, before home's own
-    // timeout counts the connection as an aborted one.
+    // The client may use most of the time. The last tenth is kept for leaving
+    // home in good order, before home's own timeout counts the connection as an
+    // aborted one.
+    let patience = Patience {
+        until: begun + ctx.login_timeout * 8 / 10,
+        told: !opened.info().mariadb,
+    };
     let answer_by = begun + ctx.login_timeout * 9 / 10;
-    let answering = greet(ctx, client, &opened, visitor);
+    let answering = greet(ctx, client, &opened, visitor, patience);
     let answered = match timeout_at(answer_by, answering).await {
         Ok(answered) => answered,
         Err(_) => Err(LoginEnd::Timeout),
@@ -255,6 +262,7 @@ async fn greet(
     mut client: Stream,
     opened: &Opened,
     visitor: Visitor,
+    patience: Patience,
 ) -> Result<Answered, LoginEnd> {
     let mut greeting = opened.greeting.clone();
     let other = ctx.seen.get(opened.side.other());
@@ -266,7 +274,7 @@ async fn greet(
     write_packet(&mut client, &mut seq, &greeting.build())
         .await
         .map_err(LoginEnd::Client)?;
-    answer_of(client, seq, ctx, greeting.capabilities, visitor).await
+    answer_of(client, seq, ctx, greeting.capabilities, visitor, patience).await
 }
 
 /// The client's capabilities that count. LONG_PASSWORD is what tells MySQL
@@ -287,6 +295,8 @@ struct Answered {
     /// Negotiated.
     capabilities: Capabilities,
     visitor: Visitor,
+    /// For what it is still to send.
+    patience: Patience,
 }
 
 impl Answered {
@@ -308,22 +318,27 @@ async fn answer_of(
     ctx: &LoginContext,
     offered: Capabilities,
     mut visitor: Visitor,
+    patience: Patience,
 ) -> Result<Answered, LoginEnd> {
-    let mut packet = read_packet(&mut client, &mut seq)
-        .await
-        .map_err(LoginEnd::Client)?;
+    let mut packet = read_client(&mut client, &mut seq, patience).await?;
     if is_ssl_request(&packet) {
         let (Some(config), Stream::Plain(socket)) = (&ctx.tls, client) else {
             return Err(LoginEnd::Protocol("TLS asked for and not offered"));
         };
-        let accepted = TlsAcceptor::from(config.load_full()).accept(socket).await;
-        let accepted = accepted.map_err(LoginEnd::Tls)?;
-        visitor.tls = true;
-        visitor.certified |= accepted.get_ref().1.peer_certificates().is_some();
-        client = Stream::TlsServer(Box::new(accepted));
-        packet = read_packet(&mut client, &mut seq)
-            .await
-            .map_err(LoginEnd::Client)?;
+        let accepting = TlsAcceptor::from(config.load_full()).accept(socket);
+        client = match accepting.into_fallible().await {
+            Ok(accepted) => {
+                visitor.tls = true;
+                visitor.certified |= accepted.get_ref().1.peer_certificates().is_some();
+                Stream::TlsServer(Box::new(accepted))
+            }
+            Err((error, socket)) => {
+                // In the clear, after the alert: so do servers.
+                refuse(&mut Stream::Plain(socket), &mut seq, bad_handshake()).await;
+                return Err(LoginEnd::Tls(error));
+            }
+        };
+        packet = read_client(&mut client, &mut seq, patience).await?;
     }
     let packet = Zeroizing::new(packet);
     match HandshakeResponse::parse(&packet) {
@@ -334,14 +349,17 @@ async fn answer_of(
             answer: Zeroizing::new(std::mem::take(&mut response.auth_response)),
             response,
             visitor,
+            patience,
         }),
         Err(e) => {
-            let bad = ErrPacket::new(ER_HANDSHAKE, b"08S01", b"Bad handshake");
-            let told = write_packet(&mut client, &mut seq, &bad.build()).await;
-            told.map_err(LoginEnd::Client)?;
+            refuse(&mut client, &mut seq, bad_handshake()).await;
             Err(LoginEnd::Protocol(e.what))
         }
     }
+}
+
+fn bad_handshake() -> ErrPacket<'static> {
+    ErrPacket::new(ER_HANDSHAKE, b"08S01", b"Bad handshake")
 }
 
 /// The rest of a login: by relaying, or by judging a mapped user ourselves.

@@ -19,6 +19,7 @@ mod large;
 mod learn;
 mod legs;
 pub mod login;
+mod misorder;
 mod prepared;
 mod proof;
 pub mod registry;
@@ -53,6 +54,7 @@ use crate::rows::shape::Catalog;
 use crate::sql::ServerKind;
 use crate::telemetry;
 use crate::wire::Status;
+use crate::wire::frame::HEADER_LEN;
 use client::{Client, Woken};
 use login::{LoggedIn, LoginContext, LoginEnd};
 use prepared::Prepared;
@@ -107,6 +109,9 @@ pub enum End {
     /// Bytes that are not the protocol.
     #[error("client: {0}")]
     Protocol(&'static str),
+    /// A command whose sequence id is not 0.
+    #[error("client: a packet out of order")]
+    OutOfOrder,
     /// The leg whose answer counts is gone.
     #[error(transparent)]
     Leg(#[from] Lost),
@@ -139,7 +144,7 @@ impl End {
         match self {
             End::Quit | End::ClientGone | End::Abandoned | End::Killed => None,
             End::Client(_) => Some(("client", "io")),
-            End::Protocol(_) => Some(("client", "protocol")),
+            End::Protocol(_) | End::OutOfOrder => Some(("client", "protocol")),
             End::Leg(lost) => Some((lost.side.as_str(), "lost")),
             End::NoLeg { side, .. } => Some((side.as_str(), "no_leg")),
             End::Login(_) => Some(("client", "login")),
@@ -201,6 +206,8 @@ struct LoginParts {
     max_packet: u32,
     connect_attrs: Vec<u8>,
     visitor: Visitor,
+    /// The nonce the client was greeted with.
+    nonce: [u8; crate::auth::NONCE_LEN],
 }
 
 /// Serves one accepted client to its end.
@@ -275,6 +282,7 @@ impl Session {
                 max_packet: logged.max_packet,
                 connect_attrs: logged.connect_attrs,
                 visitor: logged.visitor,
+                nonce: logged.nonce,
             },
             retry_other: None,
             timer: Timer::default(),
@@ -295,7 +303,7 @@ impl Session {
             return end;
         }
         loop {
-            match self.client.wait(&mut self.legs).await {
+            match self.client.wait(&mut self.legs, HEADER_LEN + 1).await {
                 Ok(Woken::Client) => {}
                 Ok(Woken::Leg(i)) => {
                     if let Some(end) = Box::pin(self.leg_spoke(i)).await {
@@ -353,6 +361,8 @@ impl Session {
     /// The client is let go first: an unreachable backend, which takes the
     /// whole limit, must not look to it like a statement that hangs.
     async fn close(mut self: Box<Self>, end: End) {
+        // Killed between such a write and its answer.
+        self.unmirrored_done();
         let goodbye = tokio::io::AsyncWriteExt::shutdown(&mut self.client.stream);
         let _ = tokio::time::timeout(GOODBYE_LIMIT, goodbye).await;
         let clean =

@@ -5,9 +5,9 @@
 use zeroize::Zeroizing;
 
 use super::auth_relay::gone;
-use super::login::LoginEnd;
+use super::login::{LoginEnd, Patience, read_client};
 use crate::auth::{Account, CACHING_SHA2, NATIVE, NONCE_LEN, caching_sha2};
-use crate::leg::stream::{Stream, read_packet, write_packet};
+use crate::leg::stream::{Stream, write_packet};
 use crate::wire::greeting::{auth_more, auth_switch};
 
 /// A client that has answered a nonce.
@@ -15,6 +15,8 @@ pub(crate) struct Proof<'a> {
     pub client: &'a mut Stream,
     /// Sequence id of the next packet to the client.
     pub seq: u8,
+    /// For the client's answers.
+    pub patience: Patience,
     pub plugin: Vec<u8>,
     pub nonce: [u8; NONCE_LEN],
     pub answer: Zeroizing<Vec<u8>>,
@@ -63,8 +65,8 @@ impl Proof<'_> {
         self.plugin = plugin.to_vec();
         self.nonce = nonce;
         self.write(&auth_switch(plugin, &nonce)).await?;
-        let answer = read_packet(self.client, &mut self.seq).await;
-        self.answer = Zeroizing::new(answer.map_err(gone)?);
+        let answer = read_client(self.client, &mut self.seq, self.patience).await;
+        self.answer = Zeroizing::new(answer?);
         Ok(true)
     }
 

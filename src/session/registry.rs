@@ -131,6 +131,15 @@ impl Registry {
             .count()
     }
 
+    /// How many legs there are (source, target).
+    pub fn legs(&self) -> [usize; 2] {
+        let sessions = self.sessions.lock();
+        [Side::Source, Side::Target].map(|side| {
+            let open = |e: &&Arc<Entry>| e.legs[side.index()].load(Ordering::Relaxed) != 0;
+            sessions.values().filter(open).count()
+        })
+    }
+
     /// Asks a session to end. False when there is none of that id.
     pub fn kill(&self, id: u64) -> bool {
         match self.sessions.lock().get(&id) {

@@ -122,7 +122,8 @@ fn done(leg: &mut Leg) -> Summary {
 
 async fn forward(client: &mut Client, leg: &mut Leg, bytes: usize) -> Result<(), End> {
     if bytes > 0 {
-        client.send(&leg.input.pending()[..bytes]).await?;
+        let arrived = &leg.input.pending()[..bytes];
+        client.send_beside(arrived, leg.stream.socket()).await?;
         leg.input.consume(bytes);
     }
     Ok(())
@@ -147,7 +148,7 @@ async fn rewrite(
 ) -> Result<(), End> {
     let pending = &leg.input.pending()[..consumed];
     let Some((start, end)) = leg.cursor.summary().state_packet else {
-        return client.send(pending).await;
+        return client.send_beside(pending, leg.stream.socket()).await;
     };
     let mut out = Vec::with_capacity(consumed);
     out.extend_from_slice(&pending[..start]);
@@ -248,7 +249,7 @@ async fn fill_looking(client: &mut Client, leg: &mut Leg) -> Result<(), End> {
 async fn infile(client: &mut Client, leg: &mut Leg, pending: &mut Pending) -> Result<(), End> {
     let abandon = std::mem::replace(&mut pending.abandon, true);
     loop {
-        let head = next_header(client).await?;
+        let head = next_header(client, leg).await?;
         stream_command(client, leg, HEADER_LEN + head.len).await?;
         if head.len == 0 {
             pending.abandon = abandon;
@@ -257,9 +258,9 @@ async fn infile(client: &mut Client, leg: &mut Leg, pending: &mut Pending) -> Re
     }
 }
 
-async fn next_header(client: &mut Client) -> Result<Header, End> {
+async fn next_header(client: &mut Client, leg: &mut Leg) -> Result<Header, End> {
     while client.input.pending().len() < HEADER_LEN {
-        client.fill().await?;
+        client.fill_beside(leg).await?;
     }
     header(client.input.pending()).ok_or(End::Protocol("a broken packet header"))
 }
@@ -269,7 +270,7 @@ async fn stream_command(client: &mut Client, leg: &mut Leg, total: usize) -> Res
     let mut left = total;
     while left > 0 {
         if client.input.pending().is_empty() {
-            client.fill().await?;
+            client.fill_beside(leg).await?;
         }
         let n = client.input.pending().len().min(left);
         if let Err(lost) = leg.send(&client.input.pending()[..n]).await {
@@ -303,7 +304,7 @@ pub async fn stream_whole_command(
 ) -> Result<(), End> {
     let abandon = pending.abandon;
     loop {
-        let head = next_header(client).await?;
+        let head = next_header(client, leg).await?;
         if client.input.pending().len() < head.total() {
             pending.abandon = true;
         }
@@ -352,7 +353,10 @@ pub async fn dump(client: &mut Client, leg: &mut Leg) -> Result<(), End> {
 /// The client is gone.
 pub async fn skip_whole_command(client: &mut Client) -> Result<u8, End> {
     loop {
-        let head = next_header(client).await?;
+        while client.input.pending().len() < HEADER_LEN {
+            client.fill().await?;
+        }
+        let head = header(client.input.pending()).ok_or(End::Protocol("a broken packet header"))?;
         let mut left = head.total();
         while left > 0 {
             if client.input.pending().is_empty() {

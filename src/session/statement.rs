@@ -513,10 +513,11 @@ impl Session {
             let client = self.client.capabilities;
             relay::shown(&written.answer, caps, client, &mut self.state, &mut out);
         }
-        self.client.send(&out).await?;
+        let told = self.client.send(&out).await;
         if written.commit_pending {
             self.finish_commit(active, s.table, s.planned.route).await;
         }
+        told?;
         self.diagnostics = written.diagnostics;
         if !implicit {
             self.transaction.poisoned |= written.poisoned;

@@ -223,6 +223,9 @@ impl Session {
         }
         self.diagnostics = None;
         self.need_leg(lead).await?;
+        let shared = self.shared.clone();
+        let env = self.with_env(&shared, s.table, lead);
+        let in_flight = env.in_flight();
         let Some(leg) = self.legs[lead.index()].as_mut() else {
             return Err(End::Protocol("no leg"));
         };
@@ -233,7 +236,9 @@ impl Session {
             leg.send(&command).await?;
             leg.answer(ResponseKind::Generic, ANSWER_MAX).await
         };
-        let answer = match answered.await {
+        let answered = answered.await;
+        in_flight.settled();
+        let answer = match answered {
             Ok(answer) => answer,
             Err(lost) => {
                 // A is lost during COMMIT: M is rolled back, always; A's log
@@ -271,10 +276,11 @@ impl Session {
                 self.state.next_isolation = None;
             }
         }
-        self.client.send(&out).await?;
+        let told = self.client.send(&out).await;
         if pending {
             self.await_part(lead, s.table).await;
         }
+        told?;
         if !answer.summary.is_error {
             self.transaction = Transaction::default();
         }

@@ -201,6 +201,7 @@ impl Session {
         };
         match kind {
             Kind::Deferred => env.deferred(reason),
+            Kind::Failed => env.failed(reason),
             kind => env.note(kind, reason),
         }
     }

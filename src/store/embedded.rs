@@ -1,9 +1,11 @@
 //! The embedded store: one redb file in the state directory.
 
-use std::io::ErrorKind;
+use std::fs::File;
+use std::io::{ErrorKind, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use parking_lot::Mutex;
 use redb::{
     Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition,
 };
@@ -25,9 +27,20 @@ const FORMAT: &str = "1";
 /// Page cache in bytes: the whole state is a few kilobytes.
 const CACHE_BYTES: usize = 1024 * 1024;
 
+/// What must still fit into the directory, in bytes, before a phase changes:
+/// the journal lines of the writes that the new phase may bring. A route that
+/// moved with a full disk under it could not say what its mirror misses.
+const ROOM: usize = 64 * 1024;
+
+/// Written and removed again to see that there is [`ROOM`].
+const ROOM_FILE: &str = "room.tmp";
+
 /// See the module.
 pub struct EmbeddedStore {
-    db: Database,
+    dir: PathBuf,
+    /// None after an I/O error, which redb does not go on from: the next call
+    /// opens the file anew.
+    db: Mutex<Option<Database>>,
     instance: String,
 }
 
@@ -45,7 +58,43 @@ impl EmbeddedStore {
         let db = open_file(dir)?;
         let file = dir.join(FILE).display().to_string();
         let instance = prepare(&db, &file)?;
-        Ok(EmbeddedStore { db, instance })
+        Ok(EmbeddedStore {
+            dir: dir.to_path_buf(),
+            db: Mutex::new(Some(db)),
+            instance,
+        })
+    }
+
+    /// Runs `work` on the open file; closes it when that fails.
+    fn with<T>(
+        &self,
+        work: impl FnOnce(&Database) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let mut slot = self.db.lock();
+        let db = match slot.take() {
+            Some(db) => db,
+            None => open_file(&self.dir)?,
+        };
+        let done = work(&db);
+        if done.is_ok() {
+            *slot = Some(db);
+        } else {
+            // Closing writes, and what failed a moment ago may fail there too.
+            let _ = catch_unwind(AssertUnwindSafe(|| drop(db)));
+        }
+        done
+    }
+
+    /// Whether the disk still takes what a change of phase may bring.
+    fn room(&self) -> Result<(), StoreError> {
+        let path = self.dir.join(ROOM_FILE);
+        let written = File::create(&path)
+            .and_then(|mut file| file.write_all(&[0; ROOM]).and_then(|()| file.sync_data()));
+        let _ = std::fs::remove_file(&path);
+        written.map_err(|error| StoreError::Directory {
+            dir: self.dir.display().to_string(),
+            error,
+        })
     }
 }
 
@@ -145,38 +194,45 @@ impl Store for EmbeddedStore {
     }
 
     fn load_routes(&self) -> Result<Vec<StoredRoute>, StoreError> {
-        let tx = self.db.begin_read().map_err(failed)?;
-        let table = tx.open_table(ROUTES).map_err(failed)?;
-        let mut routes = Vec::new();
-        for entry in table.iter().map_err(failed)? {
-            let (name, json) = entry.map_err(failed)?;
-            let route = serde_json::from_str(json.value())
-                .map_err(|e| failed(format!("route {}: {e}", name.value())))?;
-            routes.push(route);
-        }
-        Ok(routes)
+        self.with(|db| {
+            let tx = db.begin_read().map_err(failed)?;
+            let table = tx.open_table(ROUTES).map_err(failed)?;
+            let mut routes = Vec::new();
+            for entry in table.iter().map_err(failed)? {
+                let (name, json) = entry.map_err(failed)?;
+                let route = serde_json::from_str(json.value())
+                    .map_err(|e| failed(format!("route {}: {e}", name.value())))?;
+                routes.push(route);
+            }
+            Ok(routes)
+        })
     }
 
     fn save_route(&self, route: &StoredRoute) -> Result<(), StoreError> {
         let json = serde_json::to_string(route).map_err(failed)?;
-        // redb's default durability: the commit returns after fsync.
-        let tx = self.db.begin_write().map_err(failed)?;
-        {
-            let mut table = tx.open_table(ROUTES).map_err(failed)?;
-            table
-                .insert(route.name.as_str(), json.as_str())
-                .map_err(failed)?;
-        }
-        tx.commit().map_err(failed)
+        self.room()?;
+        self.with(|db| {
+            // redb's default durability: the commit returns after fsync.
+            let tx = db.begin_write().map_err(failed)?;
+            {
+                let mut table = tx.open_table(ROUTES).map_err(failed)?;
+                table
+                    .insert(route.name.as_str(), json.as_str())
+                    .map_err(failed)?;
+            }
+            tx.commit().map_err(failed)
+        })
     }
 
     fn remove_route(&self, name: &str) -> Result<(), StoreError> {
-        let tx = self.db.begin_write().map_err(failed)?;
-        {
-            let mut table = tx.open_table(ROUTES).map_err(failed)?;
-            table.remove(name).map_err(failed)?;
-        }
-        tx.commit().map_err(failed)
+        self.with(|db| {
+            let tx = db.begin_write().map_err(failed)?;
+            {
+                let mut table = tx.open_table(ROUTES).map_err(failed)?;
+                table.remove(name).map_err(failed)?;
+            }
+            tx.commit().map_err(failed)
+        })
     }
 }
 
@@ -237,6 +293,22 @@ mod tests {
         let store = EmbeddedStore::open(&dir.0).unwrap();
         assert_eq!(store.instance_id(), id);
         assert_eq!(store.load_routes().unwrap(), vec![route("a", 2)]);
+    }
+
+    #[test]
+    fn goes_on_after_an_error() {
+        let dir = Dir::new();
+        let store = EmbeddedStore::open(&dir.0).unwrap();
+        store.save_route(&route("a", 1)).unwrap();
+        let failed: Result<(), StoreError> = store.with(|_| Err(failed("the disk is full")));
+        assert!(failed.is_err() && store.db.lock().is_none());
+        assert_eq!(store.load_routes().unwrap(), vec![route("a", 1)]);
+        std::fs::rename(&dir.0, dir.0.with_extension("away")).unwrap();
+        let full = store.save_route(&route("a", 2));
+        std::fs::rename(dir.0.with_extension("away"), &dir.0).unwrap();
+        assert!(matches!(full, Err(StoreError::Directory { .. })));
+        store.save_route(&route("a", 3)).unwrap();
+        assert_eq!(store.load_routes().unwrap(), vec![route("a", 3)]);
     }
 
     #[test]

@@ -81,6 +81,27 @@ pub const METRICS: &[Metric] = &[
         "Sessions whose leg to the other backend cannot be opened: their writes are deferred",
     ),
     metric(
+        "lockstep_connections",
+        Kind::Gauge,
+        "",
+        &[],
+        "Client connections now, those still logging in or ending included",
+    ),
+    metric(
+        "lockstep_legs",
+        Kind::Gauge,
+        "",
+        &["backend"],
+        "Backend connections that sessions hold now",
+    ),
+    metric(
+        "lockstep_tasks",
+        Kind::Gauge,
+        "",
+        &["runtime"],
+        "Tasks alive, by runtime: control, workers (one for each client connection)",
+    ),
+    metric(
         "lockstep_connections_total",
         Kind::Counter,
         "",
@@ -348,6 +369,18 @@ pub fn sessions(connected: usize, without_other_leg: usize) {
     metrics::gauge!("lockstep_sessions_without_other_leg").set(without_other_leg as f64);
 }
 
+/// Shows what is held for clients now: their connections, their legs (source,
+/// target), and the tasks of the control runtime and of the workers.
+pub fn held(connections: usize, legs: [usize; 2], control_tasks: usize, worker_tasks: usize) {
+    let _ = recorder();
+    metrics::gauge!("lockstep_connections").set(connections as f64);
+    for (side, legs) in [crate::Side::Source, crate::Side::Target].iter().zip(legs) {
+        metrics::gauge!("lockstep_legs", "backend" => side.as_str()).set(legs as f64);
+    }
+    metrics::gauge!("lockstep_tasks", "runtime" => "control").set(control_tasks as f64);
+    metrics::gauge!("lockstep_tasks", "runtime" => "workers").set(worker_tasks as f64);
+}
+
 /// Shows whether a backend answers.
 pub fn backend_up(side: crate::Side, up: bool) {
     let _ = recorder();
@@ -417,6 +450,7 @@ mod tests {
         error("target", "timeout");
         connection("accepted");
         sessions(3, 1);
+        held(3, [3, 2], 9, 5);
         backend_up(crate::Side::Source, true);
         route("shop", Phase::TargetFirst, 7, 30);
         gate("shop", Duration::from_millis(12));

@@ -131,9 +131,10 @@ fn compare(source: Family, target: Family) {
         let all = chosen(family, false).into_iter();
         all.filter(|c| !BEHIND.contains(&c.name())).collect()
     };
-    compare_cases(source, target, &[READS], &modes, &settled);
-    // Tens of megabytes each: what the other family makes of them is its own.
+    // What another family answers to a read is its own: column metadata, flags.
+    // Neither are tens of megabytes sent through every pair.
     if source.family() == target.family() {
+        compare_cases(source, target, &[READS], &modes, &settled);
         compare_cases(source, target, &phases, &modes[..1], &|f, _| {
             chosen(f, true)
         });

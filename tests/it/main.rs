@@ -3,6 +3,7 @@
 //! `support/` holds what the tests stand on; every other file is a group of
 //! tests about one promise.
 
+mod between;
 mod binlog;
 mod commands;
 mod crash;
@@ -13,6 +14,8 @@ mod findings;
 mod flips;
 mod follow;
 mod harness;
+mod hostile;
+mod leaks;
 mod login;
 mod logins;
 mod oracle;

@@ -24,6 +24,7 @@ pub(super) async fn mapped_login(
     let mut proof = Proof {
         client: &mut answered.client,
         seq: answered.seq,
+        patience: answered.patience,
         plugin: answered
             .response
             .auth_plugin

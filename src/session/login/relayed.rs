@@ -44,6 +44,7 @@ pub(super) async fn relayed_login(
         side,
         client: &mut answered.client,
         client_seq: answered.seq,
+        patience: answered.patience,
         leg: &mut opened.stream,
         leg_seq: opened.seq,
         user: &answered.response.user,
@@ -51,6 +52,7 @@ pub(super) async fn relayed_login(
         plugin,
         nonce,
         answer: answered.answer.clone(),
+        greeted: None,
         password,
     };
     let verdict = relay.run().await;

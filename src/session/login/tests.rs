@@ -14,6 +14,7 @@ use crate::auth::{
 };
 use crate::leg::connect::{AUTH_ROUNDS_MAX, BackendConfig};
 use crate::leg::grants::GrantReader;
+use crate::leg::stream::read_packet;
 use crate::wire::greeting::{Greeting, attribute_pairs, auth_more, auth_switch};
 use crate::wire::status::Status;
 

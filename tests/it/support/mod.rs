@@ -6,6 +6,8 @@
 #![allow(dead_code, unused_imports)]
 
 pub mod binlog_order;
+pub mod breaker;
+pub mod census;
 pub mod compare;
 pub mod http;
 pub mod proc;

@@ -32,6 +32,8 @@ pub struct ProxyOptions {
     pub backend_tls: String,
     /// Environment of the process, for switches that exist for tests only.
     pub env: Vec<(String, String)>,
+    /// A command that ends by executing its further arguments: the proxy.
+    pub wrapper: Vec<String>,
 }
 
 impl ProxyOptions {
@@ -57,6 +59,7 @@ pub struct Proxy {
     sql_port: u16,
     folder: TempDir,
     env: Vec<(String, String)>,
+    wrapper: Vec<String>,
     running: Mutex<Option<Guarded>>,
 }
 
@@ -79,6 +82,7 @@ impl Proxy {
             sql_port,
             folder,
             env: options.env,
+            wrapper: options.wrapper,
             running: Mutex::new(None),
         };
         proxy.launch();
@@ -268,8 +272,16 @@ impl Proxy {
             .append(true)
             .open(log)
             .expect("log");
-        let mut command = Command::new(binary());
+        let mut command = match self.wrapper.split_first() {
+            Some((first, rest)) => {
+                let mut command = Command::new(first);
+                command.args(rest).arg(binary());
+                command
+            }
+            None => Command::new(binary()),
+        };
         command.arg("--config").arg(self.config_path()).arg("serve");
+        command.env("TEST_FOLDER", self.folder.path());
         command.envs(self.env.iter().map(|(k, v)| (k, v)));
         command
             .stdout(out.try_clone().map_or(Stdio::null(), Stdio::from))
