@@ -60,6 +60,8 @@ pub(crate) struct Relay<'a> {
     /// The nonce it answers.
     pub nonce: [u8; NONCE_LEN],
     pub answer: Zeroizing<Vec<u8>>,
+    /// Of a COM_CHANGE_USER: the nonce the client was greeted with.
+    pub greeted: Option<[u8; NONCE_LEN]>,
     /// Seen in this exchange; worth keeping once home says OK.
     pub password: Option<Secret>,
 }
@@ -127,10 +129,43 @@ impl Relay<'_> {
         if sends_password(&self.plugin) {
             return self.pass_password().await;
         }
+        self.answer_to_greeting().await;
         write_packet(self.leg, &mut self.leg_seq, &self.answer)
             .await
             .map_err(lost(self.side))?;
         Ok(())
+    }
+
+    /// MariaDB's client library answers a switch during COM_CHANGE_USER with the
+    /// nonce it was greeted with, which no leg but the one that greeted has
+    /// given. An answer that proves the password that way is made anew for this
+    /// leg's nonce; any other stays, for the leg to refuse.
+    async fn answer_to_greeting(&mut self) {
+        let Some(greeted) = self.greeted.filter(|g| *g != self.nonce) else {
+            return;
+        };
+        if self.plugin != NATIVE || self.answer.len() != native::HASH_LEN {
+            return;
+        }
+        let known = self.ctx.known(self.user, self.peer);
+        if known
+            .as_ref()
+            .is_some_and(|a| a.verify(NATIVE, &self.nonce, &self.answer))
+        {
+            return;
+        }
+        let proven = known.filter(|a| a.verify(NATIVE, &greeted, &self.answer));
+        if let Some(account) = proven {
+            if let Some(answer) = account.answer(NATIVE, &self.nonce) {
+                self.answer = Zeroizing::new(answer);
+            }
+            return;
+        }
+        let fits = |hash: &_| native::recover(&self.answer, &greeted, hash);
+        let reader = self.ctx.grant_reader(self.side);
+        if let Ok(Some(stage1)) = reader.find(self.user, fits).await {
+            self.answer = Zeroizing::new(native::scramble(&stage1, &self.nonce).to_vec());
+        }
     }
 
     /// An answer that may be the clear password. Where it must not go, home

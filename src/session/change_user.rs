@@ -60,7 +60,7 @@ pub struct Changed {
 /// Runs a COM_CHANGE_USER whose payload has been read from the client, against
 /// the home leg, which must be idle. For a user mapped by `users:` the leg is
 /// replaced by a new connection. `capabilities` are the client's, `visitor` says
-/// where it comes from. Bounded by [`LoginContext::login_timeout`].
+/// where it comes from and `greeted` with which nonce it was greeted. Bounded by [`LoginContext::login_timeout`].
 ///
 /// Errors: a broken connection, after which the session is over.
 pub async fn change_user(
@@ -69,7 +69,7 @@ pub async fn change_user(
     capabilities: Capabilities,
     leg: &mut Authenticated,
     payload: &[u8],
-    visitor: Visitor,
+    (visitor, greeted): (Visitor, [u8; NONCE_LEN]),
 ) -> Result<ChangeUserEnd, LoginEnd> {
     let run = async {
         let request = match ChangeUser::parse(payload, capabilities) {
@@ -92,6 +92,7 @@ pub async fn change_user(
             leg,
             request,
             visitor,
+            greeted,
         };
         conversation.run().await
     };
@@ -109,6 +110,7 @@ struct Conversation<'a> {
     leg: &'a mut Authenticated,
     request: ChangeUser,
     visitor: Visitor,
+    greeted: [u8; NONCE_LEN],
 }
 
 impl Conversation<'_> {
@@ -175,6 +177,7 @@ impl Conversation<'_> {
             plugin: request.auth_plugin.unwrap_or_else(|| NATIVE.to_vec()),
             nonce: self.leg.nonce,
             answer: Zeroizing::new(request.auth_response),
+            greeted: Some(self.greeted),
             password: None,
         };
         match relay.run().await? {

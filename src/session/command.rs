@@ -292,7 +292,7 @@ impl Session {
             self.client.capabilities,
             &mut login,
             &payload,
-            self.login.visitor,
+            (self.login.visitor, self.login.nonce),
         )
         .await?;
         let database = match outcome {
@@ -307,6 +307,7 @@ impl Session {
                     max_packet: self.login.max_packet,
                     connect_attrs: changed.connect_attrs,
                     visitor: self.login.visitor,
+                    nonce: self.login.nonce,
                 };
                 changed.database
             }

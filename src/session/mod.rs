@@ -206,6 +206,8 @@ struct LoginParts {
     max_packet: u32,
     connect_attrs: Vec<u8>,
     visitor: Visitor,
+    /// The nonce the client was greeted with.
+    nonce: [u8; crate::auth::NONCE_LEN],
 }
 
 /// Serves one accepted client to its end.
@@ -280,6 +282,7 @@ impl Session {
                 max_packet: logged.max_packet,
                 connect_attrs: logged.connect_attrs,
                 visitor: logged.visitor,
+                nonce: logged.nonce,
             },
             retry_other: None,
             timer: Timer::default(),

@@ -52,6 +52,7 @@ pub(super) async fn relayed_login(
         plugin,
         nonce,
         answer: answered.answer.clone(),
+        greeted: None,
         password,
     };
     let verdict = relay.run().await;
