@@ -60,6 +60,7 @@ impl Session {
         let Some(leg) = self.legs[side.index()].as_mut() else {
             return Err(End::Protocol("no leg"));
         };
+        self.entry.set_running(side);
         leg.send(&command).await?;
         if self.transaction.lead.is_none() {
             // A client that vanishes waits for no lock.

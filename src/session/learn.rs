@@ -6,7 +6,7 @@ use super::state::Opened;
 use super::statement::Statement;
 use crate::Side;
 use crate::mirror::write::Diagnostics;
-use crate::sql::{Class, Facts, Flags, Scope, Verb, unquote};
+use crate::sql::{Class, Facts, Flags, Scope, Verb, scan, unquote};
 use crate::wire::Status;
 
 /// Variables that the next statement's text cannot be read without.
@@ -26,16 +26,9 @@ impl Session {
         if before != Some(self.state.version) {
             self.synced(side);
         }
-        self.learn_transaction(s, side);
+        self.learn_text(facts, s.sql, side);
         if facts.class == Class::Ddl {
             self.shared.catalog_refresh.notify_one();
-        }
-        for set in &facts.set_variables {
-            if set.name.of(s.sql).eq_ignore_ascii_case(b"timestamp") {
-                let value = set.value.of(s.sql).trim_ascii();
-                self.state.client_timestamp =
-                    !(value.eq_ignore_ascii_case(b"default") || value == b"0");
-            }
         }
         if self.state.mode.server.mariadb {
             self.learn_unreported(s, side).await;
@@ -43,7 +36,52 @@ impl Session {
         if facts.flags.has(Flags::SET_ROLE) || facts.class == Class::Unknown {
             self.state.role_changed_on = Some(side);
         }
-        self.learn_pins(s, side);
+    }
+
+    /// What only the text tells. Of several statements each is looked at, and
+    /// of an EXECUTE what was prepared.
+    pub(super) fn learn_text(&mut self, facts: &Facts, sql: &[u8], side: Side) {
+        if facts.statements > 1 {
+            for one in crate::sql::statements(sql, self.state.mode) {
+                let facts = scan(one, self.state.mode);
+                if facts.statements == 1 {
+                    self.learn_text(&facts, one, side);
+                }
+            }
+            return;
+        }
+        if facts.verb == Verb::ExecutePrepared {
+            if let Some(text) = self.executed_text(facts, sql) {
+                let facts = scan(&text, self.state.mode);
+                // Not an EXECUTE again: no server prepares one.
+                if facts.verb != Verb::ExecutePrepared && facts.statements == 1 {
+                    self.learn_text(&facts, &text, side);
+                }
+            }
+            return;
+        }
+        self.learn_transaction(facts, side);
+        for set in &facts.set_variables {
+            if set.name.of(sql).eq_ignore_ascii_case(b"timestamp") {
+                let value = set.value.of(sql).trim_ascii();
+                self.state.client_timestamp =
+                    !(value.eq_ignore_ascii_case(b"default") || value == b"0");
+            }
+        }
+        self.learn_pins(facts, sql, side);
+    }
+
+    /// What an EXECUTE executes, as far as its PREPARE told: a literal.
+    fn executed_text(&self, facts: &Facts, sql: &[u8]) -> Option<Vec<u8>> {
+        let prepare = match facts.prepared_name {
+            Some(name) => self.values.prepared_text(name.of(sql))?,
+            // EXECUTE IMMEDIATE '…'
+            None => sql,
+        };
+        let quote = |b: &u8| matches!(b, b'\'' | b'"');
+        let from = prepare.iter().position(quote)?;
+        let to = prepare.iter().rposition(quote)?;
+        Some(unquote(prepare.get(from..=to)?).into_owned())
     }
 
     /// MariaDB reports `SET x = …` and `SET @@session.x = …`, not `SET @@x = …`.
@@ -94,8 +132,7 @@ impl Session {
 
     /// SET TRANSACTION waits for the next transaction, a BEGIN makes it part
     /// of its own, and the end of the transaction uses it up.
-    fn learn_transaction(&mut self, s: &Statement<'_>, side: Side) {
-        let facts = s.facts;
+    fn learn_transaction(&mut self, facts: &Facts, side: Side) {
         let open = self.legs[side.index()]
             .as_ref()
             .is_some_and(|l| l.status.has(Status::IN_TRANS));

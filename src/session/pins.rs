@@ -14,7 +14,6 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::Session;
-use super::statement::Statement;
 use crate::Side;
 use crate::route::gate::{Routes, Slot};
 use crate::route::pins::Pins;
@@ -109,22 +108,44 @@ impl Session {
     }
 
     /// What a successful statement on `side` began or ended.
-    pub(super) fn learn_pins(&mut self, s: &Statement<'_>, side: Side) {
-        match s.facts.verb {
-            Verb::CreateTable | Verb::DropTable => self.temporary(s, side),
+    pub(super) fn learn_pins(&mut self, facts: &Facts, sql: &[u8], side: Side) {
+        match facts.verb {
+            Verb::CreateTable | Verb::DropTable => self.temporary(facts, sql, side),
+            Verb::AlterTable if !self.temporary_tables.is_empty() => self.renamed(facts, sql),
             Verb::LockTables => self.locked_tables = true,
             Verb::UnlockTables | Verb::Begin => self.locked_tables = false,
-            Verb::Flush if s.facts.flags.has(Flags::FLUSH_READ_LOCK) => self.locked_tables = true,
-            Verb::Handler => self.handler(s.sql, side),
-            Verb::Xa => self.xa(s.sql),
+            Verb::Flush if facts.flags.has(Flags::FLUSH_READ_LOCK) => self.locked_tables = true,
+            Verb::Handler => self.handler(sql, side),
+            Verb::Xa => self.xa(sql),
             _ => {}
         }
         self.repin();
     }
 
-    fn temporary(&mut self, s: &Statement<'_>, side: Side) {
+    /// ALTER TABLE … RENAME of a temporary table.
+    fn renamed(&mut self, facts: &Facts, sql: &[u8]) {
+        let words = words(sql);
+        let at = words.iter().position(|w| w.eq_ignore_ascii_case(b"RENAME"));
+        let fillers = [&b"TO"[..], b"AS", b"="];
+        let name = at.and_then(|at| {
+            let filler = |w: &&&[u8]| !fillers.iter().any(|f| f.eq_ignore_ascii_case(w));
+            words.get(at + 1..)?.iter().find(filler)
+        });
+        let Some((_, old)) = facts.tables.iter(sql).next() else {
+            return;
+        };
+        if let (Some(name), Some(table)) = (
+            name,
+            self.temporary_tables.iter_mut().find(|t| t.name == *old),
+        ) {
+            let last = name.rsplit(|b| *b == b'.').next().unwrap_or(name);
+            table.name = unquote(last).into_owned();
+        }
+    }
+
+    fn temporary(&mut self, facts: &Facts, sql: &[u8], side: Side) {
         let default = self.state.database.clone().unwrap_or_default();
-        for (index, (db, name)) in s.facts.tables.iter(s.sql).enumerate() {
+        for (index, (db, name)) in facts.tables.iter(sql).enumerate() {
             let database = db.map_or_else(|| default.clone(), |d| d.into_owned());
             let table = TemporaryTable {
                 database,
@@ -132,10 +153,10 @@ impl Session {
                 side,
             };
             let same = |t: &TemporaryTable| t.database == table.database && t.name == table.name;
-            if s.facts.verb == Verb::DropTable {
+            if facts.verb == Verb::DropTable {
                 self.temporary_tables.retain(|t| !same(t));
             } else if index == 0
-                && s.facts.flags.has(Flags::TEMPORARY)
+                && facts.flags.has(Flags::TEMPORARY)
                 && self.temporary_tables.len() < TEMPORARY_TABLES_MAX
                 && !self.temporary_tables.iter().any(same)
             {

@@ -299,6 +299,10 @@ impl Session {
         self.pending.abandon = false;
         if summary.is_error {
             self.refused_in_transaction(side).await?;
+            if s.facts.statements > 1 {
+                // Those before the refused one were executed.
+                self.learn_text(s.facts, s.sql, side);
+            }
         } else {
             self.learn(s, side).await;
         }

@@ -146,6 +146,12 @@ impl Values {
         known || (lost(&self.prepared_on) && self.prepared.values().any(Option::is_some))
     }
 
+    /// The text that PREPARE gave a name.
+    pub fn prepared_text(&self, name: &[u8]) -> Option<&[u8]> {
+        let name = crate::sql::unquote(name).to_ascii_lowercase();
+        self.prepared.get(&name)?.as_deref()
+    }
+
     fn remember_names(&mut self, sql: &[u8], mode: ScanMode) {
         let written = crate::sql::user_variables(sql, mode);
         if written.is_empty() || self.names.len() + written.len() > NAMES_MAX {
@@ -212,8 +218,9 @@ impl Session {
         sql: &[u8],
     ) -> Result<(), End> {
         let opaque = opaque(facts);
-        // Triggers and defaults read variables too.
-        let writes = facts.class >= Class::Write;
+        // Triggers read variables, set them and insert.
+        let writes = facts.class >= Class::Write && !self.without_triggers(facts, sql);
+        let inserts = matches!(facts.verb, Verb::Insert | Verb::Replace | Verb::LoadData);
         let variables = facts.flags.any(ASSIGNS.with(Flags::USER_VARIABLE_READ))
             || matches!(facts.verb, Verb::Prepare | Verb::GetDiagnostics);
         if (opaque || writes || variables) && self.values.variables.stale[side.index()] {
@@ -222,7 +229,7 @@ impl Session {
         let ids = facts
             .flags
             .any(Flags::LAST_INSERT_ID.with(Flags::SYSTEM_VARIABLE));
-        if (opaque || writes || ids) && self.values.ids.stale[side.index()] {
+        if (opaque || writes || inserts || ids) && self.values.ids.stale[side.index()] {
             self.move_ids(side).await?;
         }
         if (opaque || facts.prepared_name.is_some()) && self.values.prepared_on.stale[side.index()]
@@ -239,11 +246,26 @@ impl Session {
         }
         // `SET insert_id`, `SET last_insert_id` among them.
         let sets = !facts.set_variables.is_empty();
-        if opaque || writes || sets || facts.flags.has(Flags::LAST_INSERT_ID_SET) {
+        if opaque || writes || inserts || sets || facts.flags.has(Flags::LAST_INSERT_ID_SET) {
             self.values.ids.changed(side);
         }
         self.values.last = Some(side);
         Ok(())
+    }
+
+    /// Whether the tables a statement names are known to call nothing.
+    fn without_triggers(&self, facts: &Facts, sql: &[u8]) -> bool {
+        let catalog = self.shared.catalog.load();
+        facts.class == Class::Write
+            && !facts.tables.is_empty()
+            && facts.tables.iter(sql).all(|(db, name)| {
+                let db = db.as_deref().or(self.state.database.as_deref());
+                let pair = db.and_then(|db| catalog.get(db, &name));
+                pair.is_some_and(|pair| {
+                    let quiet = |side| pair.on(side).is_some_and(|t| t.triggers == 0 && !t.is_view);
+                    [Side::Source, Side::Target].into_iter().all(quiet)
+                })
+            })
     }
 
     /// GET DIAGNOSTICS set variables on a leg that is not theirs: they are

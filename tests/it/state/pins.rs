@@ -57,7 +57,7 @@ fn refused(pair: &Pair, has: &str) {
 }
 
 /// Statements that begin and end what keeps a session, and its name.
-const PINS: [(&[&str], &[&str], &str); 5] = [
+const PINS: [(&[&str], &[&str], &str); 8] = [
     (
         &[
             "CREATE TEMPORARY TABLE tmp1 (i INT)",
@@ -70,6 +70,24 @@ const PINS: [(&[&str], &[&str], &str); 5] = [
         &["CREATE TEMPORARY TABLE tmp2 SELECT * FROM r"],
         &["UPDATE r SET v = v + 1 WHERE id = 1", "DROP TABLE tmp2"],
         "temporary table",
+    ),
+    (
+        &[
+            "PREPARE s FROM 'CREATE TEMPORARY TABLE tmp3 (i INT)'",
+            "EXECUTE s",
+        ],
+        &["DROP TABLE tmp3"],
+        "temporary table",
+    ),
+    (
+        &["SET @x = 1; CREATE TEMPORARY TABLE tmp4 (i INT); SET @x = 2"],
+        &["ALTER TABLE tmp4 RENAME TO tmp5", "DROP TABLE tmp5"],
+        "temporary table",
+    ),
+    (
+        &["SET @n = 1; LOCK TABLES r READ"],
+        &["UNLOCK TABLES"],
+        "locked tables",
     ),
     (&["LOCK TABLES r READ"], &["UNLOCK TABLES"], "locked tables"),
     (

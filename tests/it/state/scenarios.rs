@@ -17,8 +17,8 @@ impl Scenario {
     /// Whether rows have to be made anew before and after it.
     pub fn writes(&self) -> bool {
         let words = ["INSERT", "UPDATE", "DELETE", "CALL"];
-        let writes = |sql: &&str| words.iter().any(|w| sql.contains(w));
-        self.sql.iter().any(|sql| writes(&sql))
+        let writes = |sql: &str| words.iter().any(|w| sql.contains(w));
+        self.sql.iter().any(|sql| writes(sql))
     }
 }
 
@@ -411,6 +411,10 @@ pub const SCENARIOS: &[Scenario] = &[
     both(
         "several statements in one text",
         &[
+            "SET @a = 1; SET TRANSACTION READ ONLY",
+            FLIP,
+            "UPDATE r SET v = 0 WHERE id = 1",
+            "COMMIT",
             "SET @x = 1; SET @y = 2; SELECT @x + @y",
             FLIP,
             "SELECT @x, @y",
