@@ -184,6 +184,14 @@ impl Session {
         }
     }
 
+    /// The server has closed a HANDLER: FLUSH TABLES, DDL.
+    pub(super) fn handler_gone(&mut self, sql: &[u8]) {
+        if let Some(name) = words(sql).get(1).map(|w| bare(w)) {
+            self.handlers.retain(|(open, _)| *open != name);
+            self.repin();
+        }
+    }
+
     /// Where the HANDLER that a statement names was opened.
     pub(super) fn handler_side(&self, sql: &[u8]) -> Option<Side> {
         let name = bare(words(sql).get(1)?);

@@ -37,6 +37,9 @@ pub(super) struct Statement<'a> {
     pub commands: Option<[Vec<u8>; 2]>,
 }
 
+/// ER_UNKNOWN_TABLE: to HANDLER, one that is not open (any more).
+const ER_UNKNOWN_TABLE: u16 = 1109;
+
 impl Session {
     /// Holds routes at the gate; waits while one of them changes its phase.
     pub(super) async fn hold(&mut self, mask: RouteMask) {
@@ -299,6 +302,9 @@ impl Session {
         self.pending.abandon = false;
         if summary.is_error {
             self.refused_in_transaction(side).await?;
+            if s.facts.verb == Verb::Handler && summary.error_code == ER_UNKNOWN_TABLE {
+                self.handler_gone(s.sql);
+            }
             if s.facts.statements > 1 {
                 // Those before the refused one were executed.
                 self.learn_text(s.facts, s.sql, side);

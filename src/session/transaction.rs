@@ -126,6 +126,7 @@ impl Session {
         if let Some(leg) = self.legs[side.index()].as_ref() {
             self.state.take_flags(leg.status);
         }
+        self.values.last = Some(side);
         let open = self.state.status.has(Status::IN_TRANS);
         self.entry.set_transaction(open.then_some(side));
         if open {

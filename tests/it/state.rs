@@ -84,7 +84,8 @@ fn prepare(server: &'static Server) {
          GRANT EXECUTE, CREATE TEMPORARY TABLES, LOCK TABLES, TRIGGER ON st.* TO {USER}@'%';\n\
          CREATE ROLE st_reader;\nGRANT SELECT ON st.only_role TO st_reader;\nGRANT st_reader TO {USER}@'%'"
     ));
-    for table in ["r", "a", "w", "at"] {
+    // The last two are only ever temporary.
+    for table in ["r", "a", "w", "at", "tmp4", "tmp5"] {
         server.exec(&format!("GRANT ALL ON st.{table} TO {USER}@'%'"));
     }
 }
