@@ -50,6 +50,9 @@ pub fn explain(control: &Control, question: &Question) -> Value {
         read_bucket: 99,
         statement_bucket: 99,
         temporary_tables: &[],
+        own_timestamp: false,
+        one_shot: false,
+        oracle_mode: false,
         other_leg: true,
         mode,
     };

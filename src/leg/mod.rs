@@ -65,6 +65,10 @@ pub struct Leg {
     pub applied: u64,
     /// The session isolation last set or read on this leg.
     pub isolation: Option<crate::sql::Isolation>,
+    /// The session is READ ONLY on this leg.
+    pub read_only: bool,
+    /// The client's own `timestamp`, as set on this leg.
+    pub own_timestamp: Option<Vec<u8>>,
     nonce: [u8; crate::auth::NONCE_LEN],
     max_packet: u32,
     /// Whether `timestamp` was set by us and not reset (mirrors only).
@@ -136,6 +140,8 @@ impl Leg {
             database,
             applied: 0,
             isolation: None,
+            read_only: false,
+            own_timestamp: None,
             timestamp_set: false,
             nonce: login.nonce,
             max_packet: login.max_packet,

@@ -485,7 +485,7 @@ async fn refused(
 
 /// Rows of a SHOW WARNINGS answer: its packets without the column count, the
 /// three definitions, the EOF after them, and the end.
-fn count_rows(answer: &Answer, capabilities: Capabilities) -> u16 {
+pub fn count_rows(answer: &Answer, capabilities: Capabilities) -> u16 {
     let others = if capabilities.has(Capabilities::DEPRECATE_EOF) {
         5
     } else {
@@ -509,14 +509,17 @@ async fn rollback_active(a: &mut Leg) -> Result<(), Lost> {
     insist(a, ROLLBACK).await
 }
 
-/// Has A execute a statement of ours that only a KILL QUERY can make fail.
-async fn insist(a: &mut Leg, sql: &[u8]) -> Result<(), Lost> {
+/// Has a leg execute a statement of ours that only a KILL QUERY can make fail.
+///
+/// # Errors
+/// The leg is lost, or refuses again and again, and must be given up.
+pub async fn insist(a: &mut Leg, sql: &[u8]) -> Result<(), Lost> {
     for _ in 0..INSIST_MAX {
         if !a.query(sql).await?.summary.is_error {
             return Ok(());
         }
     }
-    Err(a.lost("it refused again and again to end our transaction"))
+    Err(a.lost("it refused a statement of ours again and again"))
 }
 
 /// A refused our COMMIT. In a transaction still: nothing has been committed.

@@ -19,13 +19,14 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use super::pins::Pins;
 use super::table::{ALL_ROUTES, Phase, Route, RouteMask, RouteTable, route_bit};
 use crate::Side;
 
@@ -44,6 +45,7 @@ pub struct Slot {
     /// The session's id.
     pub id: u64,
     holding: AtomicU64,
+    pins: AtomicU8,
     since_ms: AtomicU64,
     killed: AtomicBool,
     kill: Notify,
@@ -64,6 +66,29 @@ impl Slot {
     /// The routes held now.
     pub fn holding(&self) -> RouteMask {
         self.holding.load(Ordering::Relaxed)
+    }
+
+    /// What the session has that keeps the active side where it is. To be set
+    /// while every route is held, so that no drain misses it.
+    pub fn pin(&self, pins: Pins) {
+        if self.pins.load(Ordering::Relaxed) != pins.0 {
+            self.pins.store(pins.0, Ordering::SeqCst);
+        }
+    }
+
+    /// As set by [`Slot::pin`].
+    pub fn pins(&self) -> Pins {
+        Pins(self.pins.load(Ordering::SeqCst))
+    }
+
+    /// Whether a drain of `bit` has to wait for it. The pins are read first:
+    /// 1. a drain reads `holding`: nothing; 2. the session, pinned, passes the
+    ///    closed gate, writes, drops its temporary table and is not pinned any
+    ///    more; 3. the drain reads `pins`: nothing, while the write goes on.
+    fn holds_up(&self, bit: RouteMask, flip: bool) -> bool {
+        let pinned = self.pins() != Pins::default();
+        // Pairs with the SeqCst store of try_enter.
+        (flip && pinned) || self.holding.load(Ordering::SeqCst) & bit != 0
     }
 
     /// Asks the session to end.
@@ -124,6 +149,8 @@ pub struct HeldBy {
     pub user: String,
     /// For how long it has held the route, in milliseconds.
     pub since_ms: u64,
+    /// What it has: `transaction`, `temporary table`, …
+    pub has: Vec<&'static str>,
 }
 
 /// Why an edge was not taken; the old phase is in force.
@@ -136,8 +163,9 @@ pub enum GateRefusal {
     #[error("another phase change is under way")]
     Busy,
     /// Transactions did not end in time.
-    #[error("{} session(s) did not end their transaction within the drain limit: {}", .0.len(),
-        .0.iter().map(|h| format!("{} ({}, {} ms)", h.session_id, h.user, h.since_ms)).collect::<Vec<_>>().join(", "))]
+    #[error("{} session(s) kept what cannot be moved beyond the drain limit: {}", .0.len(),
+        .0.iter().map(|h| format!("{} ({}, {}, {} ms)", h.session_id, h.user, h.has.join(" and "), h.since_ms))
+            .collect::<Vec<_>>().join(", "))]
     Undrained(Vec<HeldBy>),
     /// The new phase could not be stored.
     #[error("the new phase could not be stored: {0}")]
@@ -148,6 +176,8 @@ pub enum GateRefusal {
 pub struct Routes {
     table: ArcSwap<RouteTable>,
     closed: AtomicU64,
+    /// The closed gate is that of a change of the active side.
+    flipping: AtomicBool,
     slots: Mutex<HashMap<u64, Arc<Slot>>>,
     next_slot: AtomicU64,
     opened: Notify,
@@ -163,6 +193,7 @@ struct Closed<'a>(&'a Routes, RouteMask);
 impl Drop for Closed<'_> {
     fn drop(&mut self) {
         self.0.closed.fetch_and(!self.1, Ordering::SeqCst);
+        self.0.flipping.store(false, Ordering::SeqCst);
         self.0.opened.notify_waiters();
     }
 }
@@ -174,6 +205,7 @@ impl Routes {
         Arc::new(Routes {
             table: ArcSwap::from_pointee(table),
             closed: AtomicU64::new(0),
+            flipping: AtomicBool::new(false),
             slots: Mutex::new(HashMap::new()),
             next_slot: AtomicU64::new(1),
             opened: Notify::new(),
@@ -201,6 +233,7 @@ impl Routes {
         let slot = Arc::new(Slot {
             id,
             holding: AtomicU64::new(0),
+            pins: AtomicU8::new(0),
             since_ms: AtomicU64::new(0),
             killed: AtomicBool::new(false),
             kill: Notify::new(),
@@ -229,7 +262,7 @@ impl Routes {
             return true;
         }
         slot.holding.store(held | mask, Ordering::SeqCst);
-        if self.closed.load(Ordering::SeqCst) & mask & !held != 0 {
+        if self.closed.load(Ordering::SeqCst) & mask & !held != 0 && !self.awaited(slot) {
             slot.holding.store(held, Ordering::SeqCst);
             self.left.notify_one();
             return false;
@@ -239,6 +272,12 @@ impl Routes {
             slot.since_ms.store(now, Ordering::Relaxed);
         }
         true
+    }
+
+    /// Whether the closed gate waits for this session, which therefore passes:
+    /// held up there it could never drop what it is waited for.
+    fn awaited(&self, slot: &Slot) -> bool {
+        self.flipping.load(Ordering::SeqCst) && slot.pins() != Pins::default()
     }
 
     /// Enters, waiting at a closed gate. The wait is bounded by the edge's own
@@ -259,6 +298,15 @@ impl Routes {
     /// legs.
     pub fn leave(&self, slot: &Slot) {
         slot.holding.store(0, Ordering::SeqCst);
+        if self.closed.load(Ordering::SeqCst) != 0 {
+            self.left.notify_one();
+        }
+    }
+
+    /// Gives up all but `mask`, which must be held.
+    pub fn keep(&self, slot: &Slot, mask: RouteMask) {
+        let held = slot.holding.load(Ordering::Relaxed);
+        slot.holding.store(held & mask, Ordering::SeqCst);
         if self.closed.load(Ordering::SeqCst) != 0 {
             self.left.notify_one();
         }
@@ -346,17 +394,20 @@ impl Routes {
         persist: impl FnOnce(&Route) -> Result<(), String>,
     ) -> Result<GateReport, GateRefusal> {
         let begun = Instant::now();
+        let before = self.load().routes.get(index).map(|r| r.phase.active());
+        let flip = before != Some(change.phase.active());
+        self.flipping.store(flip, Ordering::SeqCst);
         self.closed.fetch_or(bit, Ordering::SeqCst);
         let closed = Closed(self, bit);
         let mut killed = 0;
         let drain_until = begun + limits.drain.min(limits.total);
-        if !self.drained(bit, drain_until).await {
+        if !self.drained(bit, flip, drain_until).await {
             if !kill {
-                return Err(GateRefusal::Undrained(self.held_by(bit)));
+                return Err(GateRefusal::Undrained(self.held_by(bit, flip)));
             }
-            killed = self.kill_holders(bit);
-            if !self.drained(bit, begun + limits.total).await {
-                return Err(GateRefusal::Undrained(self.held_by(bit)));
+            killed = self.kill_holders(bit, flip);
+            if !self.drained(bit, flip, begun + limits.total).await {
+                return Err(GateRefusal::Undrained(self.held_by(bit, flip)));
             }
         }
         let _one_at_a_time = self.edit.lock();
@@ -380,12 +431,9 @@ impl Routes {
         })
     }
 
-    async fn drained(&self, bit: RouteMask, until: Instant) -> bool {
+    async fn drained(&self, bit: RouteMask, flip: bool, until: Instant) -> bool {
         loop {
-            let held = self.slots.lock().values().any(|s| {
-                // Pairs with the SeqCst store of try_enter.
-                s.holding.load(Ordering::SeqCst) & bit != 0
-            });
+            let held = self.slots.lock().values().any(|s| s.holds_up(bit, flip));
             if !held {
                 return true;
             }
@@ -396,25 +444,29 @@ impl Routes {
         }
     }
 
-    fn held_by(&self, bit: RouteMask) -> Vec<HeldBy> {
+    fn held_by(&self, bit: RouteMask, flip: bool) -> Vec<HeldBy> {
         let now = self.started.elapsed().as_millis() as u64;
         let slots = self.slots.lock();
         slots
             .values()
-            .filter(|s| s.holding() & bit != 0)
+            .filter(|s| s.holds_up(bit, flip))
             .take(HELD_BY_MAX)
             .map(|s| HeldBy {
                 session_id: s.id,
                 user: s.label(),
                 since_ms: now.saturating_sub(s.since_ms.load(Ordering::Relaxed)),
+                has: match s.pins().names() {
+                    pins if pins.is_empty() => vec!["transaction"],
+                    pins => pins,
+                },
             })
             .collect()
     }
 
-    fn kill_holders(&self, bit: RouteMask) -> u32 {
+    fn kill_holders(&self, bit: RouteMask, flip: bool) -> u32 {
         let slots = self.slots.lock();
         let mut killed = 0;
-        for slot in slots.values().filter(|s| s.holding() & bit != 0) {
+        for slot in slots.values().filter(|s| s.holds_up(bit, flip)) {
             slot.kill();
             killed += 1;
         }
@@ -437,8 +489,11 @@ impl Routes {
         self.leave(own);
         self.closed.fetch_or(bit, Ordering::SeqCst);
         let closed = Closed(self, bit);
-        if !self.drained(bit, Instant::now() + limits.drain).await {
-            return Err(GateRefusal::Undrained(self.held_by(bit)));
+        if !self
+            .drained(bit, false, Instant::now() + limits.drain)
+            .await
+        {
+            return Err(GateRefusal::Undrained(self.held_by(bit, false)));
         }
         let done = work.await;
         drop(closed);
@@ -546,5 +601,45 @@ mod tests {
         assert!(matches!(refused, Err(GateRefusal::Persist(_))));
         assert_eq!(r.load().routes[0].epoch, 7);
         assert!(r.load().passive);
+    }
+
+    /// A temporary table keeps the active side where it is, and its session
+    /// passes the closed gate to drop it; edges that do not flip ignore it.
+    #[tokio::test]
+    async fn a_flip_waits_for_the_pinned_and_lets_them_through() {
+        let r = routes(Phase::SourceFirst);
+        let slot = r.register();
+        slot.pin(Pins::TEMPORARY_TABLE.with(Pins::CURSOR, true));
+        let refused = r.change("shop", LIMITS, false, TO_TARGET, |_| Ok(())).await;
+        let said = refused.map(|_| ()).unwrap_err().to_string();
+        assert!(said.contains("temporary table and open cursor"), "{said}");
+        let back = RouteChange {
+            phase: Phase::SourceOnly,
+            reads_percent: 0,
+        };
+        assert!(
+            r.change("shop", LIMITS, false, back, |_| Ok(()))
+                .await
+                .is_ok()
+        );
+        let patient = GateLimits {
+            drain: Duration::from_secs(5),
+            total: Duration::from_secs(6),
+        };
+        let other = r.clone();
+        let flip = tokio::spawn(async move {
+            let done = other.change("shop", patient, false, TO_TARGET, |_| Ok(()));
+            done.await.is_ok()
+        });
+        while r.closed.load(Ordering::SeqCst) == 0 {
+            tokio::task::yield_now().await;
+        }
+        let free = r.register();
+        assert!(!r.try_enter(&free, 1));
+        assert!(r.try_enter(&slot, 1));
+        slot.pin(Pins::default());
+        assert!(!flip.is_finished());
+        r.leave(&slot);
+        assert!(flip.await.unwrap());
     }
 }

@@ -2,5 +2,6 @@
 //! statement, and the gate that changes a phase under load.
 
 pub mod gate;
+pub mod pins;
 pub mod plan;
 pub mod table;

@@ -34,12 +34,29 @@ pub struct SessionView<'a> {
     pub read_bucket: u8,
     /// The statement's place for reads by statement, 0 to 99.
     pub statement_bucket: u8,
-    /// Temporary tables of the session: schema, name.
-    pub temporary_tables: &'a [(Vec<u8>, Vec<u8>)],
+    /// Temporary tables of the session.
+    pub temporary_tables: &'a [TemporaryTable],
+    /// `timestamp` is the client's own.
+    pub own_timestamp: bool,
+    /// SET TRANSACTION waits for the next transaction.
+    pub one_shot: bool,
+    /// MariaDB's sql_mode=ORACLE, whose grammar the scanner does not know.
+    pub oracle_mode: bool,
     /// The other leg can be opened.
     pub other_leg: bool,
     /// How the text was scanned.
     pub mode: ScanMode,
+}
+
+/// A temporary table of a session.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TemporaryTable {
+    /// Its schema.
+    pub database: Vec<u8>,
+    /// Its name.
+    pub name: Vec<u8>,
+    /// The side it is on.
+    pub side: Side,
 }
 
 /// Values bound to a prepared statement.
@@ -188,6 +205,12 @@ reasons! {
     LOCKED = "locked_tables";
     /// An XA transaction.
     XA = "xa";
+    /// GET_LOCK and its like.
+    USER_LOCK = "user_level_lock";
+    /// A grammar the scanner does not know.
+    SQL_MODE = "sql_mode";
+    /// The session's `timestamp`, or a pending SET TRANSACTION.
+    ONE_SHOT = "session_value";
     /// sql_log_bin=0.
     LOG_BIN_OFF = "log_bin_off";
     /// No other leg.
@@ -242,6 +265,8 @@ struct Touched {
     unrouted: bool,
     /// Any temporary table.
     temporary: bool,
+    /// The first table, which a write writes, is one.
+    temporary_first: bool,
     /// Routes of both active sides, or a routed table active on the target
     /// beside an unrouted one.
     mixed: Option<(Option<usize>, Option<usize>)>,
@@ -269,21 +294,31 @@ fn touched(sql: &[u8], facts: &Facts, view: &SessionView<'_>, table: &RouteTable
         first: None,
         unrouted: false,
         temporary: false,
+        temporary_first: false,
         mixed: None,
         side: table.home(),
         mirrored: false,
     };
-    for (db, name) in facts.tables.iter(sql) {
+    let mut temporary_side = None;
+    for (index, (db, name)) in facts.tables.iter(sql).enumerate() {
         let Some(db) = db.as_deref().or(view.database) else {
             t.unrouted = true;
             continue;
         };
-        if view
+        // Neither routed nor unrouted, whatever hides behind it: it lives on
+        // one server, and joins what is there.
+        let own = view
             .temporary_tables
             .iter()
-            .any(|(d, n)| same(d, db, table) && same(n, &name, table))
-        {
+            .find(|own| same(&own.database, db, table) && same(&own.name, &name, table));
+        let made =
+            facts.flags.has(Flags::TEMPORARY) && (index == 0 || facts.verb == Verb::DropTable);
+        if own.is_some() || made {
             t.temporary = true;
+            t.temporary_first |= index == 0;
+            let side = own.map_or_else(|| side_of_schema(table, db), |own| Some(own.side));
+            temporary_side = temporary_side.or(side);
+            continue;
         }
         match table.route_of(db, &name) {
             Some(route) => add_route(&mut t, table, route),
@@ -305,8 +340,42 @@ fn touched(sql: &[u8], facts: &Facts, view: &SessionView<'_>, table: &RouteTable
             t.mixed = t.mixed.or(Some((t.first, None)));
         }
         t.side = Side::Source;
+    } else if t.first.is_none()
+        && let Some(side) = temporary_side
+    {
+        t.side = side;
     }
     t
+}
+
+/// Where a new temporary table can be joined with the schema's routed tables.
+fn side_of_schema(table: &RouteTable, db: &[u8]) -> Option<Side> {
+    let mut routes = table
+        .routes
+        .iter()
+        .filter(|r| schema_matches(r, db, table.fold_names));
+    let side = routes.next()?.phase.active();
+    routes.all(|r| r.phase.active() == side).then_some(side)
+}
+
+/// Statements after which a session may have what cannot be moved: while they
+/// run, every route is held, so that no drain misses it.
+pub fn may_pin(facts: &Facts) -> bool {
+    matches!(facts.verb, Verb::LockTables | Verb::Handler | Verb::Xa)
+        || facts
+            .flags
+            .any(Flags::TEMPORARY.with(Flags::FLUSH_READ_LOCK))
+}
+
+/// The side of user-level locks: the source until it may be retired, so that
+/// all sessions agree on who holds which.
+pub fn lock_side(table: &RouteTable) -> Side {
+    let done = |r: &Route| r.phase == super::table::Phase::Done;
+    if !table.routes.is_empty() && table.routes.iter().all(done) {
+        Side::Target
+    } else {
+        Side::Source
+    }
 }
 
 fn same(a: &[u8], b: &[u8], table: &RouteTable) -> bool {
@@ -366,6 +435,14 @@ pub fn plan(
         };
     }
     let t = touched(sql, facts, view, table);
+    if facts.flags.has(Flags::GET_LOCK) && facts.tables.is_empty() && facts.class < Class::Write {
+        return Planned {
+            plan: Plan::Active(lock_side(table)),
+            routes: 0,
+            route: None,
+            reason: Reason::USER_LOCK,
+        };
+    }
     if let Some((a, b)) = t.mixed {
         return Planned {
             plan: Plan::RefusedMixed { a, b },
@@ -377,6 +454,9 @@ pub fn plan(
     let may_write_anything = facts
         .flags
         .any(Flags::UNKNOWN_FUNCTION.with(Flags::OVERFLOW));
+    if view.oracle_mode && facts.class > Class::Read {
+        return anything(table, &t, Reason::SQL_MODE);
+    }
     if facts.statements > 1 && facts.class > Class::Read {
         return anything(table, &t, Reason::MULTI_STATEMENT);
     }
@@ -478,12 +558,15 @@ fn read(
         Some(Reason::IN_TRANSACTION)
     } else if view.locked_tables
         || view.xa
+        || view.oracle_mode
         || view.poisoned
         || facts.flags.any(ACTIVE_READ)
         || facts.statements > 1
         || !matches!(facts.verb, Verb::Select | Verb::Table)
     {
         Some(Reason::NEEDS_ACTIVE)
+    } else if view.one_shot || (view.own_timestamp && facts.flags.any(Flags::TIME_FUNCTION)) {
+        Some(Reason::ONE_SHOT)
     } else if !view.other_leg {
         Some(Reason::NO_OTHER_LEG)
     } else {

@@ -4,5 +4,6 @@ pub mod catalog;
 pub mod literal;
 pub mod service;
 pub mod shape;
+pub mod variables;
 
 mod load;

@@ -29,9 +29,10 @@ use crate::route::table::TableGlob;
 use crate::rows::catalog::{CatalogLoader, Wanted};
 use crate::rows::service::ServiceAccount;
 use crate::rows::shape::Catalog;
-use crate::session::Shared;
+use crate::rows::variables::Variables;
 use crate::session::login::{ClientCertificates, LoginContext, SeenCapabilities};
 use crate::session::registry::Registry;
+use crate::session::{PreparedXa, Shared};
 use crate::store::{EmbeddedStore, Store};
 
 /// Makes writes reach the mirror after the active side's commit, so that a
@@ -60,6 +61,7 @@ pub fn all(config: &Config) -> Result<Built, String> {
     let instance = store.instance_id().to_owned();
     let table = migration::seed(&config.routes, &store).map_err(|e| e.to_string())?;
     let routes = Routes::new(table);
+    let prepared_xa = PreparedXa::new(&routes);
     let registry = Arc::new(Registry::default());
     let catalog = Arc::new(ArcSwap::from_pointee(Catalog::empty()));
     let poke = Arc::new(Notify::new());
@@ -86,6 +88,8 @@ pub fn all(config: &Config) -> Result<Built, String> {
         catalog_refresh: poke,
         mirror: mirrored(config, &accounts)?,
         login: login(config, instance, registry.clone(), &mut certificates)?,
+        variables: Variables::new(accounts.clone()),
+        prepared_xa,
         gate: GateLimits {
             drain: config.limits.drain(),
             total: config.limits.gate(),

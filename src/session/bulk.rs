@@ -168,6 +168,7 @@ impl Session {
         length: usize,
     ) -> Result<(), End> {
         let second = self.take_side(side).await?;
+        self.values_for(side, &call.facts, &call.text).await?;
         let implicit = !self.state.in_transaction();
         self.unmirrored_anywhere(BULK.as_str(), OnError::Unclear);
         let payload = self.payload(length).to_vec();

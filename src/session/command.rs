@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use super::change_user::{self, ChangeUserEnd};
 use super::client::{COMMAND_MAX, Woken};
 use super::unmirrored::OnError;
+use super::values::Values;
 use super::{End, LoginParts, Session, relay};
 use crate::Side;
 use crate::leg::{ANSWER_MAX, Leg};
@@ -30,6 +31,11 @@ impl Session {
         if self.sandboxed && served.is_ok() {
             // The server may let it go on by now.
             Box::pin(self.begin()).await?;
+        }
+        if let Some(mask) = self.narrow.take()
+            && self.holds_on()
+        {
+            self.shared.routes.keep(&self.slot, mask);
         }
         if self.slot.holding() != 0 {
             self.let_go();
@@ -94,6 +100,7 @@ impl Session {
         self.hold(ALL_ROUTES).await;
         self.unmirrored_anywhere("unknown_command", OnError::Nothing);
         let side = self.lead();
+        self.values.unclassified(side);
         let answered = self.plain(side, response_kind(com)).await;
         self.after(side);
         self.unmirrored_done();
@@ -226,11 +233,12 @@ impl Session {
     /// The leg itself made the change that was just learnt from it.
     pub(super) fn synced(&mut self, side: Side) {
         let (version, database) = (self.state.version, self.state.database.clone());
-        let isolation = self.state.isolation;
+        let (isolation, read_only) = (self.state.isolation, self.state.read_only);
         if let Some(leg) = self.legs[side.index()].as_mut() {
             leg.applied = version;
             leg.database = database;
             leg.isolation = Some(isolation);
+            leg.read_only = read_only;
         }
         *self.entry.database.lock() =
             String::from_utf8_lossy(self.state.database.as_deref().unwrap_or(&[])).into_owned();
@@ -262,9 +270,8 @@ impl Session {
         self.note_leg_gone(other);
         self.prepared.clear();
         self.transaction = Default::default();
-        self.temporary_tables.clear();
-        self.locked_tables = false;
-        self.xa = false;
+        self.values = Values::new(side);
+        self.forget_pins();
         if let Some(leg) = self.legs[side.index()].as_ref() {
             self.state.status = leg.status.without(Status::SESSION_STATE_CHANGED);
         }
@@ -347,6 +354,7 @@ impl Session {
             Some(statement) => statement.ids,
             None => return Ok(()),
         };
+        self.repin();
         for (leg, id) in self.legs.iter_mut().zip(ids) {
             if let (Some(leg), Some(id)) = (leg.as_mut(), id) {
                 let mut out = Vec::with_capacity(16);
@@ -364,6 +372,7 @@ impl Session {
         self.whole_command(length).await?;
         let id = self.named_statement(length).unwrap_or_default();
         self.prepared.drop_long_data(id);
+        self.prepared.set_open(id, false);
         let ids = self.prepared.get(id).map(|s| s.ids).unwrap_or_default();
         let lead = self.lead();
         let first = if ids[lead.index()].is_some() || ids[lead.other().index()].is_none() {
@@ -387,6 +396,7 @@ impl Session {
         self.send_with_id(length, first, ids[first.index()].unwrap_or(id))
             .await?;
         self.relay_answer(first, ResponseKind::Generic).await?;
+        self.repin();
         Ok(())
     }
 
@@ -485,7 +495,11 @@ impl Session {
             None => (lead, id),
         };
         self.send_with_id(length, side, own).await?;
-        self.relay_answer(side, ResponseKind::Fetch).await?;
+        let summary = self.relay_answer(side, ResponseKind::Fetch).await?;
+        if summary.is_error || summary.status.has(Status::LAST_ROW_SENT) {
+            self.prepared.set_open(id, false);
+            self.repin();
+        }
         // A cursor opened before a flip: its leg knows nothing of the
         // transaction on the other.
         if side == lead {

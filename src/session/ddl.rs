@@ -11,12 +11,15 @@ use super::legs::Role;
 use super::statement::Statement;
 use super::{End, Session};
 use crate::Side;
-use crate::leg::{ANSWER_MAX, put_query};
+use crate::leg::{ANSWER_MAX, Answer, put_query};
 use crate::mirror::circuit;
 use crate::mirror::journal::Kind;
 use crate::telemetry;
 use crate::wire::command::ResponseKind;
-use crate::wire::frame::HEADER_LEN;
+use crate::wire::frame::{self, HEADER_LEN};
+use crate::wire::ok::OkPacket;
+use crate::wire::session_track::{Change, changes, put_change};
+use crate::wire::{Capabilities, Status};
 
 /// The longest the mirror's DDL may take: an ALTER that copies the table.
 const MIRROR_DDL_LIMIT: Duration = Duration::from_secs(3600);
@@ -38,6 +41,7 @@ impl Session {
         s: Statement<'_>,
     ) -> Result<(), End> {
         self.diagnostics = None;
+        self.values.last = Some(active);
         let Some(index) = s.planned.route.filter(|_| both) else {
             self.consume_command(s.length);
             self.let_go();
@@ -45,14 +49,15 @@ impl Session {
                            so it cannot execute this statement";
             return self.client.refuse(1290, b"HY000", message).await;
         };
+        let mut ended = Vec::new();
         if self.transaction.lead.is_some() {
             // DDL commits implicitly; here it does so on both legs.
-            self.commit_before_ddl(&s).await?;
+            ended = self.commit_before_ddl(&s).await?;
         }
         let shared = self.shared.clone();
         let slot = self.slot.clone();
         for _ in 0..ATTEMPTS {
-            let work = self.ddl_on_both(active, &s, index);
+            let work = self.ddl_on_both(active, &s, index, &ended);
             // Boxed: the future of a rare statement must not make every
             // session's task larger.
             let ran = Box::pin(shared.routes.exclusively(&slot, index, shared.gate, work)).await;
@@ -71,19 +76,25 @@ impl Session {
         self.run(active, &s).await
     }
 
-    async fn commit_before_ddl(&mut self, s: &Statement<'_>) -> Result<(), End> {
+    /// Gives what the server reported of the transaction's end.
+    async fn commit_before_ddl(&mut self, s: &Statement<'_>) -> Result<Vec<u8>, End> {
         let lead = self.lead();
         self.need_leg(lead).await?;
+        let mut ended = Vec::new();
         if let Some(leg) = self.legs[lead.index()].as_mut() {
             let answer = leg.query(crate::mirror::write::COMMIT).await?;
             if answer.summary.is_error {
                 // The DDL itself will meet the same error.
                 self.refused_in_transaction(lead).await?;
+            } else if let Some(leg) = self.legs[lead.index()].as_ref()
+                && let Some(ok) = answer.ok(leg.capabilities)
+            {
+                ended = transaction_changes(ok.session_state.unwrap_or(&[]));
             }
         }
         self.settle_part(lead, s.facts, s.table).await;
         self.after(lead);
-        Ok(())
+        Ok(ended)
     }
 
     async fn ddl_on_both(
@@ -91,6 +102,7 @@ impl Session {
         active: Side,
         s: &Statement<'_>,
         index: usize,
+        ended: &[u8],
     ) -> Result<(), End> {
         self.need_leg(active).await?;
         let Some(leg) = self.legs[active.index()].as_mut() else {
@@ -115,7 +127,8 @@ impl Session {
             out.extend_from_slice(&answer.bytes);
         } else {
             let client = self.client.capabilities;
-            super::relay::shown(&answer.bytes, caps, client, &mut self.state, &mut out);
+            let answer = with_changes(&answer, caps, ended);
+            super::relay::shown(&answer, caps, client, &mut self.state, &mut out);
         }
         self.client.send(&out).await
     }
@@ -168,4 +181,36 @@ impl Session {
             }
         }
     }
+}
+
+/// What a block says of the transaction.
+fn transaction_changes(block: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for (change, _) in changes(block).flatten() {
+        if matches!(
+            change,
+            Change::TransactionState(_) | Change::TransactionCharacteristics(_)
+        ) {
+            put_change(&mut out, &change);
+        }
+    }
+    out
+}
+
+/// The DDL's OK with the end of the transaction in it, which the DDL itself
+/// would have reported had we not ended it before.
+fn with_changes(answer: &Answer, caps: Capabilities, ended: &[u8]) -> Vec<u8> {
+    let Some(ok) = answer.ok(caps).filter(|_| !ended.is_empty()) else {
+        return answer.bytes.clone();
+    };
+    let block = [ok.session_state.unwrap_or(&[]), ended].concat();
+    let ok = OkPacket {
+        session_state: Some(&block),
+        status: ok.status.with(Status::SESSION_STATE_CHANGED),
+        ..ok
+    };
+    let mut out = Vec::new();
+    let mut sequence = frame::packet(&answer.bytes).map_or(1, |(_, _, sequence)| sequence);
+    frame::put_packet(&mut out, &mut sequence, &ok.build(caps));
+    out
 }

@@ -193,7 +193,7 @@ fn select_rows(
 
 /// An EOF (or the OK in its place) with these flags, and without the session
 /// state that our question changed.
-fn with_status(payload: &[u8], caps: Capabilities, status: Status) -> Vec<u8> {
+pub(super) fn with_status(payload: &[u8], caps: Capabilities, status: Status) -> Vec<u8> {
     let Ok(end) = OkPacket::parse(payload, caps) else {
         return payload.to_vec();
     };

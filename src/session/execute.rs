@@ -177,7 +177,16 @@ impl Session {
         if let Some(kill) = id.and_then(|id| self.prepared.get(id)?.facts.kill) {
             return Box::pin(self.execute_kill(length, kill)).await;
         }
-        if passive && self.transaction.lead.is_none_or(|l| l == home) {
+        // A cursor has to be known of.
+        let cursor = self
+            .payload(length)
+            .get(5)
+            .is_some_and(|f| f & CURSORS != 0);
+        if passive
+            && !cursor
+            && self.transaction.lead.is_none_or(|l| l == home)
+            && self.values.settled_on(home)
+        {
             self.hold(ALL_ROUTES).await;
             if self.shared.routes.peek().generation == generation {
                 if let Some(own) = id.and_then(|id| self.ready_on(id, home)) {
@@ -221,7 +230,11 @@ impl Session {
     /// longer way.
     fn ready_on(&self, id: u32, side: Side) -> Option<u32> {
         let statement = self.prepared.get(id)?;
-        if matches!(statement.facts.verb, Verb::Set | Verb::Show)
+        let dml = matches!(
+            statement.facts.verb,
+            Verb::Select | Verb::Insert | Verb::Replace | Verb::Update | Verb::Delete
+        );
+        if !dml
             || statement.facts.flags.has(Flags::SYSTEM_VARIABLE)
             || statement.long_data_at.is_some_and(|at| at != side)
         {
@@ -234,6 +247,7 @@ impl Session {
     /// patched.
     async fn execute_passive(&mut self, length: usize, home: Side, own: u32) -> Result<(), End> {
         self.diagnostics = None;
+        self.values.unclassified(home);
         let sent = statement_id(self.payload(length));
         let id = self.named_statement(length).unwrap_or_default();
         self.remember_types(length, id, home);
@@ -269,10 +283,15 @@ impl Session {
         statement.is_some_and(|s| s.whole && s.facts.class == Class::Read)
     }
 
-    /// Notes where a statement was executed. A leg that was sent long data for
-    /// it and did not execute would add them to the next ones: it forgets the
-    /// statement.
+    /// Notes where a statement was executed, and whether a cursor is open
+    /// there. A leg that was sent long data for it and did not execute would
+    /// add them to the next ones: it forgets the statement.
     pub(super) async fn ran_on(&mut self, id: u32, side: Side) {
+        let open = self.legs[side.index()]
+            .as_ref()
+            .is_some_and(|l| l.status.has(Status::CURSOR_EXISTS));
+        self.prepared.set_open(id, open);
+        self.repin();
         let had_data = self.prepared.drop_long_data(id);
         let Some(statement) = self.prepared.get_mut(id) else {
             return;
@@ -366,10 +385,8 @@ impl Session {
         {
             planned.plan = Plan::Active(side.other());
         }
-        let active = match planned.plan {
-            _ if call.facts.tables.is_empty() => lead,
-            other => answering(other, lead),
-        };
+        let planned_side = answering(planned.plan, lead);
+        let active = self.side_for(planned_side, &call.facts, &call.sql);
         self.need_leg(active).await?;
         commands[active.index()] = match self.command_for(length, &call, active).await? {
             Some(command) => command,
@@ -433,7 +450,9 @@ impl Session {
                 Some(&bound),
             );
             drop(catalog);
-            if self.held(&table, planned.routes).await {
+            let cursor = call.execute.flags & CURSORS != 0;
+            let mask = self.widened(&table, planned.routes, &call.facts, cursor);
+            if self.held(&table, mask).await {
                 return (table, planned);
             }
         }
@@ -577,6 +596,7 @@ impl Session {
             return self.refuse_handler(id, 1).await;
         };
         self.unmirrored_anywhere("prepared_text_not_kept", OnError::SyntaxOnly);
+        self.values.unclassified(side);
         self.send_with_id(length, side, own).await?;
         let answered = self.relay_answer(side, ResponseKind::Generic).await;
         if let Ok(summary) = &answered {

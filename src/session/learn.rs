@@ -2,10 +2,20 @@
 //! server reports by itself.
 
 use super::Session;
+use super::state::Opened;
 use super::statement::Statement;
 use crate::Side;
-use crate::sql::{Class, Flags, Verb};
+use crate::mirror::write::Diagnostics;
+use crate::sql::{Class, Facts, Flags, Scope, Verb, scan, unquote};
 use crate::wire::Status;
+
+/// Variables that the next statement's text cannot be read without.
+const AT_ONCE: [&[u8]; 4] = [
+    b"sql_mode",
+    b"character_set_client",
+    b"sql_log_bin",
+    b"timestamp",
+];
 
 impl Session {
     /// What a successful statement changed in the session, beyond what the
@@ -16,59 +26,155 @@ impl Session {
         if before != Some(self.state.version) {
             self.synced(side);
         }
-        match facts.class {
-            Class::Read | Class::Write | Class::Transaction
-                if facts.verb != Verb::SetTransaction
-                    && facts.verb != Verb::Begin
-                    && !self.state.status.has(Status::IN_TRANS) =>
-            {
-                self.state.next_isolation = None;
+        self.learn_text(facts, s.sql, side);
+        if facts.class == Class::Ddl {
+            self.shared.catalog_refresh.notify_one();
+        }
+        if self.state.mode.server.mariadb {
+            self.learn_unreported(s, side).await;
+        }
+        if facts.flags.has(Flags::SET_ROLE) || facts.class == Class::Unknown {
+            self.state.role_changed_on = Some(side);
+        }
+    }
+
+    /// What only the text tells. Of several statements each is looked at, and
+    /// of an EXECUTE what was prepared.
+    pub(super) fn learn_text(&mut self, facts: &Facts, sql: &[u8], side: Side) {
+        if facts.statements > 1 {
+            for one in crate::sql::statements(sql, self.state.mode) {
+                let facts = scan(one, self.state.mode);
+                if facts.statements == 1 {
+                    self.learn_text(&facts, one, side);
+                }
             }
-            Class::Ddl => self.shared.catalog_refresh.notify_one(),
-            _ => {}
+            return;
         }
-        if let Some((crate::sql::Scope::NextOnly, level)) = facts.transaction_isolation {
-            self.state.next_isolation = Some(level);
+        if facts.verb == Verb::ExecutePrepared {
+            if let Some(text) = self.executed_text(facts, sql) {
+                let facts = scan(&text, self.state.mode);
+                // Not an EXECUTE again: no server prepares one.
+                if facts.verb != Verb::ExecutePrepared && facts.statements == 1 {
+                    self.learn_text(&facts, &text, side);
+                }
+            }
+            return;
         }
+        self.learn_transaction(facts, side);
         for set in &facts.set_variables {
-            if set.name.of(s.sql).eq_ignore_ascii_case(b"timestamp") {
-                let value = set.value.of(s.sql).trim_ascii();
+            if set.name.of(sql).eq_ignore_ascii_case(b"timestamp") {
+                let value = set.value.of(sql).trim_ascii();
                 self.state.client_timestamp =
                     !(value.eq_ignore_ascii_case(b"default") || value == b"0");
             }
         }
-        match facts.verb {
-            Verb::CreateTable | Verb::DropTable => self.temporary(s),
-            Verb::LockTables => self.locked_tables = true,
-            Verb::UnlockTables | Verb::Begin => self.locked_tables = false,
-            Verb::Flush if facts.flags.has(Flags::FLUSH_READ_LOCK) => self.locked_tables = true,
-            Verb::Xa => {
-                let mut words = s
-                    .sql
-                    .split(u8::is_ascii_whitespace)
-                    .filter(|w| !w.is_empty());
-                let verb = words.nth(1).unwrap_or(&[]).to_ascii_uppercase();
-                self.xa = !matches!(&verb[..], b"COMMIT" | b"ROLLBACK" | b"PREPARE" | b"RECOVER");
+        self.learn_pins(facts, sql, side);
+    }
+
+    /// What an EXECUTE executes, as far as its PREPARE told: a literal.
+    fn executed_text(&self, facts: &Facts, sql: &[u8]) -> Option<Vec<u8>> {
+        let prepare = match facts.prepared_name {
+            Some(name) => self.values.prepared_text(name.of(sql))?,
+            // EXECUTE IMMEDIATE '…'
+            None => sql,
+        };
+        let quote = |b: &u8| matches!(b, b'\'' | b'"');
+        let from = prepare.iter().position(quote)?;
+        let to = prepare.iter().rposition(quote)?;
+        Some(unquote(prepare.get(from..=to)?).into_owned())
+    }
+
+    /// MariaDB reports `SET x = …` and `SET @@session.x = …`, not `SET @@x = …`.
+    async fn learn_unreported(&mut self, s: &Statement<'_>, side: Side) {
+        self.state.unsure_of_all |= s.facts.class == Class::Unknown;
+        if memchr::memmem::find(s.sql, b"@@").is_none() {
+            return;
+        }
+        let mut at_once = Vec::new();
+        for set in s
+            .facts
+            .set_variables
+            .iter()
+            .filter(|s| s.scope != Scope::Global)
+        {
+            let name = unquote(set.name.of(s.sql)).to_ascii_lowercase();
+            self.state.unsure_of(&name);
+            if AT_ONCE.contains(&&name[..]) {
+                at_once.push(name);
             }
-            _ => {}
+        }
+        if !at_once.is_empty() {
+            self.keep_warnings(side).await;
+            if let Err(lost) = self.ask_variables(side, &at_once).await {
+                // Its next use says so too.
+                tracing::debug!(%side, what = lost.what, "a variable could not be asked for");
+            }
         }
     }
 
-    fn temporary(&mut self, s: &Statement<'_>) {
-        let default = self.state.database.clone().unwrap_or_default();
-        for (db, name) in s.facts.tables.iter(s.sql) {
-            let key = (
-                db.map_or_else(|| default.clone(), |d| d.into_owned()),
-                name.into_owned(),
-            );
-            if s.facts.verb == Verb::DropTable {
-                self.temporary_tables.retain(|t| *t != key);
-            } else if s.facts.flags.has(Flags::TEMPORARY)
-                && self.temporary_tables.len() < super::TEMPORARY_TABLES_MAX
-                && !self.temporary_tables.contains(&key)
-            {
-                self.temporary_tables.push(key);
+    /// A question of ours would wipe what the client may ask for next.
+    async fn keep_warnings(&mut self, side: Side) {
+        let Some(leg) = self.legs[side.index()].as_mut() else {
+            return;
+        };
+        let Ok(answer) = leg.query(b"SHOW WARNINGS").await else {
+            return;
+        };
+        let caps = leg.capabilities;
+        let warnings = crate::mirror::write::count_rows(&answer, caps);
+        self.diagnostics = Some(Diagnostics {
+            row_count: 0,
+            warnings,
+            errors: 0,
+            list: (warnings > 0).then_some(answer.bytes),
+        });
+    }
+
+    /// SET TRANSACTION waits for the next transaction, a BEGIN makes it part
+    /// of its own, and the end of the transaction uses it up.
+    fn learn_transaction(&mut self, facts: &Facts, side: Side) {
+        let open = self.legs[side.index()]
+            .as_ref()
+            .is_some_and(|l| l.status.has(Status::IN_TRANS));
+        let chained = facts.chain == Some(true);
+        match facts.verb {
+            Verb::Begin => {
+                // Before this one's: BEGIN committed a transaction.
+                if self.state.status.has(Status::IN_TRANS) {
+                    self.state.use_up_one_shots();
+                }
+                self.state.opened = Opened {
+                    read_only: match facts.begin {
+                        b if b.read_only => Some(true),
+                        b if b.read_write => Some(false),
+                        _ => None,
+                    },
+                    snapshot: facts.begin.consistent_snapshot,
+                };
             }
+            Verb::Commit | Verb::Rollback if !chained => self.state.use_up_one_shots(),
+            _ if open || self.state.one_shot_side.is_none() => {}
+            _ => match facts.class {
+                Class::Write | Class::Ddl => self.state.use_up_one_shots(),
+                Class::Read if !facts.tables.is_empty() => self.state.use_up_one_shots(),
+                Class::Unknown => self.state.doubt_one_shots(),
+                _ => {}
+            },
+        }
+        if !open && facts.verb != Verb::Begin {
+            self.state.opened = Opened::default();
+        }
+        self.learn_one_shots(facts, side);
+    }
+
+    fn learn_one_shots(&mut self, facts: &Facts, side: Side) {
+        if let Some((Scope::NextOnly, level)) = facts.transaction_isolation {
+            self.state.next_isolation = Some(level);
+            self.state.one_shot_side = Some(side);
+        }
+        if let Some((Scope::NextOnly, read_only)) = facts.transaction_read_only {
+            self.state.next_read_only = Some(read_only);
+            self.state.one_shot_side = Some(side);
         }
     }
 }

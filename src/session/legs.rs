@@ -8,12 +8,12 @@ use super::trackers::TRACK;
 use super::{End, Session};
 use crate::Side;
 use crate::leg::connect::{LegError, LoginParams};
-use crate::leg::{ANSWER_MAX, Leg, Lost, put_query};
+use crate::leg::{ANSWER_MAX, Leg, put_query};
 use crate::mirror::circuit;
 use crate::telemetry;
-use crate::wire::command::{COM_INIT_DB, COM_SET_OPTION, ResponseKind};
+use crate::wire::Capabilities;
+use crate::wire::command::ResponseKind;
 use crate::wire::text_rows::QueryAnswer;
-use crate::wire::{Capabilities, frame};
 
 /// Pause before a leg that could not be opened is tried again: a refused
 /// login costs the backend as much as a good one.
@@ -21,6 +21,10 @@ const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// The longest a session waits for a leg it cannot do without.
 const OPEN_LIMIT: Duration = Duration::from_secs(10);
+
+/// Errors of a login that only the default schema is the reason of: access to
+/// it denied, not there.
+const NO_DATABASE: [u16; 2] = [1044, 1049];
 
 /// Values read once at login: what the client tracks by itself, what the
 /// scanner and the mirror have to know before the first change is reported,
@@ -125,19 +129,16 @@ impl Session {
         Ok(())
     }
 
-    /// Makes sure of a leg on `side` in the session's state, for a statement
-    /// whose answer counts.
-    pub(super) async fn need_leg(&mut self, side: Side) -> Result<(), End> {
-        if self.legs[side.index()].is_none() {
-            self.retry_other = None;
-            // Boxed: every session would carry its room for ever.
-            if let Err(what) = Box::pin(self.open(side, OPEN_LIMIT)).await {
-                return Err(End::NoLeg { side, what });
-            }
+    /// Makes sure of a leg on `side`, in whatever state.
+    pub(super) async fn need_open(&mut self, side: Side) -> Result<(), End> {
+        if self.legs[side.index()].is_some() {
+            return Ok(());
         }
-        match self.sync(side, Role::Active).await {
+        self.retry_other = None;
+        // Boxed: every session would carry its room for ever.
+        match Box::pin(self.open(side, OPEN_LIMIT)).await {
             Ok(()) => Ok(()),
-            Err(lost) => Err(End::Leg(lost)),
+            Err(what) => Err(End::NoLeg { side, what }),
         }
     }
 
@@ -173,6 +174,7 @@ impl Session {
     /// A leg is gone: so are its statements.
     pub(super) fn note_leg_gone(&mut self, side: Side) {
         self.prepared.leg_gone(side.index());
+        self.values.leg_gone(side);
         self.entry.legs[side.index()].store(0, Ordering::Relaxed);
     }
 
@@ -194,14 +196,18 @@ impl Session {
             visitor: Some(self.login.visitor),
             certificate: None,
         };
-        let opening = open_other(&self.shared.login, side, &self.login.user, &params);
-        let opened = match tokio::time::timeout(limit, opening).await {
-            Ok(opened) => opened,
-            Err(_) => Err(LegError::Timeout {
-                side,
-                what: "for a login",
-            }),
-        };
+        let mut database = self.state.database.clone();
+        let mut opened = self.log_in(side, limit, &params).await;
+        if matches!(&opened, Err(LegError::Refused { code, .. }) if NO_DATABASE.contains(code)) {
+            // A schema of the other side's own: statements that name tables
+            // of it do not come here.
+            database = None;
+            let params = LoginParams {
+                database: None,
+                ..params
+            };
+            opened = self.log_in(side, limit, &params).await;
+        }
         let authenticated = match opened {
             Ok(authenticated) => authenticated,
             Err(e) => {
@@ -210,15 +216,46 @@ impl Session {
                 return Err(e.to_string());
             }
         };
-        let mut leg = Leg::new(side, authenticated, self.state.database.clone());
+        let mut leg = Leg::new(side, authenticated, database);
         leg.cursor.report_state(false);
         switch_on(&mut leg).await?;
         // 0: everything the client has set so far is told.
         leg.applied = 0;
+        self.unsure_of_defaults(side, leg.info.mariadb).await;
         self.entry.legs[side.index()].store(leg.info.thread_id, Ordering::Relaxed);
         self.entry.without_other_leg.store(false, Ordering::Relaxed);
         self.legs[side.index()] = Some(leg);
+        self.values.leg_opened(side);
         Ok(())
+    }
+
+    /// What new sessions have another value of on this server, a session that
+    /// began on the other one keeps.
+    async fn unsure_of_defaults(&mut self, side: Side, mariadb: bool) {
+        let Some(first) = self.legs[side.other().index()].as_ref() else {
+            return;
+        };
+        let mut families = [mariadb; 2];
+        families[side.other().index()] = first.info.mariadb;
+        for name in self.shared.variables.differing(families).await.iter() {
+            self.state.unsure_of(name);
+        }
+    }
+
+    async fn log_in(
+        &self,
+        side: Side,
+        limit: Duration,
+        params: &LoginParams,
+    ) -> Result<crate::leg::connect::Authenticated, LegError> {
+        let opening = open_other(&self.shared.login, side, &self.login.user, params);
+        match tokio::time::timeout(limit, opening).await {
+            Ok(opened) => opened,
+            Err(_) => Err(LegError::Timeout {
+                side,
+                what: "for a login",
+            }),
+        }
     }
 
     /// A backend that cannot be reached is nobody's fault but its own: every
@@ -237,79 +274,5 @@ impl Session {
                 circuit::suspend(route, &error.to_string());
             }
         }
-    }
-
-    /// Tells a leg what the client has set since it was last used.
-    async fn sync(&mut self, side: Side, role: Role) -> Result<(), Lost> {
-        let Some(leg) = self.legs[side.index()].as_mut() else {
-            return Ok(());
-        };
-        let active = role == Role::Active;
-        let wanted = self.state.status.has(crate::wire::Status::AUTOCOMMIT);
-        let autocommit =
-            role != Role::Mirror && leg.status.has(crate::wire::Status::AUTOCOMMIT) != wanted;
-        let current = leg.applied == self.state.version
-            && leg.database == self.state.database
-            && !(active && leg.timestamp_set)
-            && !autocommit
-            && !(active && leg.isolation != Some(self.state.isolation));
-        if current {
-            return Ok(());
-        }
-        let mut out = Vec::with_capacity(128);
-        let mut answers = 0;
-        if leg.applied != self.state.version {
-            for statement in self.state.replay(leg.applied, leg.info.mariadb) {
-                put_query(&mut out, leg.capabilities, &statement);
-                answers += 1;
-            }
-            if let Some(on) = self.state.multi_statements {
-                let option: &[u8] = if on { &[0, 0] } else { &[1, 0] };
-                frame::put_command(&mut out, COM_SET_OPTION, option);
-                answers += 1;
-            }
-        }
-        if leg.database != self.state.database
-            && let Some(database) = &self.state.database
-        {
-            frame::put_command(&mut out, COM_INIT_DB, database);
-            answers += 1;
-        }
-        if active && leg.timestamp_set {
-            put_query(&mut out, leg.capabilities, b"SET timestamp=DEFAULT");
-            answers += 1;
-        }
-        if active && leg.isolation != Some(self.state.isolation) {
-            let level = self.state.isolation.as_sql();
-            let sql = format!("SET SESSION TRANSACTION ISOLATION LEVEL {level}");
-            put_query(&mut out, leg.capabilities, sql.as_bytes());
-            answers += 1;
-        }
-        if autocommit {
-            let sql: &[u8] = if wanted {
-                b"SET autocommit=1"
-            } else {
-                b"SET autocommit=0"
-            };
-            put_query(&mut out, leg.capabilities, sql);
-            answers += 1;
-        }
-        leg.send(&out).await?;
-        for _ in 0..answers {
-            // A variable this family does not know is an error of no
-            // consequence but to statements that depend on it; it is counted.
-            let answer = leg.answer(ResponseKind::OneEof, ANSWER_MAX).await?;
-            if answer.summary.is_error {
-                telemetry::error(side.as_str(), "state_not_replayed");
-                tracing::debug!(%side, error = answer.error_text(), "state not replayed");
-            }
-        }
-        leg.applied = self.state.version;
-        leg.database = self.state.database.clone();
-        if active {
-            leg.timestamp_set = false;
-            leg.isolation = Some(self.state.isolation);
-        }
-        Ok(())
     }
 }

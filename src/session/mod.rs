@@ -6,6 +6,7 @@
 //! through `mirror`. The session holds its routes at the gate from the first
 //! statement that may write until the transaction has ended on both legs.
 
+mod aside;
 pub mod auth_relay;
 mod bulk;
 pub mod change_user;
@@ -20,6 +21,7 @@ mod learn;
 mod legs;
 pub mod login;
 mod misorder;
+mod pins;
 mod prepared;
 mod proof;
 pub mod registry;
@@ -27,9 +29,11 @@ mod relay;
 mod sandbox;
 mod state;
 mod statement;
+mod sync;
 mod trackers;
 mod transaction;
 mod unmirrored;
+mod values;
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
@@ -50,17 +54,22 @@ use crate::mirror::timer::Timer;
 use crate::mirror::write::Diagnostics;
 use crate::mirror::{self, Part};
 use crate::route::gate::{GateLimits, Routes, Slot};
+use crate::route::plan::TemporaryTable;
+use crate::route::table::RouteMask;
 use crate::rows::shape::Catalog;
+use crate::rows::variables::Variables;
 use crate::sql::ServerKind;
 use crate::telemetry;
 use crate::wire::Status;
 use crate::wire::frame::HEADER_LEN;
 use client::{Client, Woken};
 use login::{LoggedIn, LoginContext, LoginEnd};
+pub use pins::PreparedXa;
 use prepared::Prepared;
 use registry::{Entry, Registry};
 use state::State;
 use unmirrored::Pending;
+use values::Values;
 
 /// How long a session that ends waits for the server to be done with what it
 /// was executing, before it is killed there.
@@ -69,10 +78,6 @@ const END_LIMIT: Duration = Duration::from_secs(30);
 /// For telling the client that its connection ends: over TLS that is a record
 /// of its own, and a client that does not read must not hold us up.
 const GOODBYE_LIMIT: Duration = Duration::from_millis(50);
-
-/// Temporary tables kept track of per session; beyond it everything the
-/// session does is deferred.
-const TEMPORARY_TABLES_MAX: usize = 1024;
 
 /// What all sessions share.
 pub struct Shared {
@@ -88,6 +93,10 @@ pub struct Shared {
     pub mirror: mirror::Shared,
     /// What logins need.
     pub login: LoginContext,
+    /// What the service accounts know of sessions' variables.
+    pub variables: Variables,
+    /// XA transactions that wait for their second phase.
+    pub prepared_xa: PreparedXa,
     /// Bounds of the gate, for DDL.
     pub gate: GateLimits,
     /// Whether the process is going down: sessions end at a safe point.
@@ -182,7 +191,12 @@ struct Session {
     prepared: Prepared,
     transaction: Transaction,
     diagnostics: Option<Diagnostics>,
-    temporary_tables: Vec<(Vec<u8>, Vec<u8>)>,
+    temporary_tables: Vec<TemporaryTable>,
+    /// Open HANDLERs, with the side of each.
+    handlers: Vec<(Vec<u8>, Side)>,
+    /// What stays held of a statement that held every route.
+    narrow: Option<RouteMask>,
+    values: Values,
     locked_tables: bool,
     xa: bool,
     /// Text prepared by SQL PREPARE stands for anything.
@@ -274,6 +288,9 @@ impl Session {
             transaction: Transaction::default(),
             diagnostics: None,
             temporary_tables: Vec::new(),
+            handlers: Vec::new(),
+            narrow: None,
+            values: Values::new(side),
             locked_tables: false,
             xa: false,
             login: LoginParts {
@@ -326,7 +343,8 @@ impl Session {
         self.prepared.leg_gone(index);
         self.entry.legs[index].store(0, Ordering::Relaxed);
         let lead = self.lead();
-        if leg.side != lead {
+        let values_lost = self.values.leg_gone(leg.side);
+        if leg.side != lead && !values_lost {
             if self.parts[index] == Part::Open {
                 self.parts[index] = Part::None;
                 self.poison_lost_part();

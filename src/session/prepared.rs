@@ -60,8 +60,10 @@ pub struct Statement {
     pub long_data_lost: bool,
     /// The leg it was prepared on or executed on last.
     pub side: Side,
-    /// The leg whose cursor is open for FETCH.
+    /// The leg it ran on last, where FETCH goes.
     pub cursor: Option<usize>,
+    /// It has a cursor open there.
+    pub open: bool,
 }
 
 /// All of a session's.
@@ -75,6 +77,8 @@ pub struct Prepared {
     long_data_bytes: usize,
     /// Text kept now, in bytes.
     text_bytes: usize,
+    /// Cursors open now.
+    cursors: usize,
 }
 
 impl Prepared {
@@ -134,6 +138,7 @@ impl Prepared {
     /// Forgets a statement.
     pub fn remove(&mut self, id: u32) -> Option<Statement> {
         self.drop_long_data(id);
+        self.set_open(id, false);
         if self.last == Some(id) {
             self.last = None;
         }
@@ -141,6 +146,25 @@ impl Prepared {
         let text = removed.as_ref().map_or(0, |s| s.text.len());
         self.text_bytes = self.text_bytes.saturating_sub(text);
         removed
+    }
+
+    /// Notes whether a statement's cursor is open.
+    pub fn set_open(&mut self, id: u32, open: bool) {
+        if let Some(s) = self.statements.get_mut(&id)
+            && s.open != open
+        {
+            s.open = open;
+            self.cursors = if open {
+                self.cursors + 1
+            } else {
+                self.cursors.saturating_sub(1)
+            };
+        }
+    }
+
+    /// How many cursors are open.
+    pub fn cursors(&self) -> usize {
+        self.cursors
     }
 
     /// Forgets all: COM_RESET_CONNECTION, COM_CHANGE_USER.
@@ -152,6 +176,10 @@ impl Prepared {
     pub fn leg_gone(&mut self, side: usize) {
         for s in self.statements.values_mut() {
             s.ids[side] = None;
+            if s.open && s.cursor == Some(side) {
+                s.open = false;
+                self.cursors = self.cursors.saturating_sub(1);
+            }
             s.types_sent[side] = false;
             if s.long_data_at.is_some_and(|at| at.index() == side) {
                 s.long_data_at = None;
@@ -212,6 +240,7 @@ impl Statement {
             long_data_lost: false,
             side,
             cursor: None,
+            open: false,
         }
     }
 

@@ -6,8 +6,9 @@
 //! a leg opened later to the same state, and the client is shown only the
 //! trackers it asked for itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use crate::Side;
 use crate::sql::{CharsetClass, Isolation, ScanMode, ServerKind};
 use crate::wire::Status;
 use crate::wire::session_track::{Change, changes, put_change};
@@ -64,6 +65,58 @@ const NOT_REPLAYED: &[&[u8]] = &[
     b"rand_seed",
 ];
 
+/// The session's role among the variables. Its name sorts behind all others,
+/// so that a role is set in the session's own character set.
+const ROLE: &[u8] = b"\xFFrole";
+
+/// What SET NAMES sets.
+const CHARSETS: [&[u8]; 4] = [
+    b"character_set_client",
+    b"character_set_connection",
+    b"character_set_results",
+    b"collation_connection",
+];
+
+/// Variables without which a statement has another effect or meaning.
+const CRITICAL: &[&[u8]] = &[
+    b"sql_mode",
+    b"time_zone",
+    b"foreign_key_checks",
+    b"unique_checks",
+    ROLE,
+];
+
+/// How a transaction was begun, to begin it on the other leg.
+#[derive(Clone, Copy, Default)]
+pub struct Opened {
+    /// READ ONLY (true) or READ WRITE, where written.
+    pub read_only: Option<bool>,
+    /// WITH CONSISTENT SNAPSHOT.
+    pub snapshot: bool,
+}
+
+impl Opened {
+    /// The statement that begins one like it.
+    pub fn begin(self) -> Vec<u8> {
+        let access = match self.read_only {
+            Some(true) => "READ ONLY",
+            Some(false) => "READ WRITE",
+            None => "",
+        };
+        let snapshot = if self.snapshot {
+            "WITH CONSISTENT SNAPSHOT"
+        } else {
+            ""
+        };
+        let comma = if access.is_empty() || snapshot.is_empty() {
+            " "
+        } else {
+            ", "
+        };
+        format!("START TRANSACTION {snapshot}{comma}{access}").into_bytes()
+    }
+}
+
 /// One tracked variable.
 struct Variable {
     value: Vec<u8>,
@@ -80,19 +133,39 @@ pub struct State {
     pub version: u64,
     /// The session's isolation level.
     pub isolation: Isolation,
-    /// Of the next transaction only.
+    /// The session is READ ONLY.
+    pub read_only: bool,
+    /// SET TRANSACTION: of the next transaction, or the open one, only.
     pub next_isolation: Option<Isolation>,
+    /// The same for READ ONLY (true) or READ WRITE.
+    pub next_read_only: Option<bool>,
+    /// The leg that was told the two.
+    pub one_shot_side: Option<Side>,
+    /// How the open transaction was begun.
+    pub opened: Opened,
     /// SET sql_log_bin=0 is in force.
     pub log_bin_off: bool,
     /// NO_AUTO_VALUE_ON_ZERO is in force.
     pub no_auto_value_on_zero: bool,
     /// The client set `timestamp` itself: it stands after our own use of it.
     pub client_timestamp: bool,
+    /// The value last reported for it.
+    timestamp: Vec<u8>,
+    /// MariaDB's sql_mode=ORACLE.
+    pub oracle_mode: bool,
+    /// A statement on this leg may have set another role.
+    pub role_changed_on: Option<Side>,
     /// COM_SET_OPTION's last argument.
     pub multi_statements: Option<bool>,
     /// How statements are to be read.
     pub mode: ScanMode,
     variables: BTreeMap<Vec<u8>, Variable>,
+    /// Names whose value a leg has to be asked for before another is told.
+    pub unsure: BTreeSet<Vec<u8>>,
+    /// A statement on MariaDB may have set anything without a report.
+    pub unsure_of_all: bool,
+    /// SET STATEMENT … FOR runs: what is reported now does not stay.
+    pub for_one_statement: bool,
     /// The client's own `session_track_system_variables`.
     tracked: Vec<u8>,
     /// The client's own `session_track_schema`.
@@ -113,16 +186,26 @@ impl State {
             database,
             version: 1,
             isolation: Isolation::RepeatableRead,
+            read_only: false,
             next_isolation: None,
+            next_read_only: None,
+            one_shot_side: None,
+            opened: Opened::default(),
             log_bin_off: false,
             no_auto_value_on_zero: false,
             client_timestamp: false,
+            timestamp: Vec::new(),
+            oracle_mode: false,
+            role_changed_on: None,
             multi_statements: None,
             mode: ScanMode {
                 server,
                 ..ScanMode::default()
             },
             variables: BTreeMap::new(),
+            unsure: BTreeSet::new(),
+            unsure_of_all: false,
+            for_one_statement: false,
             tracked: Vec::new(),
             track_schema: true,
             trackers_changed: false,
@@ -139,6 +222,33 @@ impl State {
     /// The isolation of the transaction that is open, or would begin now.
     pub fn effective_isolation(&self) -> Isolation {
         self.next_isolation.unwrap_or(self.isolation)
+    }
+
+    /// The transaction that SET TRANSACTION was for is over.
+    pub fn use_up_one_shots(&mut self) {
+        self.next_isolation = None;
+        self.next_read_only = None;
+        self.one_shot_side = None;
+    }
+
+    /// Nobody knows whether it is. Kept where that is the careful reading:
+    /// below REPEATABLE READ less is mirrored inline.
+    pub fn doubt_one_shots(&mut self) {
+        self.next_isolation = self.next_isolation.filter(|next| *next < self.isolation);
+    }
+
+    /// The client's own `timestamp`, while one stands.
+    pub fn own_timestamp(&self) -> Option<&[u8]> {
+        self.client_timestamp.then_some(&self.timestamp[..])
+    }
+
+    /// The session's role is this one now, as CURRENT_ROLE() says it.
+    pub fn set_role(&mut self, role: &[u8]) {
+        let known = self.variables.get(ROLE).map(|v| &v.value[..]);
+        if known != Some(role) {
+            self.version += 1;
+            self.keep(ROLE, role);
+        }
     }
 
     /// What the server tracks unless asked otherwise, and the other values
@@ -174,6 +284,7 @@ impl State {
                 self.mode.ansi_quotes = has("ANSI_QUOTES");
                 self.mode.no_backslash_escapes = has("NO_BACKSLASH_ESCAPES");
                 self.no_auto_value_on_zero = has("NO_AUTO_VALUE_ON_ZERO");
+                self.oracle_mode = has("ORACLE");
             }
             b"character_set_client" => self.mode.charset = CharsetClass::of_name(value),
             b"tx_isolation" | b"transaction_isolation" => {
@@ -181,6 +292,8 @@ impl State {
                     self.isolation = level;
                 }
             }
+            b"tx_read_only" | b"transaction_read_only" => self.read_only = is_on(value),
+            b"timestamp" => self.timestamp = value.to_vec(),
             b"sql_log_bin" => self.log_bin_off = !is_on(value),
             _ => {}
         }
@@ -237,11 +350,49 @@ impl State {
                 self.track_schema = true;
                 return;
             }
+            _ if self.for_one_statement => {
+                self.unsure_of(name);
+                return;
+            }
             _ => self.interpret(name, value),
+        }
+        if name.starts_with(b"character_set_") {
+            // SET NAMES does not report its collation.
+            self.unsure_of(b"collation_connection");
         }
         if !NOT_REPLAYED.contains(&name) {
             self.version += 1;
             self.keep(name, value);
+        }
+    }
+
+    /// The value of a variable is not known any more.
+    pub fn unsure_of(&mut self, name: &[u8]) {
+        if self.unsure.len() < VARIABLES_MAX && !NOT_REPLAYED.contains(&name) {
+            self.unsure.insert(name.to_vec());
+        }
+    }
+
+    /// A leg was asked for the value of a variable.
+    pub fn told(&mut self, name: &[u8], value: &[u8]) {
+        self.interpret(name, value);
+        let known = self.variables.get(name).map(|v| &v.value[..]);
+        if known != Some(value) {
+            self.version += 1;
+            self.keep(name, value);
+        }
+    }
+
+    /// Takes over what the flags of an answer tell of the SQL mode: MariaDB
+    /// does not report `SET @@sql_mode = …`.
+    pub fn take_flags(&mut self, status: Status) {
+        self.status = status.without(Status::SESSION_STATE_CHANGED);
+        if self.for_one_statement {
+            return;
+        }
+        self.mode.no_backslash_escapes = status.has(Status::NO_BACKSLASH_ESCAPES);
+        if self.mode.server.mariadb {
+            self.mode.ansi_quotes = status.has(Status::ANSI_QUOTES);
         }
     }
 
@@ -260,22 +411,56 @@ impl State {
     }
 
     /// The statements that bring a leg of either family from version `from`
-    /// to this state.
-    pub fn replay(&self, from: u64, mariadb: bool) -> Vec<Vec<u8>> {
+    /// to this state, each with whether the leg must not be without it.
+    pub fn replay(&self, from: u64, mariadb: bool) -> Vec<(Vec<u8>, bool)> {
         let mut statements = Vec::new();
+        let newer = |name: &[u8]| self.variables.get(name).is_some_and(|v| v.version > from);
+        if CHARSETS.iter().any(|name| newer(name)) {
+            self.put_charsets(&mut statements);
+        }
         for (name, variable) in &self.variables {
-            if variable.version <= from {
+            if variable.version <= from || CHARSETS.contains(&&name[..]) {
                 continue;
             }
             let other_family = mariadb != self.mode.server.mariadb;
-            if other_family && name == b"sql_mode" {
-                let translated = translate_sql_mode(&variable.value, mariadb);
-                statements.push(set_statement(name, &translated));
+            let statement = if name == ROLE {
+                set_role(&variable.value, mariadb)
+            } else if other_family && name == b"sql_mode" {
+                set_statement(name, &translate_sql_mode(&variable.value, mariadb))
             } else {
-                statements.push(set_statement(name, &variable.value));
-            }
+                set_statement(name, &variable.value)
+            };
+            statements.push((statement, CRITICAL.contains(&&name[..])));
         }
         statements
+    }
+
+    /// The four variables of the connection's character set. SET NAMES with the
+    /// collation gives results the same collation id as the login did, which
+    /// `SET character_set_results` would not.
+    fn put_charsets(&self, statements: &mut Vec<(Vec<u8>, bool)>) {
+        let value = |name: &[u8]| self.variables.get(name).map_or(&[][..], |v| &v.value[..]);
+        let [client, connection, results, collation] = CHARSETS.map(value);
+        // Not to be a client's.
+        let wide = [&b"ucs2"[..], b"utf16", b"utf16le", b"utf32"].contains(&connection);
+        let own = collation.starts_with(connection) && !collation.is_empty();
+        if wide {
+            statements.push((set_statement(CHARSETS[1], connection), true));
+            statements.push((set_statement(CHARSETS[3], collation), false));
+        } else {
+            statements.push(([b"SET NAMES ", connection].concat(), true));
+            if own {
+                // The other family may not know the collation.
+                let sql = [b"SET NAMES ", connection, b" COLLATE ", collation].concat();
+                statements.push((sql, false));
+            }
+        }
+        if wide || client != connection {
+            statements.push((set_statement(CHARSETS[0], client), true));
+        }
+        if wide || results != connection {
+            statements.push((set_statement(CHARSETS[2], results), false));
+        }
     }
 
     /// COM_RESET_CONNECTION or COM_CHANGE_USER: everything is the server's
@@ -339,6 +524,23 @@ fn contains_word(list: &[u8], word: &[u8]) -> bool {
         .any(|item| item.trim_ascii().eq_ignore_ascii_case(word))
 }
 
+/// `SET ROLE` from what CURRENT_ROLE() said: a name or NULL on MariaDB, a list
+/// of quoted accounts or NONE on MySQL. MariaDB's roles have no host.
+fn set_role(role: &[u8], to_mariadb: bool) -> Vec<u8> {
+    if role.is_empty() || role.eq_ignore_ascii_case(b"NONE") {
+        return b"SET ROLE NONE".to_vec();
+    }
+    let quoted = role.first() == Some(&b'`');
+    let first = role.get(1..).and_then(|r| r.split(|b| *b == b'`').next());
+    let mut sql = b"SET ROLE ".to_vec();
+    match (quoted, to_mariadb) {
+        (true, false) => sql.extend_from_slice(role),
+        (true, true) => sql.extend_from_slice(&[b"`", first.unwrap_or(&[]), b"`"].concat()),
+        (false, _) => sql.extend_from_slice(&[b"`", role, b"`"].concat()),
+    }
+    sql
+}
+
 /// `SET @@session.x = value`, numbers bare and the rest quoted: numeric
 /// variables refuse strings, and no enum or string value is all digits that
 /// would not be taken as a number as well.
@@ -346,6 +548,12 @@ fn set_statement(name: &[u8], value: &[u8]) -> Vec<u8> {
     let mut sql = b"SET @@session.`".to_vec();
     sql.extend(name.iter().filter(|&&b| b != b'`'));
     sql.extend_from_slice(b"`=");
+    // As MariaDB reports its versioning variables when they have no value.
+    if value == b"DEFAULT" || (value.is_empty() && name == b"character_set_results") {
+        let value = if value.is_empty() { b"NULL" } else { value };
+        sql.extend_from_slice(value);
+        return sql;
+    }
     if is_number(value) {
         sql.extend_from_slice(value);
         return sql;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::client::COMMAND_MAX;
 use super::legs::Role;
 use super::trackers::{asks_for_trackers, mentions_trackers};
+use super::values;
 use super::{End, Session, relay};
 use crate::Side;
 use crate::leg::put_query;
@@ -12,7 +13,7 @@ use crate::mirror::write::{Request, Written, write};
 use crate::mirror::{Env, MirrorLeg, Part, transaction as ends};
 use crate::route::plan::{Inline, Plan, Planned, SessionView, plan};
 use crate::route::table::{ALL_ROUTES, RouteMask, RouteTable};
-use crate::sql::{Agreement, Class, Facts, Verb, cross_check, scan};
+use crate::sql::{Agreement, Class, Facts, Flags, Verb, cross_check, scan};
 use crate::telemetry;
 use crate::wire::command::{COM_QUERY, ResponseKind, query_text};
 use crate::wire::frame::HEADER_LEN;
@@ -36,6 +37,9 @@ pub(super) struct Statement<'a> {
     pub commands: Option<[Vec<u8>; 2]>,
 }
 
+/// ER_UNKNOWN_TABLE: to HANDLER, one that is not open (any more).
+const ER_UNKNOWN_TABLE: u16 = 1109;
+
 impl Session {
     /// Holds routes at the gate; waits while one of them changes its phase.
     pub(super) async fn hold(&mut self, mask: RouteMask) {
@@ -50,12 +54,16 @@ impl Session {
             let table = self.shared.routes.peek();
             (table.passive, table.generation, table.home())
         };
-        if passive && self.transaction.lead.is_none_or(|l| l == home) {
+        if passive
+            && self.transaction.lead.is_none_or(|l| l == home)
+            && self.values.settled_on(home)
+        {
             self.hold(ALL_ROUTES).await;
             // The gate may have changed the table while it held us up.
             if self.shared.routes.peek().generation == generation {
                 if self.is_plain_dml(length) {
                     self.diagnostics = None;
+                    self.values.unclassified(home);
                     let summary = self.plain(home, ResponseKind::Generic).await?;
                     self.pending.abandon = false;
                     if summary.is_error {
@@ -134,7 +142,8 @@ impl Session {
             let view = self.view();
             let planned = plan(sql, facts, &view, &table, &catalog, None);
             drop(catalog);
-            if self.held(&table, planned.routes).await {
+            let mask = self.widened(&table, planned.routes, facts, false);
+            if self.held(&table, mask).await {
                 return (table, planned);
             }
         }
@@ -163,7 +172,7 @@ impl Session {
         }
     }
 
-    fn holds_on(&self) -> bool {
+    pub(super) fn holds_on(&self) -> bool {
         self.state.status.has(Status::IN_TRANS) || self.locked_tables || self.xa
     }
 
@@ -183,6 +192,9 @@ impl Session {
             read_bucket: bucket(self.slot.id) as u8,
             statement_bucket: bucket(self.statement_count) as u8,
             temporary_tables: &self.temporary_tables,
+            own_timestamp: self.state.client_timestamp,
+            one_shot: self.state.one_shot_side.is_some(),
+            oracle_mode: self.state.oracle_mode,
             other_leg: self.other_leg_possible(other),
             mode: self.state.mode,
         }
@@ -203,11 +215,10 @@ impl Session {
         match s.planned.plan {
             Plan::Active(side) => {
                 telemetry::statements(label, "active");
-                let side = if s.facts.tables.is_empty() {
-                    self.lead()
-                } else {
-                    side
-                };
+                let side = self.side_for(side, s.facts, s.sql);
+                if side != self.lead() && s.facts.tables.is_empty() && self.is_whole(s.length) {
+                    return self.aside(side, s).await;
+                }
                 if s.commands.is_none() && s.facts.statements == 1 {
                     match s.facts.verb {
                         Verb::Commit | Verb::Rollback => {
@@ -291,29 +302,47 @@ impl Session {
         self.pending.abandon = false;
         if summary.is_error {
             self.refused_in_transaction(side).await?;
+            if s.facts.verb == Verb::Handler && summary.error_code == ER_UNKNOWN_TABLE {
+                self.handler_gone(s.sql);
+            }
+            if s.facts.statements > 1 {
+                // Those before the refused one were executed.
+                self.learn_text(s.facts, s.sql, side);
+            }
         } else {
             self.learn(s, side).await;
         }
         if second {
+            self.state.for_one_statement = false;
             return Ok(());
         }
         if !summary.is_error {
             self.settle_part(side, s.facts, s.table).await;
         }
-        if !s.facts.tables.is_empty() {
+        if !s.facts.tables.is_empty() || values::opaque(s.facts) {
             self.transaction.touched = true;
         }
         self.after(side);
+        self.state.for_one_statement = false;
         Ok(())
     }
 
     /// Sends a statement to one leg and relays the answer.
     async fn run_alone(&mut self, side: Side, s: &Statement<'_>) -> Result<Summary, End> {
+        self.need_leg(side).await?;
+        let prepares = if s.facts.verb == Verb::Prepare {
+            self.prepare_text(side, s.facts, s.sql).await
+        } else {
+            None
+        };
+        self.values_for(side, s.facts, s.sql).await?;
         let sets = s.facts.verb == Verb::Set && mentions_trackers(s.sql);
         let masked = sets || asks_for_trackers(s.sql, s.facts);
         if masked {
             self.show_own_trackers(side).await?;
         }
+        self.state.for_one_statement =
+            s.facts.flags.has(Flags::SET_STATEMENT) && s.facts.statements == 1;
         let summary = match &s.commands {
             None => self.plain(side, ResponseKind::Generic).await?,
             Some(commands) => {
@@ -330,6 +359,11 @@ impl Session {
             self.client_trackers(side).await?;
         } else if masked {
             self.own_trackers(side).await?;
+        }
+        if let (Some(name), Class::Session) = (s.facts.prepared_name, s.facts.class)
+            && !summary.is_error
+        {
+            self.note_prepared(side, name.of(s.sql), prepares);
         }
         Ok(summary)
     }
@@ -387,6 +421,7 @@ impl Session {
             }
         }
         self.diagnostics = None;
+        self.values.last = Some(side);
         self.consume_command(s.length);
         self.relay_answer(side, ResponseKind::Generic).await?;
         self.pending.abandon = false;
@@ -420,6 +455,7 @@ impl Session {
         telemetry::statements(label, "inline");
         self.need_leg(active).await?;
         self.entry.set_running(active);
+        self.values_for(active, s.facts, s.sql).await?;
         let written = self.write_both(inline, &s).await?;
         self.answer_written(active, s, written).await
     }
@@ -526,7 +562,6 @@ impl Session {
                 self.transaction.route = s.planned.route;
             }
         }
-        self.state.next_isolation = self.state.next_isolation.filter(|_| !implicit);
         if written.is_error && !implicit {
             // The flags were learnt by a ping where M had a part; ask anyway.
             self.refused_in_transaction(active).await?;

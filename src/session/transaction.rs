@@ -8,11 +8,13 @@
 
 use std::time::Duration;
 
+use super::state::Opened;
 use super::statement::Statement;
 use super::{End, Session, Transaction, relay};
 use crate::Side;
 use crate::leg::ANSWER_MAX;
 use crate::mirror::journal::Kind;
+use crate::mirror::write::insist;
 use crate::mirror::{Env, Failure, MirrorLeg, Part, transaction as ends, write};
 use crate::route::table::RouteTable;
 use crate::sql::{Facts, Verb};
@@ -30,6 +32,9 @@ impl Session {
     /// part of it, which is committed after the lead's.
     pub(super) async fn take_side(&mut self, side: Side) -> Result<bool, End> {
         let Some(lead) = self.transaction.lead else {
+            if self.state.one_shot_side == Some(side.other()) {
+                self.move_one_shots(side).await?;
+            }
             return Ok(false);
         };
         if lead == side {
@@ -37,23 +42,12 @@ impl Session {
         }
         self.need_leg(side).await?;
         if !self.transaction.touched {
-            // Nothing has happened in it yet: it moves, its savepoints too,
-            // with its client none the wiser.
-            if let Some(leg) = self.legs[lead.index()].as_mut() {
-                leg.query(write::ROLLBACK).await?;
-            }
-            if let Some(leg) = self.legs[side.index()].as_mut() {
-                leg.query(b"BEGIN").await?;
-                for name in &self.transaction.savepoints {
-                    leg.query(&[b"SAVEPOINT ", &name[..]].concat()).await?;
-                }
-            }
-            self.transaction.lead = Some(side);
+            self.move_transaction(lead, side).await?;
             return Ok(false);
         }
         if self.parts[side.index()] == Part::None {
             if let Some(leg) = self.legs[side.index()].as_mut() {
-                leg.query(b"BEGIN").await?;
+                insist(leg, b"BEGIN").await?;
             }
             self.parts[side.index()] = Part::Open;
         }
@@ -61,12 +55,78 @@ impl Session {
         Ok(true)
     }
 
+    /// Nothing has happened in the transaction yet: it moves, its savepoints
+    /// and characteristics too, with its client none the wiser.
+    async fn move_transaction(&mut self, from: Side, to: Side) -> Result<(), End> {
+        let mut begin = self.one_shots();
+        begin.push(self.state.opened.begin());
+        for name in &self.transaction.savepoints {
+            begin.push([b"SAVEPOINT ", &name[..]].concat());
+        }
+        if let Some(leg) = self.legs[to.index()].as_mut() {
+            for statement in &begin {
+                insist(leg, statement).await?;
+            }
+        }
+        self.end_on(from, write::ROLLBACK).await;
+        if self.state.one_shot_side.is_some() {
+            self.state.one_shot_side = Some(to);
+        }
+        self.transaction.lead = Some(to);
+        Ok(())
+    }
+
+    /// SET TRANSACTION was said on the other leg, and the transaction it is
+    /// for begins on this one.
+    async fn move_one_shots(&mut self, to: Side) -> Result<(), End> {
+        self.need_leg(to).await?;
+        let statements = self.one_shots();
+        if let Some(leg) = self.legs[to.index()].as_mut() {
+            for statement in &statements {
+                insist(leg, statement).await?;
+            }
+        }
+        // There it is used up by a transaction without anything in it.
+        self.end_on(to.other(), b"BEGIN").await;
+        self.end_on(to.other(), write::ROLLBACK).await;
+        self.state.one_shot_side = Some(to);
+        Ok(())
+    }
+
+    /// Ends what a leg has that holds nothing of the client's. A leg that
+    /// cannot is not needed either.
+    async fn end_on(&mut self, side: Side, sql: &[u8]) {
+        let limit = self.shared.mirror.deadline;
+        let Some(leg) = self.legs[side.index()].as_mut() else {
+            return;
+        };
+        if !matches!(
+            tokio::time::timeout(limit, insist(leg, sql)).await,
+            Ok(Ok(()))
+        ) {
+            self.drop_leg(side);
+        }
+    }
+
+    /// The statements that SET TRANSACTION is repeated with.
+    fn one_shots(&self) -> Vec<Vec<u8>> {
+        let isolation = self.state.next_isolation.map(|level| {
+            format!("SET TRANSACTION ISOLATION LEVEL {}", level.as_sql()).into_bytes()
+        });
+        let access = self.state.next_read_only.map(|read_only| {
+            let access = if read_only { "ONLY" } else { "WRITE" };
+            format!("SET TRANSACTION READ {access}").into_bytes()
+        });
+        isolation.into_iter().chain(access).collect()
+    }
+
     /// After every answer: takes over the flags of the leg, and gives the
     /// routes up when no transaction is left.
     pub(super) fn after(&mut self, side: Side) {
         if let Some(leg) = self.legs[side.index()].as_ref() {
-            self.state.status = leg.status.without(Status::SESSION_STATE_CHANGED);
+            self.state.take_flags(leg.status);
         }
+        self.values.last = Some(side);
         let open = self.state.status.has(Status::IN_TRANS);
         self.entry.set_transaction(open.then_some(side));
         if open {
@@ -93,6 +153,7 @@ impl Session {
     /// there; if not, M's part is rolled back too.
     pub(super) async fn refused_in_transaction(&mut self, side: Side) -> Result<(), End> {
         if !self.state.in_transaction() {
+            self.state.doubt_one_shots();
             return Ok(());
         }
         let Some(leg) = self.legs[side.index()].as_mut() else {
@@ -180,6 +241,9 @@ impl Session {
     /// A statement other than COMMIT or ROLLBACK succeeded: did it end the
     /// transaction by itself (DDL, BEGIN, SET autocommit=1)? Then it committed.
     pub(super) async fn settle_part(&mut self, side: Side, facts: &Facts, table: &RouteTable) {
+        if facts.chain == Some(true) {
+            self.chained(side);
+        }
         let ended = self.legs[side.index()]
             .as_ref()
             .is_some_and(|l| !l.status.has(Status::IN_TRANS))
@@ -194,6 +258,20 @@ impl Session {
         }
         if self.parts[side.other().index()] == Part::Open && self.commit_part(side, table).await {
             self.await_part(side, table).await;
+        }
+    }
+
+    /// COMMIT AND CHAIN: the next transaction has begun, and nothing is in it.
+    /// The routes are given up, or a client that only chains would hold up
+    /// every change of phase.
+    fn chained(&mut self, side: Side) {
+        self.transaction = Transaction {
+            lead: Some(side),
+            ..Transaction::default()
+        };
+        self.state.opened.snapshot = false;
+        if !self.locked_tables && !self.xa {
+            self.shared.routes.leave(&self.slot);
         }
     }
 
@@ -213,12 +291,8 @@ impl Session {
     pub(super) async fn end_transaction(&mut self, s: Statement<'_>) -> Result<(), End> {
         let lead = self.lead();
         if self.parts[lead.other().index()] == Part::None {
-            let chained = s.facts.chain == Some(true);
             self.run(lead, &s).await?;
             self.transaction.savepoints.clear();
-            if chained {
-                self.transaction.poisoned = false;
-            }
             return Ok(());
         }
         self.diagnostics = None;
@@ -273,7 +347,8 @@ impl Session {
                 self.rollback_part(lead, s.table).await;
             }
             if s.facts.chain != Some(true) {
-                self.state.next_isolation = None;
+                self.state.use_up_one_shots();
+                self.state.opened = Opened::default();
             }
         }
         let told = self.client.send(&out).await;
@@ -283,6 +358,9 @@ impl Session {
         told?;
         if !answer.summary.is_error {
             self.transaction = Transaction::default();
+        }
+        if s.facts.chain == Some(true) && !answer.summary.is_error {
+            self.chained(lead);
         }
         self.after(lead);
         Ok(())

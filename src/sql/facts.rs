@@ -296,6 +296,8 @@ flags! {
     PARTITION = 26;
     /// More nesting or names than the scanner keeps: tables are incomplete.
     OVERFLOW = 27;
+    /// SET ROLE.
+    SET_ROLE = 28;
     /// A string, name or comment that never ends.
     UNTERMINATED = 29;
     /// GET DIAGNOSTICS, @@warning_count, @@error_count, ROW_COUNT(), SHOW WARNINGS/ERRORS.

@@ -282,7 +282,8 @@ impl Scanner<'_> {
             K::Names | K::Charset | K::Character => {
                 self.become_verb(Verb::SetNames, Class::Session);
             }
-            K::Password | K::Role | K::Resource => {}
+            K::Role => self.facts.flags.set(Flags::SET_ROLE),
+            K::Password | K::Resource => {}
             K::Transaction => self.become_verb(Verb::SetTransaction, Class::Session),
             K::Default => {
                 // SET DEFAULT ROLE changes the grant tables.

@@ -672,5 +672,27 @@ pub fn user_variables(sql: &[u8], mode: ScanMode) -> Vec<Vec<u8>> {
     }
 }
 
+/// The single statements of a text, in order; at most [`STATEMENTS_MAX`], the
+/// last of which is then the rest. A compound statement comes in pieces.
+pub fn statements(sql: &[u8], mode: ScanMode) -> Vec<&[u8]> {
+    let mut lexer = Lexer::new(sql, mode);
+    let mut list = Vec::new();
+    let mut from = 0;
+    loop {
+        let token = lexer.next();
+        let ends = token.is(b';') && list.len() + 1 < STATEMENTS_MAX;
+        if ends || token.kind == Kind::End {
+            list.extend(sql.get(from..token.start.min(sql.len())));
+            from = token.end;
+        }
+        if token.kind == Kind::End {
+            return list;
+        }
+    }
+}
+
+/// Statements of one text that are looked at one by one.
+const STATEMENTS_MAX: usize = 64;
+
 /// User variables whose values one statement may carry to the mirror.
 const USER_VARIABLES_MAX: usize = 64;

@@ -26,7 +26,7 @@ pub use facts::{
     BeginKind, Class, DiagnosticsForm, Facts, Flags, Kill, Scope, SetVariable, Span, TABLES_MAX,
     TableName, Tables, Verb, unquote,
 };
-pub use lex::user_variables;
+pub use lex::{statements, user_variables};
 pub use mode::{CharsetClass, Isolation, ScanMode, ServerKind};
 pub use write::{EqValue, Equality, InsertShape, KeyedShape, ValueKind, WriteShape};
 

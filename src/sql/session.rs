@@ -212,6 +212,14 @@ fn assignment(facts: &mut Facts, c: &mut Cursor<'_>, scope: Option<Scope>) {
     }
     let plain = name.of(c.sql);
     let plain = unquote(plain);
+    let read_only = plain.eq_ignore_ascii_case(b"tx_read_only")
+        || plain.eq_ignore_ascii_case(b"transaction_read_only");
+    if read_only && bare_system {
+        let written = unquote(value.of(c.sql));
+        let on = [&b"1"[..], b"ON", b"TRUE"];
+        let on = on.iter().any(|on| written.eq_ignore_ascii_case(on));
+        facts.transaction_read_only = Some((Scope::NextOnly, on));
+    }
     let isolation = plain.eq_ignore_ascii_case(b"tx_isolation")
         || plain.eq_ignore_ascii_case(b"transaction_isolation");
     if isolation {

@@ -159,6 +159,9 @@ fn view(mode: ScanMode) -> SessionView<'static> {
         read_bucket: 0,
         statement_bucket: 0,
         temporary_tables: &[],
+        own_timestamp: false,
+        one_shot: false,
+        oracle_mode: false,
         other_leg: true,
         mode,
     }

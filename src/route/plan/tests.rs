@@ -116,6 +116,9 @@ fn view() -> SessionView<'static> {
         read_bucket: 50,
         statement_bucket: 50,
         temporary_tables: &[],
+        own_timestamp: false,
+        one_shot: false,
+        oracle_mode: false,
         other_leg: true,
         mode: ScanMode {
             ansi_quotes: false,
@@ -388,7 +391,11 @@ fn ids_of_bound_values() {
 
 #[test]
 fn session_state_defers() {
-    let temporary = [(b"s".to_vec(), b"u".to_vec())];
+    let temporary = [TemporaryTable {
+        database: b"s".to_vec(),
+        name: b"u".to_vec(),
+        side: Side::Source,
+    }];
     for (view, reason) in [
         (
             SessionView {

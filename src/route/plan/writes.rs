@@ -13,7 +13,8 @@ pub(super) fn ddl(facts: &Facts, table: &RouteTable, t: &Touched) -> Planned {
     if t.first.is_none() {
         return out;
     }
-    if facts.flags.any(Flags::TEMPORARY) || t.temporary {
+    let own = t.temporary_first && facts.verb != Verb::DropTable;
+    if facts.flags.any(Flags::TEMPORARY) || own {
         out.reason = Reason::TEMPORARY;
         return out;
     }
@@ -59,7 +60,9 @@ pub(super) fn write(
     if !t.mirrored {
         return out;
     }
-    if t.temporary && facts.tables.len() == 1 {
+    let one_target = facts.verb != Verb::Update && facts.verb != Verb::Delete
+        || !facts.flags.any(Flags::MULTI_TABLE);
+    if t.temporary_first && one_target {
         out.reason = Reason::TEMPORARY;
         return out;
     }
@@ -85,6 +88,9 @@ fn refusal(facts: &Facts, view: &SessionView<'_>, t: &Touched) -> Option<Reason>
         (view.poisoned, Reason::POISONED),
         (view.locked_tables, Reason::LOCKED),
         (view.xa, Reason::XA),
+        // Wrapped in a transaction of ours, the statement would use up what
+        // waits for the client's next one even where it fails.
+        (view.one_shot && !view.in_transaction, Reason::ONE_SHOT),
         (view.log_bin_off, Reason::LOG_BIN_OFF),
         (!view.other_leg, Reason::NO_OTHER_LEG),
         (t.temporary, Reason::TEMPORARY),

@@ -248,7 +248,7 @@ fn a_statement_whose_text_was_not_kept_does_not_cross_a_flip() {
 /// A cursor is fetched from the leg it was opened on, on the mirror's word or
 /// not, and after the sides have changed.
 #[test]
-fn cursors_outlive_a_flip() {
+fn cursors_hold_a_flip_up_until_they_end() {
     for family in Family::BOTH {
         let Some(pair) = pair(family, family) else {
             return;
@@ -277,11 +277,14 @@ fn cursors_outlive_a_flip() {
         };
         open(&mut raw);
         assert_eq!(fetch(&mut raw, 2), [1, 2]);
-        proxy.must_advance("r", "target_first");
+        let refused = proxy.advance("r", Some("target_first"), true);
+        assert_eq!(refused.status, 409, "{family}: {refused:?}");
+        assert!(refused.body.contains("open cursor"), "{}", refused.body);
         ok(&mut raw, "BEGIN");
         ok(&mut raw, "UPDATE curs SET v = 70 WHERE id = 1");
         assert_eq!(fetch(&mut raw, 9), [3, 9], "{family}");
         ok(&mut raw, "COMMIT");
+        proxy.must_advance("r", "target_first");
         let value = "SELECT v FROM t.curs WHERE id = 1";
         assert_eq!(
             [pair.source, pair.target].map(|s| s.one(value)),

@@ -266,6 +266,23 @@ impl Raw {
         self.rows(packets)
     }
 
+    /// After an EXECUTE that asked for a cursor: its packets up to the one that
+    /// says so, without rows.
+    pub fn cursor_opened(&mut self) -> io::Result<()> {
+        let mut packets = Vec::new();
+        let head = self.next(&mut packets)?;
+        let columns = usize::from(head.first().copied().unwrap_or_default());
+        for _ in 0..=columns {
+            let packet = self.next(&mut packets)?;
+            let end = OkPacket::parse(&packet, self.capabilities);
+            let ends = packet.first() == Some(&0xFE);
+            if ends && end.is_ok_and(|e| e.status.has(Status::CURSOR_EXISTS)) {
+                return Ok(());
+            }
+        }
+        Err(io::Error::other("no cursor"))
+    }
+
     fn rows(&mut self, packets: &mut Vec<Packet>) -> io::Result<bool> {
         loop {
             let packet = self.next(packets)?;

@@ -1,0 +1,262 @@
+//! Telling a leg what the client has set since the leg was last used.
+
+use super::legs::Role;
+use super::{End, Session};
+use crate::Side;
+use crate::leg::{ANSWER_MAX, Leg, Lost, put_query};
+use crate::telemetry;
+use crate::wire::Status;
+use crate::wire::command::{COM_INIT_DB, COM_SET_OPTION, ResponseKind};
+use crate::wire::frame;
+use crate::wire::text_rows::QueryAnswer;
+
+/// MariaDB's variables that this session has set. `SET @@x = …` in a routine
+/// is not reported.
+const OWN_SETTINGS: &[u8] =
+    b"SELECT LOWER(variable_name) FROM information_schema.system_variables \
+    WHERE session_value <> global_value AND read_only = 'NO' LIMIT 1000";
+
+/// Variables asked for in one SELECT.
+const ASKED_AT_ONCE: usize = 64;
+
+/// Why a leg is not as the session needs it.
+pub(super) enum Unfit {
+    /// The connection is lost.
+    Lost(Lost),
+    /// It has another default schema and will not take the session's, so that
+    /// names without a schema would mean other tables.
+    WrongDatabase,
+    /// The server refused what statements' effects depend on.
+    Refused,
+}
+
+impl From<Lost> for Unfit {
+    fn from(lost: Lost) -> Unfit {
+        Unfit::Lost(lost)
+    }
+}
+
+/// What a step of the synchronisation is about.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Step {
+    /// Of no consequence but to statements that depend on it.
+    Variable,
+    /// Not to be without: a copy of a write would have another effect.
+    Critical,
+    /// The default schema.
+    Database,
+}
+
+/// Commands to send in one write.
+#[derive(Default)]
+struct Script {
+    out: Vec<u8>,
+    steps: Vec<Step>,
+}
+
+impl Script {
+    fn put(&mut self, leg: &Leg, step: Step, sql: &[u8]) {
+        put_query(&mut self.out, leg.capabilities, sql);
+        self.steps.push(step);
+    }
+}
+
+impl Session {
+    /// Tells a leg what the client has set since it was last used.
+    pub(super) async fn sync(&mut self, side: Side, role: Role) -> Result<(), Unfit> {
+        if self.state.role_changed_on.is_some_and(|on| on != side) {
+            self.ask_role().await?;
+        }
+        if !self.state.unsure.is_empty() || (self.state.unsure_of_all && role == Role::Active) {
+            self.ask_unsure(side).await?;
+        }
+        let Some(leg) = self.legs[side.index()].as_mut() else {
+            return Ok(());
+        };
+        let state = &self.state;
+        // What a mirror's copy runs under is set with each of them.
+        let own = role != Role::Mirror;
+        let wanted = state.status.has(Status::AUTOCOMMIT);
+        let autocommit = own && leg.status.has(Status::AUTOCOMMIT) != wanted;
+        let timestamp =
+            own && (leg.timestamp_set || leg.own_timestamp.as_deref() != state.own_timestamp());
+        let isolation = own && leg.isolation != Some(state.isolation);
+        let database = leg.database != state.database;
+        let variables = leg.applied != state.version;
+        let read_only = leg.read_only != state.read_only;
+        if !(variables || database || timestamp || autocommit || isolation || read_only) {
+            return Ok(());
+        }
+        let mut script = Script::default();
+        if variables {
+            for (statement, critical) in state.replay(leg.applied, leg.info.mariadb) {
+                let step = if critical {
+                    Step::Critical
+                } else {
+                    Step::Variable
+                };
+                script.put(leg, step, &statement);
+            }
+            if let Some(on) = state.multi_statements {
+                let option: &[u8] = if on { &[0, 0] } else { &[1, 0] };
+                frame::put_command(&mut script.out, COM_SET_OPTION, option);
+                script.steps.push(Step::Variable);
+            }
+        }
+        if database && let Some(database) = &state.database {
+            frame::put_command(&mut script.out, COM_INIT_DB, database);
+            script.steps.push(Step::Database);
+        }
+        if timestamp {
+            let value = state.own_timestamp().unwrap_or(b"DEFAULT");
+            script.put(leg, Step::Critical, &[b"SET timestamp=", value].concat());
+        }
+        if isolation {
+            let level = state.isolation.as_sql();
+            let sql = format!("SET SESSION TRANSACTION ISOLATION LEVEL {level}");
+            script.put(leg, Step::Critical, sql.as_bytes());
+        }
+        if read_only {
+            let access = if state.read_only { "ONLY" } else { "WRITE" };
+            let sql = format!("SET SESSION TRANSACTION READ {access}");
+            script.put(leg, Step::Critical, sql.as_bytes());
+        }
+        if autocommit {
+            let sql = format!("SET autocommit={}", u8::from(wanted));
+            script.put(leg, Step::Critical, sql.as_bytes());
+        }
+        let database_set = carry_out(leg, side, &script, role).await?;
+        leg.applied = state.version;
+        leg.read_only = state.read_only;
+        if own {
+            leg.timestamp_set = false;
+            leg.own_timestamp = state.own_timestamp().map(<[u8]>::to_vec);
+            leg.isolation = Some(state.isolation);
+        }
+        if database_set {
+            leg.database = state.database.clone();
+        } else if leg.database.is_some() || role != Role::Active {
+            return Err(Unfit::WrongDatabase);
+        }
+        Ok(())
+    }
+
+    /// Asks the leg that is in step for what it did not report, before `other`
+    /// is told.
+    async fn ask_unsure(&mut self, other: Side) -> Result<(), Lost> {
+        let from = other.other();
+        let version = self.state.version;
+        let in_step = self.legs[other.index()]
+            .as_ref()
+            .is_some_and(|leg| leg.applied == version);
+        let Some(leg) = self.legs[from.index()].as_mut() else {
+            return Ok(());
+        };
+        if in_step || leg.applied != version {
+            return Ok(());
+        }
+        if std::mem::take(&mut self.state.unsure_of_all)
+            && let QueryAnswer::Rows(rows) = leg.rows(OWN_SETTINGS).await?
+        {
+            for row in 0..rows.rows.len() {
+                if let Some(Some(name)) = rows.value(row, 0) {
+                    self.state.unsure_of(name);
+                }
+            }
+        }
+        let names = std::mem::take(&mut self.state.unsure);
+        let names: Vec<Vec<u8>> = names.into_iter().collect();
+        self.ask_variables(from, &names).await
+    }
+
+    /// Learns the values of variables from a leg.
+    pub(super) async fn ask_variables(
+        &mut self,
+        side: Side,
+        names: &[Vec<u8>],
+    ) -> Result<(), Lost> {
+        for names in names.chunks(ASKED_AT_ONCE) {
+            let Some(leg) = self.legs[side.index()].as_mut() else {
+                return Ok(());
+            };
+            let in_step = leg.applied == self.state.version;
+            let list: Vec<String> = names
+                .iter()
+                .map(|n| format!("@@session.`{}`", String::from_utf8_lossy(n)))
+                .collect();
+            let sql = format!("SELECT {} LIMIT 1", list.join(","));
+            if let QueryAnswer::Rows(rows) = leg.rows(sql.as_bytes()).await? {
+                for (i, name) in names.iter().enumerate() {
+                    if let Some(value) = rows.value(0, i) {
+                        self.state.told(name, value.unwrap_or_default());
+                    }
+                }
+            }
+            if in_step {
+                self.synced(side);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes over the role that a statement may have set: what it may do, the
+    /// other leg must be able to do.
+    async fn ask_role(&mut self) -> Result<(), Lost> {
+        let Some(on) = self.state.role_changed_on.take() else {
+            return Ok(());
+        };
+        let Some(leg) = self.legs[on.index()].as_mut() else {
+            return Ok(());
+        };
+        let in_step = leg.applied == self.state.version;
+        if let QueryAnswer::Rows(rows) = leg.rows(b"SELECT CURRENT_ROLE() LIMIT 1").await?
+            && let Some(role) = rows.value(0, 0)
+        {
+            self.state.set_role(role.unwrap_or(b"NONE"));
+            if in_step {
+                self.synced(on);
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes sure of a leg on `side` in the session's state, for a statement
+    /// whose answer counts.
+    pub(super) async fn need_leg(&mut self, side: Side) -> Result<(), End> {
+        self.need_open(side).await?;
+        match self.sync(side, Role::Active).await {
+            Ok(()) => Ok(()),
+            Err(Unfit::Lost(lost)) => Err(End::Leg(lost)),
+            // Active: nothing else is refused there.
+            Err(Unfit::WrongDatabase | Unfit::Refused) => {
+                self.drop_leg(side);
+                self.need_open(side).await?;
+                match self.sync(side, Role::Active).await {
+                    Err(Unfit::Lost(lost)) => Err(End::Leg(lost)),
+                    _ => Ok(()),
+                }
+            }
+        }
+    }
+}
+
+/// Runs the script. False: the default schema was refused.
+async fn carry_out(leg: &mut Leg, side: Side, script: &Script, role: Role) -> Result<bool, Unfit> {
+    leg.send(&script.out).await?;
+    let mut database = true;
+    let mut refused = false;
+    for step in &script.steps {
+        let answer = leg.answer(ResponseKind::OneEof, ANSWER_MAX).await?;
+        if !answer.summary.is_error {
+            continue;
+        }
+        telemetry::error(side.as_str(), "state_not_replayed");
+        tracing::debug!(%side, error = answer.error_text(), "state not replayed");
+        database &= *step != Step::Database;
+        refused |= *step == Step::Critical;
+    }
+    if refused && role != Role::Active {
+        return Err(Unfit::Refused);
+    }
+    Ok(database)
+}

@@ -1,0 +1,580 @@
+//! A session's own values: user variables, LAST_INSERT_ID() and statements
+//! prepared by SQL PREPARE.
+//!
+//! They live on the leg that last changed them. Before a statement that may
+//! read or change them runs on the other leg, they are copied there, so a
+//! session keeps them across a change of the active side, and between tables
+//! whose active sides differ.
+//!
+//! The interleaving this prevents:
+//! 1. `SET @x = 1` runs on the source; 2. the route flips; 3. `UPDATE … WHERE
+//!    id = @x` runs on the target, where @x is NULL, and changes no row.
+//!
+//! What changed is told by the scanner; what routines and triggers set is
+//! asked from the server (`information_schema.user_variables` on MariaDB,
+//! `performance_schema` by the service account on MySQL, which shows other
+//! accounts nothing).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::{End, Session};
+use crate::Side;
+use crate::leg::{Leg, Lost, put_query};
+use crate::sql::{Class, Facts, Flags, ScanMode, Verb};
+use crate::telemetry;
+use crate::wire::command::ResponseKind;
+use crate::wire::text_rows::{QueryAnswer, TextResult, parse_text_result};
+
+/// User variables kept track of per session; beyond it the server is asked.
+const NAMES_MAX: usize = 1024;
+
+/// User variables one session carries over.
+const CARRIED_MAX: usize = 4096;
+
+/// The largest value carried, in bytes: its hexadecimal form still fits into a
+/// packet of MariaDB's default max_allowed_packet (16 MiB).
+const VALUE_MAX: usize = 4 << 20;
+
+/// Variables asked for at once, so that the answer fits [`ANSWER_LIMIT`].
+const CHUNK: usize = 4;
+
+/// The largest answer of one such question, in bytes: [`CHUNK`] values, each
+/// as text and as hexadecimal.
+const ANSWER_LIMIT: usize = 64 << 20;
+
+/// Statements prepared by SQL PREPARE that are carried, and the bytes of the
+/// largest.
+const PREPARED_MAX: usize = 1024;
+const PREPARED_TEXT_MAX: usize = 64 << 10;
+
+/// How long the old leg may take to give the values.
+const READ_LIMIT: Duration = Duration::from_secs(5);
+
+/// Which leg has the newest of something, and which lacks it.
+#[derive(Clone, Copy)]
+struct Seat {
+    side: Side,
+    stale: [bool; 2],
+    ever: bool,
+}
+
+impl Seat {
+    fn new(side: Side) -> Seat {
+        Seat {
+            side,
+            stale: [false; 2],
+            ever: false,
+        }
+    }
+
+    fn changed(&mut self, side: Side) {
+        self.side = side;
+        self.stale[side.index()] = false;
+        self.stale[side.other().index()] = true;
+        self.ever = true;
+    }
+
+    fn moved(&mut self, to: Side) {
+        self.side = to;
+        self.stale[to.index()] = false;
+    }
+}
+
+/// The session's values.
+pub(super) struct Values {
+    variables: Seat,
+    ids: Seat,
+    prepared_on: Seat,
+    /// Names assigned in texts, as `` @`x` ``.
+    names: BTreeSet<Vec<u8>>,
+    /// Others may have been assigned where no text shows it.
+    unseen: bool,
+    /// Text of `PREPARE name FROM …` by name; None: deallocated.
+    prepared: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
+    /// The leg that the last statement ran on: the one that knows its
+    /// warnings, ROW_COUNT() and FOUND_ROWS().
+    pub last: Option<Side>,
+}
+
+impl Values {
+    /// None yet; the session runs on `side`.
+    pub fn new(side: Side) -> Values {
+        Values {
+            variables: Seat::new(side),
+            ids: Seat::new(side),
+            prepared_on: Seat::new(side),
+            names: BTreeSet::new(),
+            unseen: false,
+            prepared: BTreeMap::new(),
+            last: None,
+        }
+    }
+
+    /// Whether a statement that is not looked at may run on `side`.
+    #[inline]
+    pub fn settled_on(&self, side: Side) -> bool {
+        let at = side.index();
+        let stale = self.variables.stale[at] || self.ids.stale[at] || self.prepared_on.stale[at];
+        !stale && self.last != Some(side.other())
+    }
+
+    /// A statement that was not looked at ran on `side`.
+    #[inline]
+    pub fn unclassified(&mut self, side: Side) {
+        self.unseen = true;
+        self.variables.changed(side);
+        self.ids.changed(side);
+        self.last = Some(side);
+    }
+
+    /// A leg is new: it has nothing.
+    pub fn leg_opened(&mut self, side: Side) {
+        for seat in [&mut self.variables, &mut self.ids, &mut self.prepared_on] {
+            seat.stale[side.index()] = seat.ever && seat.side != side;
+        }
+    }
+
+    /// A leg is gone. True: values went with it that the client knows of.
+    pub fn leg_gone(&mut self, side: Side) -> bool {
+        if self.last == Some(side) {
+            self.last = None;
+        }
+        let other = side.other().index();
+        let lost = |seat: &Seat| seat.side == side && seat.stale[other];
+        let known = lost(&self.variables) && !self.names.is_empty();
+        known || (lost(&self.prepared_on) && self.prepared.values().any(Option::is_some))
+    }
+
+    /// The text that PREPARE gave a name.
+    pub fn prepared_text(&self, name: &[u8]) -> Option<&[u8]> {
+        let name = crate::sql::unquote(name).to_ascii_lowercase();
+        self.prepared.get(&name)?.as_deref()
+    }
+
+    fn remember_names(&mut self, sql: &[u8], mode: ScanMode) {
+        let written = crate::sql::user_variables(sql, mode);
+        if written.is_empty() || self.names.len() + written.len() > NAMES_MAX {
+            self.unseen = true;
+            return;
+        }
+        self.names.extend(written.iter().map(|name| quoted(name)));
+    }
+}
+
+/// `` @`x` `` of any spelling of `@x`.
+fn quoted(written: &[u8]) -> Vec<u8> {
+    let name = written.strip_prefix(b"@").unwrap_or(written);
+    put_name(&crate::sql::unquote(name))
+}
+
+fn put_name(name: &[u8]) -> Vec<u8> {
+    let mut out = b"@`".to_vec();
+    for &b in name {
+        out.push(b.to_ascii_lowercase());
+        if b == b'`' {
+            out.push(b);
+        }
+    }
+    out.push(b'`');
+    out
+}
+
+/// Asks what only the leg of the statement before knows.
+pub(super) fn asks_previous(facts: &Facts) -> bool {
+    let asks = Flags::FOUND_ROWS
+        .with(Flags::ROW_COUNT)
+        .with(Flags::DIAGNOSTICS);
+    facts.statements == 1
+        && facts.tables.is_empty()
+        && (facts.class == Class::Read || facts.verb == Verb::GetDiagnostics)
+        && facts.flags.any(asks)
+        && !facts
+            .flags
+            .any(Flags::GET_LOCK.with(Flags::UNKNOWN_FUNCTION))
+}
+
+/// May do what its text does not show: set variables, insert.
+pub(super) fn opaque(facts: &Facts) -> bool {
+    facts.statements > 1
+        || facts.class == Class::Unknown
+        || facts.flags.any(
+            Flags::UNKNOWN_FUNCTION
+                .with(Flags::OVERFLOW)
+                .with(Flags::UNTERMINATED),
+        )
+}
+
+/// What is known to change user variables.
+const ASSIGNS: Flags = Flags::USER_VARIABLE_WRITE.with(Flags::SELECT_INTO);
+
+impl Session {
+    /// Before a statement runs on `side`: what it may read is brought there.
+    /// Then notes what it may change.
+    pub(super) async fn values_for(
+        &mut self,
+        side: Side,
+        facts: &Facts,
+        sql: &[u8],
+    ) -> Result<(), End> {
+        let opaque = opaque(facts);
+        // Triggers read variables, set them and insert.
+        let writes = facts.class >= Class::Write && !self.without_triggers(facts, sql);
+        let inserts = matches!(facts.verb, Verb::Insert | Verb::Replace | Verb::LoadData);
+        let variables = facts.flags.any(ASSIGNS.with(Flags::USER_VARIABLE_READ))
+            || matches!(facts.verb, Verb::Prepare | Verb::GetDiagnostics);
+        if (opaque || writes || variables) && self.values.variables.stale[side.index()] {
+            self.move_variables(side).await?;
+        }
+        let ids = facts
+            .flags
+            .any(Flags::LAST_INSERT_ID.with(Flags::SYSTEM_VARIABLE));
+        if (opaque || writes || inserts || ids) && self.values.ids.stale[side.index()] {
+            self.move_ids(side).await?;
+        }
+        if (opaque || facts.prepared_name.is_some()) && self.values.prepared_on.stale[side.index()]
+        {
+            self.move_prepared(side).await?;
+        }
+        if opaque || writes {
+            self.values.unseen = true;
+            self.values.variables.changed(side);
+        }
+        if facts.flags.any(ASSIGNS) || facts.verb == Verb::GetDiagnostics {
+            self.values.remember_names(sql, self.state.mode);
+            self.values.variables.changed(side);
+        }
+        // `SET insert_id`, `SET last_insert_id` among them.
+        let sets = !facts.set_variables.is_empty();
+        if opaque || writes || inserts || sets || facts.flags.has(Flags::LAST_INSERT_ID_SET) {
+            self.values.ids.changed(side);
+        }
+        self.values.last = Some(side);
+        Ok(())
+    }
+
+    /// Whether the tables a statement names are known to call nothing.
+    fn without_triggers(&self, facts: &Facts, sql: &[u8]) -> bool {
+        let catalog = self.shared.catalog.load();
+        facts.class == Class::Write
+            && !facts.tables.is_empty()
+            && facts.tables.iter(sql).all(|(db, name)| {
+                let db = db.as_deref().or(self.state.database.as_deref());
+                let pair = db.and_then(|db| catalog.get(db, &name));
+                pair.is_some_and(|pair| {
+                    let quiet = |side| pair.on(side).is_some_and(|t| t.triggers == 0 && !t.is_view);
+                    [Side::Source, Side::Target].into_iter().all(quiet)
+                })
+            })
+    }
+
+    /// GET DIAGNOSTICS set variables on a leg that is not theirs: they are
+    /// brought to where the others are.
+    pub(super) async fn variables_set_aside(&mut self, on: Side, sql: &[u8]) -> Result<(), End> {
+        self.values.remember_names(sql, self.state.mode);
+        let seat = self.values.variables.side;
+        if seat != on {
+            let names = crate::sql::user_variables(sql, self.state.mode);
+            let names: Vec<Vec<u8>> = names.iter().map(|name| quoted(name)).collect();
+            self.copy_variables(on, seat, &names).await?;
+        }
+        self.values.variables.changed(seat);
+        Ok(())
+    }
+
+    /// A PREPARE or DEALLOCATE succeeded on `side`; `text` is the statement as
+    /// it can be repeated.
+    pub(super) fn note_prepared(&mut self, side: Side, name: &[u8], text: Option<Vec<u8>>) {
+        let name = crate::sql::unquote(name).to_ascii_lowercase();
+        let list = &mut self.values.prepared;
+        if list.len() >= PREPARED_MAX && !list.contains_key(&name) {
+            list.retain(|_, text| text.is_some());
+        }
+        let fits = text.as_ref().is_none_or(|t| t.len() <= PREPARED_TEXT_MAX)
+            && (list.len() < PREPARED_MAX || list.contains_key(&name));
+        if !fits {
+            telemetry::error("client", "prepare_not_kept");
+            return;
+        }
+        list.insert(name, text);
+        self.values.prepared_on.changed(side);
+    }
+
+    /// What a PREPARE FROM @x prepares, read before it runs.
+    pub(super) async fn prepare_text(
+        &mut self,
+        side: Side,
+        s_facts: &Facts,
+        sql: &[u8],
+    ) -> Option<Vec<u8>> {
+        let name = s_facts.prepared_name?.of(sql);
+        if !s_facts.flags.has(Flags::USER_VARIABLE_READ) {
+            return Some(sql.to_vec());
+        }
+        let variable = crate::sql::user_variables(sql, self.state.mode).pop()?;
+        let ask = [b"SELECT ", &variable[..], b" LIMIT 1"].concat();
+        let leg = self.legs[side.index()].as_mut()?;
+        let answer = leg.query(&ask).await.ok()?;
+        let Ok(QueryAnswer::Rows(rows)) = parse_text_result(&answer.bytes, leg.capabilities) else {
+            return None;
+        };
+        let text = rows.value(0, 0)??;
+        let mut out = [b"PREPARE ", name, b" FROM '"].concat();
+        for &b in text {
+            out.push(b);
+            if b == b'\'' || (b == b'\\' && !self.state.mode.no_backslash_escapes) {
+                out.push(b);
+            }
+        }
+        out.push(b'\'');
+        Some(out)
+    }
+
+    async fn move_prepared(&mut self, to: Side) -> Result<(), End> {
+        let mut statements = Vec::new();
+        for (name, text) in &self.values.prepared {
+            let mut drop = put_name(name);
+            drop.remove(0);
+            statements.push(match text {
+                Some(text) => text.clone(),
+                None => [b"DEALLOCATE PREPARE ", &drop[..]].concat(),
+            });
+        }
+        self.tell(to, &statements).await?;
+        self.values.prepared_on.moved(to);
+        Ok(())
+    }
+
+    async fn move_ids(&mut self, to: Side) -> Result<(), End> {
+        let from = self.values.ids.side;
+        let read = self
+            .read_values(
+                from,
+                vec![b"SELECT LAST_INSERT_ID(), @@session.insert_id LIMIT 1".to_vec()],
+            )
+            .await?;
+        let numbers: Vec<Vec<u8>> = read
+            .first()
+            .map(|rows| (0..2).filter_map(|i| ascii(rows, i)).collect())
+            .unwrap_or_default();
+        if let [last, next] = &numbers[..] {
+            let mut set = [b"SET LAST_INSERT_ID=", &last[..]].concat();
+            if next != b"0" {
+                set.extend_from_slice(&[b", INSERT_ID=", &next[..]].concat());
+            }
+            self.tell(to, &[set]).await?;
+        }
+        self.values.ids.moved(to);
+        Ok(())
+    }
+
+    async fn move_variables(&mut self, to: Side) -> Result<(), End> {
+        let from = self.values.variables.side;
+        if self.values.unseen {
+            self.ask_names(from).await;
+        }
+        let names: Vec<Vec<u8>> = self.values.names.iter().cloned().collect();
+        self.copy_variables(from, to, &names).await?;
+        self.values.variables.moved(to);
+        self.values.unseen = false;
+        Ok(())
+    }
+
+    async fn copy_variables(&mut self, from: Side, to: Side, names: &[Vec<u8>]) -> Result<(), End> {
+        let questions = names.chunks(CHUNK).flat_map(questions).collect();
+        let answers = self.read_values(from, questions).await?;
+        let mut sets = Vec::new();
+        for (names, answers) in names.chunks(CHUNK).zip(answers.chunks(2)) {
+            let [types, values] = answers else { break };
+            for (i, name) in names.iter().enumerate() {
+                match assignment(name, i, types, values) {
+                    Some(set) => sets.push(set),
+                    None => telemetry::error("client", "variable_not_carried"),
+                }
+            }
+        }
+        for refused in self.tell(to, &sets).await? {
+            // A collation that the other family does not know.
+            let set = sets.get(refused).map_or(&[][..], Vec::as_slice);
+            if let Some(at) = memchr::memmem::rfind(set, b" COLLATE ") {
+                self.tell(to, &[set[..at].to_vec()]).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds the names that the server knows of.
+    async fn ask_names(&mut self, from: Side) {
+        let Some(leg) = self.legs[from.index()].as_ref() else {
+            return;
+        };
+        let found = if leg.info.mariadb {
+            let sql = b"SELECT variable_name FROM information_schema.user_variables LIMIT 4096";
+            match self.read_values(from, vec![sql.to_vec()]).await {
+                Ok(mut read) => read.pop().map_or_else(Vec::new, first_column),
+                Err(_) => Vec::new(),
+            }
+        } else {
+            let id = leg.info.thread_id;
+            self.shared.variables.names(from, id).await
+        };
+        for name in found.into_iter().take(CARRIED_MAX) {
+            self.values.names.insert(put_name(&name));
+        }
+    }
+
+    /// Asks the leg that has the values. What the server refuses is left out
+    /// of the answers; a leg that is lost with known values ends the session.
+    async fn read_values(
+        &mut self,
+        from: Side,
+        questions: Vec<Vec<u8>>,
+    ) -> Result<Vec<TextResult>, End> {
+        let Some(leg) = self.legs[from.index()].as_mut() else {
+            return Ok(Vec::new());
+        };
+        match tokio::time::timeout(READ_LIMIT, ask(leg, &questions)).await {
+            Ok(Ok(rows)) => Ok(rows),
+            failed => {
+                let lost = match failed {
+                    Ok(Err(lost)) => lost,
+                    _ => leg.lost("the session's values were not told in time"),
+                };
+                telemetry::error(from.as_str(), "values_lost");
+                let known = self.values.leg_gone(from);
+                self.drop_leg(from);
+                if known {
+                    Err(End::Leg(lost))
+                } else {
+                    Ok(Vec::new())
+                }
+            }
+        }
+    }
+
+    /// Runs statements of ours on a leg; the places of the refused ones.
+    async fn tell(&mut self, to: Side, statements: &[Vec<u8>]) -> Result<Vec<usize>, End> {
+        let mut refused = Vec::new();
+        let Some(leg) = self.legs[to.index()].as_mut() else {
+            return Ok(refused);
+        };
+        for (i, statement) in statements.iter().enumerate() {
+            // One by one: a value may be as large as the socket's buffers.
+            if leg.query(statement).await?.summary.is_error {
+                refused.push(i);
+                telemetry::error(to.as_str(), "value_refused");
+            }
+        }
+        Ok(refused)
+    }
+}
+
+/// The column flag of unsigned numbers.
+const UNSIGNED: u16 = 32;
+
+async fn ask(leg: &mut Leg, questions: &[Vec<u8>]) -> Result<Vec<TextResult>, Lost> {
+    let mut found = Vec::with_capacity(questions.len());
+    for question in questions {
+        let mut out = Vec::with_capacity(question.len() + 8);
+        put_query(&mut out, leg.capabilities, question);
+        leg.send(&out).await?;
+        let answer = leg.answer(ResponseKind::Generic, ANSWER_LIMIT).await?;
+        // A refused question is one without rows.
+        found.push(match parse_text_result(&answer.bytes, leg.capabilities) {
+            Ok(QueryAnswer::Rows(rows)) => rows,
+            _ => TextResult::default(),
+        });
+    }
+    Ok(found)
+}
+
+/// Two questions about some variables: their types, without values, and per
+/// variable its text, its bytes and its collation.
+///
+/// `LIMIT` overrides the session's own sql_select_limit.
+fn questions(names: &[Vec<u8>]) -> [Vec<u8>; 2] {
+    let types = [b"SELECT ", &names.join(&b", "[..])[..], b" LIMIT 0"].concat();
+    let values: Vec<Vec<u8>> = names
+        .iter()
+        .map(|name| {
+            let name = String::from_utf8_lossy(name);
+            format!(
+                "IF(LENGTH({name})>{VALUE_MAX},'',{name}), \
+                 IF(LENGTH({name})>{VALUE_MAX},NULL,HEX({name})), COLLATION({name}), \
+                 {name} IS NULL"
+            )
+            .into_bytes()
+        })
+        .collect();
+    let values = [b"SELECT ", &values.join(&b", "[..])[..], b" LIMIT 1"].concat();
+    [types, values]
+}
+
+fn first_column(rows: TextResult) -> Vec<Vec<u8>> {
+    let firsts = rows.rows.into_iter().map(|row| row.into_iter().next());
+    firsts.flatten().flatten().collect()
+}
+
+/// A value of ASCII text, whatever character set results come in.
+fn ascii(rows: &TextResult, column: usize) -> Option<Vec<u8>> {
+    let value = rows.value(0, column)??;
+    Some(value.iter().copied().filter(|b| *b != 0).collect())
+}
+
+/// `SET @x=…` with a value of the same type, character set and collation.
+/// None when it cannot be had.
+fn assignment(
+    name: &[u8],
+    index: usize,
+    types: &TextResult,
+    values: &TextResult,
+) -> Option<Vec<u8>> {
+    let column = types.columns.get(index)?;
+    let (kind, unsigned) = (column.column_type, column.flags & UNSIGNED != 0);
+    let at = index * 4;
+    let null = ascii(values, at + 3)? == b"1";
+    let collation = ascii(values, at + 2).unwrap_or_default();
+    let value = || ascii(values, at);
+    let typed = match kind {
+        // LONGLONG
+        8 => {
+            let cast = if unsigned { "UNSIGNED" } else { "SIGNED" };
+            format!("CAST({} AS {cast})", number(null, value)?)
+        }
+        // DOUBLE: an exponent makes the literal a double.
+        5 if null => "0e0+NULL".to_owned(),
+        5 => {
+            let text = number(false, value)?;
+            let exponent = if text.contains(['e', 'E']) { "" } else { "e0" };
+            format!("{text}{exponent}")
+        }
+        // NEWDECIMAL
+        246 if null => "CAST(NULL AS DECIMAL)".to_owned(),
+        246 => {
+            let text = number(false, value)?;
+            let point = if text.contains('.') { "" } else { "." };
+            format!("{text}{point}")
+        }
+        _ if null => "NULL".to_owned(),
+        _ => {
+            let hex = String::from_utf8(ascii(values, at + 1)?).ok()?;
+            let collation = String::from_utf8(collation).ok()?;
+            let charset = collation.split('_').next().unwrap_or_default();
+            if charset.is_empty() || charset == "binary" {
+                format!("_binary X'{hex}'")
+            } else {
+                format!("_{charset} X'{hex}' COLLATE {collation}")
+            }
+        }
+    };
+    Some([b"SET ", name, b"=", typed.as_bytes()].concat())
+}
+
+fn number(null: bool, value: impl Fn() -> Option<Vec<u8>>) -> Option<String> {
+    if null {
+        return Some("NULL".to_owned());
+    }
+    let text = String::from_utf8(value()?).ok()?;
+    let digits = |b: u8| b.is_ascii_digit() || matches!(b, b'-' | b'+' | b'.' | b'e' | b'E');
+    (!text.is_empty() && text.bytes().all(digits)).then_some(text)
+}
