@@ -111,7 +111,9 @@ impl Session {
     pub(super) fn learn_pins(&mut self, facts: &Facts, sql: &[u8], side: Side) {
         match facts.verb {
             Verb::CreateTable | Verb::DropTable => self.temporary(facts, sql, side),
-            Verb::AlterTable if !self.temporary_tables.is_empty() => self.renamed(facts, sql),
+            Verb::AlterTable if !self.temporary_tables.is_empty() => {
+                self.renamed_temporary(facts, sql)
+            }
             Verb::LockTables => self.locked_tables = true,
             Verb::UnlockTables | Verb::Begin => self.locked_tables = false,
             Verb::Flush if facts.flags.has(Flags::FLUSH_READ_LOCK) => self.locked_tables = true,
@@ -123,7 +125,7 @@ impl Session {
     }
 
     /// ALTER TABLE … RENAME of a temporary table.
-    fn renamed(&mut self, facts: &Facts, sql: &[u8]) {
+    fn renamed_temporary(&mut self, facts: &Facts, sql: &[u8]) {
         let words = words(sql);
         let at = words.iter().position(|w| w.eq_ignore_ascii_case(b"RENAME"));
         let fillers = [&b"TO"[..], b"AS", b"="];
