@@ -36,6 +36,9 @@ pub struct Config {
     pub tls: ClientTls,
     /// From whom the PROXY protocol's header is expected: load balancers.
     pub proxy_protocol_from: Vec<Network>,
+    /// MariaDB clients may send bulk executions, which a mirrored route defers;
+    /// otherwise they send single ones, which are mirrored.
+    pub mariadb_bulk: bool,
     /// The control port.
     pub control: Control,
     /// The source and the target, by [`Side::index`].
@@ -56,6 +59,7 @@ impl Default for Config {
             listen: "127.0.0.1:6033".to_owned(),
             tls: ClientTls::default(),
             proxy_protocol_from: Vec::new(),
+            mariadb_bulk: false,
             control: Control::default(),
             backends: [Backend::at("127.0.0.1:3306"), Backend::at("127.0.0.1:3307")],
             users: Vec::new(),

@@ -175,6 +175,8 @@ pub fn config(tree: Value, problems: &mut Vec<String>) -> Config {
     root.text("listen", &mut out.listen);
     tls(root.section("tls"), &mut out.tls);
     out.proxy_protocol_from = root.networks("proxy_protocol_from");
+    let bulk = [("single", false), ("relay", true)];
+    root.choice("mariadb_bulk", &mut out.mariadb_bulk, &bulk);
     control(root.section("control"), &mut out.control);
     let mut backends = root.section("backends");
     let [source, target] = &mut out.backends;

@@ -169,6 +169,7 @@ fn login(
     }
     let (client_tls, client_certs) = client_side(config, certificates)?;
     Ok(LoginContext {
+        mariadb_bulk: config.mariadb_bulk,
         backends,
         tls: Some(client_tls),
         client_certs,

@@ -267,6 +267,9 @@ async fn greet(
     let mut greeting = opened.greeting.clone();
     let other = ctx.seen.get(opened.side.other());
     greeting.capabilities = offered(greeting.capabilities, other);
+    if !ctx.mariadb_bulk {
+        greeting.capabilities = greeting.capabilities.without(Capabilities::MARIADB_BULK);
+    }
     if ctx.tls.is_some() {
         greeting.capabilities = greeting.capabilities.with(Capabilities::SSL);
     }

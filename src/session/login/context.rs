@@ -18,6 +18,8 @@ use crate::wire::capability::Capabilities;
 
 /// Everything logins share. One per process.
 pub struct LoginContext {
+    /// Bulk executions are offered where home has them.
+    pub mariadb_bulk: bool,
     /// Indexed by [`Side::index`].
     pub backends: [BackendConfig; 2],
     /// The certificate for clients, which may change; None: TLS is not offered.

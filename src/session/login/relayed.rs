@@ -59,6 +59,7 @@ pub(super) async fn relayed_login(
     let result = match verdict {
         Ok(Verdict::Ok(ok)) => {
             if !answered.visitor.tls && tls && relay.needs_tls(caps).await {
+                answered.seq = relay.client_seq;
                 return Err(deny(ctx, opened, answered).await);
             }
             let told = ok_for_client(&ok, caps, answered.capabilities);

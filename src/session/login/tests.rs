@@ -90,6 +90,7 @@ fn context(
     };
     users.insert(b"mapped".to_vec(), Side::Source, mapped);
     Ok(Arc::new(LoginContext {
+        mariadb_bulk: false,
         backends: [backend(Side::Source), backend(Side::Target)],
         tls,
         client_certs: ClientCertificates::Ignored,

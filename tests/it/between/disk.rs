@@ -68,6 +68,10 @@ fn a_full_disk_stops_phases_and_nothing_else() {
             .to_vec();
         let proxy = Proxy::start(source, target, options);
         proxy.must_advance("r", "source_first");
+        // Before the first sample of positions, lines have none.
+        wait_for("positions to be sampled", LIMIT, || {
+            state(&proxy).join("positions.json").exists()
+        });
         let mut conn = connect(&proxy).expect("login");
         let mut deferred = |from: u32| {
             // Not row-local, so the active side alone gets it.

@@ -24,7 +24,7 @@ pub fn numbered(pair: &Pair, table: &str) {
 pub fn proxy(pair: &Pair, name: &str) -> Proxy {
     numbered(pair, &format!("t.{name}"));
     let mut options = ProxyOptions::route("r", &[&format!("t.{name}")]);
-    options.extra_yaml = patient();
+    options.extra_yaml = patient() + "mariadb_bulk: relay\n";
     Proxy::start(pair.source, pair.target, options)
 }
 

@@ -121,11 +121,12 @@ fn one_too_many_is_told_in_the_servers_words() {
 fn idle_legs_die_as_servers_say() {
     for family in Family::BOTH {
         let scene = crate::or_skip!(Scene::start(family, &[], ""));
-        scene.target.exec("SET GLOBAL wait_timeout=1");
         let mut conn = scene.conn();
         let insert = "INSERT INTO big (v) VALUES (1)";
         for round in 0..3 {
             block_on(conn.query_drop(insert)).expect("insert");
+            // Legs have home's `wait_timeout` on both sides.
+            census::end_clients_on(&scene.target);
             wait_for("the mirror's leg to die", LIMIT, || {
                 census::clients_on(&scene.target) == 0
             });

@@ -97,3 +97,16 @@ pub fn clients_on(server: &Server) -> usize {
     );
     server.one(&sql).parse().unwrap_or_default()
 }
+
+/// Ends the connections of the application's account on a server.
+pub fn end_clients_on(server: &Server) {
+    let sql = format!(
+        "SELECT ID FROM information_schema.processlist WHERE user='{}'",
+        APP.0
+    );
+    for row in server.query(&sql) {
+        if let Some(Some(id)) = row.first() {
+            server.exec(&format!("KILL CONNECTION {id}"));
+        }
+    }
+}
