@@ -138,6 +138,9 @@ pub fn run(data: &[u8]) {
         read_bucket: more % 100,
         statement_bucket: more % 100,
         temporary_tables: &[],
+        own_timestamp: more & 8 != 0,
+        one_shot: more & 16 != 0,
+        oracle_mode: more & 32 != 0,
         other_leg: more & 2 == 0,
         mode,
     };
