@@ -381,6 +381,8 @@ impl<'a> Judge<'a> {
         let (at, commands) = (self.position().await, self.commands().await);
         let outcome = self.all.run(sql).await;
         if outcome.error.is_some() {
+            // Locks of a refused write would hold the other connections up.
+            self.all.run(b"ROLLBACK").await;
             self.report.count("refused");
             return;
         }

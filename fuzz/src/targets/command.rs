@@ -102,6 +102,7 @@ fn bulk(payload: &[u8], declared: u16) {
         let ex = parse_execute(&single, declared, caps).expect("reads its own");
         assert_eq!(ex.statement_id, 78);
         let values = parameters(&single, &ex, &single[ex.types.clone()], &|_| false);
-        assert!(values.map(|v| v.expect("a value")).count() == usize::from(declared));
+        let values: Vec<_> = values.collect::<Result<_, _>>().expect("values it wrote");
+        assert_eq!(values.len(), usize::from(declared));
     }
 }

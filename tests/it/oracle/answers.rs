@@ -20,7 +20,9 @@ pub fn connect(server: &Server, database: &str) -> Raw {
 
 /// Runs a text and reads all its answers.
 pub fn ask(raw: &mut Raw, sql: &[u8]) -> Answers {
-    let packets = raw.ask(COM_QUERY, sql).expect("an answer");
+    let packets = raw
+        .ask(COM_QUERY, sql)
+        .unwrap_or_else(|e| panic!("no answer to {}: {e}", sql.escape_ascii()));
     let mut answers = Answers {
         columns: Vec::new(),
         error: None,
