@@ -14,6 +14,7 @@ pub mod follow;
 pub mod leg;
 pub mod migration;
 pub mod mirror;
+pub mod plane;
 pub mod route;
 pub mod rows;
 pub mod server;

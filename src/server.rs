@@ -196,6 +196,8 @@ fn background(config: &Config, built: &Built) {
         ));
     }
     tokio::spawn(monitor::resume(migration.clone(), accounts));
+    tokio::spawn(migration.plane().clone().run());
+    tokio::spawn(monitor::adopt(migration.clone()));
     tokio::spawn(migration.catalog().clone().run());
     tokio::spawn(async {
         loop {

@@ -259,6 +259,8 @@ pub struct Limits {
     pub shutdown_ms: u64,
     /// How old table shapes may get without a known DDL.
     pub catalog_refresh_ms: u64,
+    /// How far behind a follower may be when a phase changes.
+    pub follow_lag_ms: u64,
 }
 
 impl Default for Limits {
@@ -275,6 +277,7 @@ impl Default for Limits {
             journal_bytes: 64 * 1024 * 1024,
             shutdown_ms: 10_000,
             catalog_refresh_ms: 10_000,
+            follow_lag_ms: 1_000,
         }
     }
 }

@@ -346,5 +346,6 @@ fn limits(mut s: Section<'_>, out: &mut Limits) {
         100,
         HOUR_MS,
     );
+    s.number("follow_lag_ms", &mut out.follow_lag_ms, 1, HOUR_MS);
     s.finish();
 }

@@ -59,6 +59,7 @@ fn the_shipped_file_has_every_key() {
         "limits.journal_bytes",
         "limits.shutdown_ms",
         "limits.catalog_refresh_ms",
+        "limits.follow_lag_ms",
     ] {
         let pointer = format!("/{}", path.replace('.', "/"));
         assert!(tree.pointer(&pointer).is_some(), "{path} is missing");

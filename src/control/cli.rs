@@ -98,12 +98,12 @@ enum Command {
         /// The statement
         sql: String,
     },
-    /// Pause a route's background work (needs the row plane)
+    /// Pause a route's background work
     Pause {
         /// The route
         route: String,
     },
-    /// Resume a route's background work (needs the row plane)
+    /// Resume a route's background work: also one that waits, or is stuck
     Resume {
         /// The route
         route: String,
@@ -372,6 +372,9 @@ fn human(command: &Command, answer: &Value) -> String {
             answer["reads_target_percent"],
             answer["reads_by"].as_str().unwrap_or("-")
         ),
+        Command::Pause { .. } | Command::Resume { .. } => {
+            print::status(&json!({ "routes": [answer] }), None)
+        }
         _ => format!("{ROW_PLANE}\n"),
     }
 }

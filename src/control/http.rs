@@ -66,8 +66,8 @@ pub fn router(control: Arc<Control>) -> Router {
         .route("/v1/routes/{name}/rollback", post(rollback))
         .route("/v1/routes/{name}/reads", put(reads))
         .route("/v1/routes/{name}/compare", post(row_plane))
-        .route("/v1/routes/{name}/pause", post(row_plane))
-        .route("/v1/routes/{name}/resume", post(row_plane))
+        .route("/v1/routes/{name}/pause", post(pause))
+        .route("/v1/routes/{name}/resume", post(resume))
         .route("/v1/routes/{name}/divergences", get(row_plane))
         .fallback(async || error(StatusCode::NOT_FOUND, "no such path"))
         .method_not_allowed_fallback(async || {
@@ -378,6 +378,28 @@ async fn reads(State(control): Shared, Path(name): Path<String>, bytes: Bytes) -
         }))
         .into_response(),
         Ok(Err(refusal)) => refusal.into_response(),
+        Err(_) => failed(),
+    }
+}
+
+async fn pause(control: Shared, name: Path<String>) -> Response {
+    pausing(control, name, true).await
+}
+
+async fn resume(control: Shared, name: Path<String>) -> Response {
+    pausing(control, name, false).await
+}
+
+async fn pausing(State(control): Shared, Path(name): Path<String>, paused: bool) -> Response {
+    let table = control.migration.routes().load();
+    let Some(route) = table.routes.iter().find(|r| r.name == name) else {
+        return no_route(&name);
+    };
+    let migration = control.migration.clone();
+    let named = name.clone();
+    let done = tokio::spawn(async move { migration.pause(&named, paused).await }).await;
+    match done {
+        Ok(()) => Json(status::route(&control, route, &table)).into_response(),
         Err(_) => failed(),
     }
 }

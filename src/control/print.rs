@@ -94,6 +94,54 @@ pub fn status(status: &Value, only: Option<&str>) -> String {
     out
 }
 
+/// Copy and follower of a route, a line each.
+fn background(route: &Value) -> String {
+    let mut out = String::new();
+    let name = text(&route["name"]);
+    let copy = &route["copy"];
+    if !copy.is_null() {
+        let done = copy["rows_done"].as_u64().unwrap_or(0);
+        let of = copy["rows_estimated"].as_u64().unwrap_or(0);
+        out.push_str(&format!(
+            "\n{name}: copy {}: {done} of about {of} rows",
+            text(&copy["state"])
+        ));
+        if copy["state"] == "running" {
+            let percent = done.saturating_mul(100).checked_div(of).unwrap_or(0);
+            out.push_str(&format!(
+                " ({percent} %), {} rows/s, {} left",
+                text(&copy["rows_per_s"]),
+                copy["eta_s"].as_u64().map_or("?".to_owned(), duration)
+            ));
+        }
+        out.push('\n');
+    }
+    let follow = &route["follow"];
+    if !follow.is_null() {
+        out.push_str(&format!(
+            "\n{name}: follow {} ({}): {}, {} ms behind, at {}\n",
+            text(&follow["direction"]),
+            text(&follow["mode"]),
+            text(&follow["state"]),
+            text(&follow["lag_ms"]),
+            text(&follow["position"])
+        ));
+        if !follow["detail"].is_null() {
+            out.push_str(&format!("  {}\n", text(&follow["detail"])));
+        }
+    }
+    out
+}
+
+/// Seconds as people say them.
+fn duration(seconds: u64) -> String {
+    match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
+        (0, 0, s) => format!("{s} s"),
+        (0, m, s) => format!("{m} min {s} s"),
+        (h, m, _) => format!("{h} h {m} min"),
+    }
+}
+
 fn next(route: &Value) -> String {
     let mut out = String::new();
     if route["mirror"]["suspended"] == Value::Bool(true) {
@@ -103,6 +151,7 @@ fn next(route: &Value) -> String {
             text(&route["mirror"]["suspended_reason"])
         ));
     }
+    out.push_str(&background(route));
     if !route["next"].is_null() {
         out.push_str(&format!(
             "\n{}: conditions of {}\n",

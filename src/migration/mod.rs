@@ -17,20 +17,24 @@ mod seed;
 mod shapes;
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::Side;
 use crate::config::{Limits, RouteConfig};
+use crate::plane::Plane;
 use crate::route::gate::{GateLimits, GateRefusal, RouteChange, Routes};
 use crate::route::table::{Phase, ReadsBy, Route, RouteTable};
 use crate::rows::catalog::CatalogLoader;
 use crate::store::{Store, StoredRoute};
-use edges::{Condition, Direction, Facts};
+use edges::{Condition, CopyFact, Direction, Facts, FollowFact};
 use events::Events;
 use monitor::Backends;
 
 pub use seed::{SeedError, seed};
+
+/// For the follower to come close before an edge holds writes; beyond it the
+/// edge is refused without having held any.
+const APPROACH_LIMIT: Duration = Duration::from_secs(10);
 
 /// For the refresh of table shapes before conditions are judged; beyond it the
 /// shapes known so far are judged.
@@ -136,6 +140,8 @@ pub struct Parts {
     pub catalog: Arc<CatalogLoader>,
     /// Facts about sessions.
     pub sessions: Arc<dyn Sessions>,
+    /// The background work.
+    pub plane: Arc<Plane>,
     /// The gate's limits and the mirror's deadline.
     pub limits: Limits,
 }
@@ -188,6 +194,11 @@ impl Migration {
         &self.parts.limits
     }
 
+    /// The background work.
+    pub fn plane(&self) -> &Arc<Plane> {
+        &self.parts.plane
+    }
+
     /// Facts about sessions.
     pub fn sessions(&self) -> &dyn Sessions {
         self.parts.sessions.as_ref()
@@ -221,8 +232,17 @@ impl Migration {
                 .suspended()
                 .then(|| live.suspended_reason.lock().clone()),
             without_other_leg: self.sessions().without_other_leg(),
-            unmirrored: live.writes_failed.load(Ordering::Relaxed)
-                + live.writes_deferred.load(Ordering::Relaxed),
+            copy: self
+                .plane()
+                .copy_fact(route)
+                .map(|(done, detail)| CopyFact { done, detail }),
+            follow: self.plane().follow_fact(route).map(|f| FollowFact {
+                running: f.running,
+                lag_ms: f.lag_ms,
+                lag_max_ms: self.limits().follow_lag_ms,
+                detail: f.detail,
+            }),
+            compare: None,
         }
     }
 
@@ -319,13 +339,13 @@ impl Migration {
             overridden,
         };
         if !wish.dry_run {
-            self.take(&route, wish.kill, &mut step).await?;
+            self.take(&route, wish, &mut step).await?;
         }
         Ok(step)
     }
 
     /// Goes through the gate.
-    async fn take(&self, route: &Route, kill: bool, step: &mut Step) -> Result<(), Refusal> {
+    async fn take(&self, route: &Route, wish: Wish, step: &mut Step) -> Result<(), Refusal> {
         let limits = GateLimits {
             drain: self.limits().drain(),
             total: self.limits().gate(),
@@ -340,11 +360,22 @@ impl Migration {
                 .save_route(&StoredRoute::from(new))
                 .map_err(|e| e.to_string())
         };
-        let report = self
+        let handover = self.plane().handover(route, step.to, wish.force);
+        if let Err(why) = handover.approach(APPROACH_LIMIT).await
+            && !wish.force
+        {
+            drop(handover);
+            return Err(refused(&route.name, step, &GateRefusal::Unprepared(why)));
+        }
+        let epoch = route.epoch + 1;
+        let prepare = async |until| handover.prepare(epoch, until).await;
+        let changed = self
             .routes()
-            .change(&route.name, limits, kill, change, persist)
-            .await
-            .map_err(|refusal| refused(&route.name, step, &refusal))?;
+            .change(&route.name, limits, wish.kill, change, prepare, persist)
+            .await;
+        drop(handover);
+        self.plane().reconcile().await;
+        let report = changed.map_err(|refusal| refused(&route.name, step, &refusal))?;
         // A suspension belongs to the mirroring that ended or begins here.
         crate::mirror::circuit::resume(route);
         crate::telemetry::gate(&route.name, report.pause);
@@ -369,6 +400,51 @@ impl Migration {
         );
         self.events.say("phase", Some(&route.name), detail);
         Ok(())
+    }
+
+    /// Begins to follow for routes whose phase needs it and that have no
+    /// position: an edge was forced while the side did not answer, or the store
+    /// is of a version that did not follow.
+    pub async fn adopt(&self) {
+        let wanting = |r: &Route| r.follow.is_none() && crate::plane::work(r.phase).is_some();
+        if !self.routes().load().routes.iter().any(wanting) {
+            return;
+        }
+        let Ok(_one) = self.begin() else { return };
+        for route in &self.routes().load().routes {
+            let Some(work) = crate::plane::work(route.phase).filter(|_| route.follow.is_none())
+            else {
+                continue;
+            };
+            let began = self
+                .plane()
+                .begin(&route.name, work.from, route.epoch)
+                .await;
+            let Ok(start) = began else { continue };
+            let mut route = route.clone();
+            route.follow = Some(start);
+            if self.put_in(&route).is_ok() {
+                let detail = format!(
+                    "{}: the {}'s log is followed from now on; only a comparison can tell what \
+                     was written before",
+                    route.name, work.from
+                );
+                self.events.say("row_plane", Some(&route.name), detail);
+            }
+        }
+    }
+
+    /// Stops a route's background work, or lets it go on.
+    pub async fn pause(&self, name: &str, paused: bool) {
+        let what = if paused {
+            self.plane().pause(name).await;
+            "paused"
+        } else {
+            self.plane().resume(name).await;
+            "resumed"
+        };
+        let detail = format!("{name}: background work {what}");
+        self.events.say("row_plane", Some(name), detail);
     }
 
     /// Sets the target's share of a route's reads, and what it is a share of.
@@ -466,6 +542,7 @@ impl Migration {
             stored.phase = before.phase;
             stored.epoch = before.epoch;
             stored.reads_percent = before.reads_percent;
+            stored.follow = before.follow;
         }
         let mut route = seed::route_of(&stored).map_err(Refusal::Bad)?;
         if let Some(old) = old {
@@ -531,6 +608,11 @@ fn refused(name: &str, step: &Step, refusal: &GateRefusal) -> Refusal {
         GateRefusal::NoSuchRoute(name) => return Refusal::NoSuchRoute(name.clone()),
         GateRefusal::Persist(e) => return Refusal::Failed(e.clone()),
         GateRefusal::Busy => conditions.push(busy()),
+        GateRefusal::Unprepared(_) => conditions.push(Condition {
+            name: "caught_up".to_owned(),
+            ok: Some(false),
+            detail: refusal.to_string(),
+        }),
         GateRefusal::Undrained(_) => conditions.push(Condition {
             name: "drained".to_owned(),
             ok: Some(false),

@@ -265,6 +265,14 @@ async fn sample(conn: &mut ServiceConn, state: &BackendState) -> Result<String, 
     Ok(position)
 }
 
+/// Finds routes that should be followed and are not.
+pub async fn adopt(migration: Arc<Migration>) {
+    loop {
+        tokio::time::sleep(HEALTH_INTERVAL).await;
+        migration.adopt().await;
+    }
+}
+
 /// Lets suspended routes be mirrored again when their mirror is fit.
 pub async fn resume(migration: Arc<Migration>, accounts: [ServiceAccount; 2]) {
     let [mut source, mut target] = accounts.map(ServiceConn::new);

@@ -20,6 +20,7 @@ mod login;
 mod logins;
 mod oracle;
 mod order;
+mod plane;
 mod readme;
 mod state;
 mod support;

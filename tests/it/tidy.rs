@@ -39,10 +39,24 @@ const EDGES: &[(&str, &[&str])] = &[
     ("rows", &["binlog", "config", "telemetry"]),
     ("follow", &["binlog", "rows", "sql"]),
     ("copy", &["binlog", "follow", "rows", "wire"]),
+    (
+        "plane",
+        &[
+            "auth",
+            "leg",
+            "binlog",
+            "follow",
+            "copy",
+            "route",
+            "rows",
+            "telemetry",
+        ],
+    ),
     ("store", &["config"]),
     (
         "migration",
         &[
+            "plane",
             "route",
             "store",
             "rows",

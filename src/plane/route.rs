@@ -1,0 +1,227 @@
+//! The background work of one route in one phase: a follower, and beside it
+//! the copier while the phase is `syncing`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+
+use crate::Side;
+use crate::binlog::Position;
+use crate::binlog::stream::{BinlogStream, Request, StreamError};
+use crate::copy::{Copier, CopyError};
+use crate::follow::batch::TableName;
+use crate::follow::tables::CatalogTables;
+use crate::follow::writer::{Worker, WriteError};
+use crate::follow::{FollowError, Follower};
+use crate::route::table::{FollowStart, TableGlob};
+use crate::rows::service::ServiceError;
+
+use super::Inner;
+use super::view::{Copying, State, View, Work};
+
+/// Chunks handed over and not yet written: as many as are read at a time, so
+/// that reading never waits for writing alone.
+const CHUNKS_MAX: usize = 8;
+
+/// Pause before the work is tried again, doubled up to the most.
+const PAUSE: Duration = Duration::from_millis(500);
+const PAUSE_MAX: Duration = Duration::from_secs(15);
+
+/// What a route's task needs to know.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Spec {
+    /// The route.
+    pub name: String,
+    /// Its tables.
+    pub tables: Vec<TableGlob>,
+    /// What is done.
+    pub work: Work,
+    /// Where it began.
+    pub start: FollowStart,
+}
+
+/// Why one run ended.
+enum Ended {
+    /// Trying again may help.
+    Passing(String),
+    /// It will not.
+    Stuck(String),
+}
+
+impl From<ServiceError> for Ended {
+    fn from(e: ServiceError) -> Ended {
+        Ended::Passing(e.to_string())
+    }
+}
+
+impl From<FollowError> for Ended {
+    fn from(e: FollowError) -> Ended {
+        let said = e.to_string();
+        match e {
+            FollowError::Stream(StreamError::Lost(_))
+            | FollowError::Write(WriteError::Service(_)) => Ended::Passing(said),
+            _ => Ended::Stuck(said),
+        }
+    }
+}
+
+impl From<CopyError> for Ended {
+    fn from(e: CopyError) -> Ended {
+        let said = e.to_string();
+        match e {
+            CopyError::Table { .. } => Ended::Stuck(said),
+            _ => Ended::Passing(said),
+        }
+    }
+}
+
+/// Works until told to stop. A run that ended is begun again from its
+/// checkpoint: also one that is stuck, for what stood in its way may have been
+/// seen to.
+pub async fn work(inner: Arc<Inner>, spec: Spec, view: Arc<View>, mut stop: watch::Receiver<bool>) {
+    let mut pause = PAUSE;
+    let mut told = String::new();
+    loop {
+        let begun = tokio::time::Instant::now();
+        view.set(State::Starting, None);
+        let ended = tokio::select! {
+            ended = once(&inner, &spec, &view) => ended,
+            _ = stop.wait_for(|s| *s) => return,
+        };
+        let (state, why) = match ended {
+            Err(Ended::Passing(why)) => (State::Waiting, why),
+            Err(Ended::Stuck(why)) => (State::Stopped, why),
+            Ok(()) => (State::Waiting, "the log ended".to_owned()),
+        };
+        if begun.elapsed() > PAUSE_MAX {
+            pause = PAUSE;
+        }
+        if told != why {
+            tracing::warn!(route = spec.name, "the row plane: {why}");
+            told.clone_from(&why);
+        }
+        crate::telemetry::error("proxy", "row_plane");
+        view.set(state, Some(why));
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            _ = stop.wait_for(|s| *s) => return,
+        }
+        pause = (pause * 2).min(PAUSE_MAX);
+    }
+}
+
+async fn once(inner: &Arc<Inner>, spec: &Spec, view: &Arc<View>) -> Result<(), Ended> {
+    let (read, written) = (spec.work.from, spec.work.from.other());
+    let [from, to] = [read, written].map(|side| inner.account(side).clone());
+    for loaded in inner.catalog.refresh().await {
+        loaded?;
+    }
+    let catalog = inner.catalog.snapshot();
+    let fold = inner.routes.load().fold_names;
+    let names: Vec<TableName> = catalog
+        .iter()
+        .filter(|(db, table, pair)| {
+            let shape = pair.on(read);
+            covers(&spec.tables, db, table, fold) && shape.is_some_and(|s| !s.is_view)
+        })
+        .map(|(db, table, _)| TableName {
+            schema: db.to_vec(),
+            table: table.to_vec(),
+        })
+        .collect();
+    let globs = spec.tables.clone();
+    let tables = Arc::new(CatalogTables::new(
+        catalog,
+        read,
+        move |db: &[u8], t: &[u8]| covers(&globs, db, t, fold),
+    ));
+    let start: Position = spec
+        .start
+        .from
+        .parse()
+        .map_err(|_| Ended::Stuck("the stored position cannot be read".to_owned()))?;
+    let stream = &spec.start.stream;
+    let workers = (0..inner.settings.workers)
+        .map(|n| Worker::new(to.clone(), stream, n))
+        .collect();
+    let followed = view.followed.clone();
+    let mut follower = Follower::new(workers, tables.clone(), start, followed).await?;
+    let log = open(inner, read, stream, follower.position().clone()).await?;
+    let (send, chunks) = mpsc::channel(CHUNKS_MAX);
+    let copied = view.copied.clone();
+    let copier = Copier::new([from, to], stream, tables, follower.windows(), send, copied);
+    view.set(State::Running, None);
+    let copying = async {
+        if spec.work.copy {
+            view.set_copying(Copying::Running);
+            copier.run(&names, inner.settings.copy_slots).await?;
+            view.set_copying(Copying::Done);
+        }
+        std::future::pending::<Result<(), Ended>>().await
+    };
+    tokio::select! {
+        done = follower.run(log, chunks) => Ok(done?),
+        failed = copying => failed,
+    }
+}
+
+fn covers(tables: &[TableGlob], database: &[u8], table: &[u8], fold: bool) -> bool {
+    tables.iter().any(|g| g.matches(database, table, fold))
+}
+
+/// Opens the log of a side.
+async fn open(
+    inner: &Inner,
+    side: Side,
+    stream: &str,
+    from: Position,
+) -> Result<BinlogStream, Ended> {
+    let leg = inner.leg(side).await.map_err(Ended::Passing)?;
+    let request = Request {
+        from,
+        server_id: server_id(stream),
+        uuid: uuid(stream),
+        until_end: false,
+    };
+    let opened = BinlogStream::start(leg, &request).await;
+    opened.map_err(|e| FollowError::from(e).into())
+}
+
+/// Two numbers from a stream's name: they only have to differ from those of
+/// other streams and, most likely, of servers.
+fn numbers(stream: &str) -> (u32, u64) {
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    for byte in stream.bytes() {
+        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    }
+    (hash as u32, hash)
+}
+
+/// Our number among the server's replicas: the upper half, where nobody
+/// numbers servers by hand.
+fn server_id(stream: &str) -> u32 {
+    0x8000_0000 | numbers(stream).0
+}
+
+fn uuid(stream: &str) -> String {
+    let (low, high) = numbers(stream);
+    format!(
+        "{:08x}-{:04x}-4000-8000-{:012x}",
+        low,
+        (high >> 48) as u16,
+        high & 0xffff_ffff_ffff
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn streams_are_told_apart() {
+        assert_ne!(server_id("a:1"), server_id("a:2"));
+        assert_eq!(uuid("a").len(), 36);
+        assert!(server_id("x") >= 0x8000_0000);
+    }
+}
