@@ -32,6 +32,10 @@ const POSITION_INTERVAL: Duration = Duration::from_millis(100);
 /// position too.
 const IDLE_POSITION_INTERVAL: Duration = Duration::from_secs(1);
 
+/// For the follower to heal what a mirror missed while it was away, before the
+/// probe looks at the other routes again.
+const HEAL_LIMIT: Duration = Duration::from_secs(5);
+
 /// For one sample. A missed one leaves an older position: still a lower bound.
 const POSITION_LIMIT: Duration = Duration::from_secs(1);
 
@@ -304,7 +308,13 @@ pub async fn resume(migration: Arc<Migration>, accounts: [ServiceAccount; 2]) {
                 continue;
             }
             for route in of_side {
-                resume_one(&migration, route, side);
+                // What was written meanwhile would be missing in reads that go
+                // to the mirror again.
+                let plane = migration.plane();
+                match plane.caught_up(&route.name, HEAL_LIMIT).await {
+                    Ok(_) => resume_one(&migration, route, side),
+                    Err(late) => tracing::debug!("{} stays suspended: {late}", route.name),
+                }
             }
         }
     }

@@ -176,8 +176,17 @@ impl Handover<'_> {
         put_up.map_err(|e| e.to_string())
     }
 
-    async fn barrier(&self, _until: Instant) -> Result<(), String> {
-        Err("not yet".to_owned())
+    async fn barrier(&self, until: Instant) -> Result<(), String> {
+        let left = until.saturating_duration_since(Instant::now());
+        match self.plane.caught_up(&self.route.name, left).await {
+            Ok(true) => Ok(()),
+            Ok(false) => {
+                let fact = self.plane.follow_fact(&self.route);
+                let why = fact.map_or_else(String::new, |f| f.detail);
+                Err(format!("nothing brings the other side up to date: {why}"))
+            }
+            Err(late) => Err(late),
+        }
     }
 }
 

@@ -288,6 +288,18 @@ impl Plane {
         tasks.running.remove(route)
     }
 
+    /// Waits until everything written on the side that is read, before now, is
+    /// on the other. False: nothing is followed at the moment.
+    ///
+    /// # Errors
+    /// Not there within `limit`.
+    pub async fn caught_up(&self, route: &str, limit: Duration) -> Result<bool, String> {
+        let Some(view) = self.view(route).filter(|v| v.state().0 == State::Running) else {
+            return Ok(false);
+        };
+        view.barrier(limit).await.map(|()| true)
+    }
+
     /// Whether a route's copy is done, and how far it is for people; None where
     /// nothing is copied.
     pub fn copy_fact(&self, route: &Route) -> Option<(bool, String)> {

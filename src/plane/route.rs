@@ -13,7 +13,9 @@ use crate::copy::{Copier, CopyError};
 use crate::follow::batch::TableName;
 use crate::follow::tables::CatalogTables;
 use crate::follow::writer::{Worker, WriteError};
-use crate::follow::{FollowError, Follower};
+use crate::follow::beat::Beat;
+use crate::follow::heal::Healer;
+use crate::follow::{FollowError, Follower, Mode};
 use crate::route::table::{FollowStart, TableGlob};
 use crate::rows::service::ServiceError;
 
@@ -146,11 +148,19 @@ async fn once(inner: &Arc<Inner>, spec: &Spec, view: &Arc<View>) -> Result<(), E
         .map(|n| Worker::new(to.clone(), stream, n))
         .collect();
     let followed = view.followed.clone();
-    let mut follower = Follower::new(workers, tables.clone(), start, followed).await?;
+    let mode = if spec.work.heal {
+        let healer = |n| Healer::new(from.clone(), to.clone(), stream, n);
+        Mode::Heal((0..inner.settings.workers).map(healer).collect())
+    } else {
+        Mode::Apply
+    };
+    let mut follower = Follower::new(workers, tables.clone(), start, followed.clone(), mode).await?;
     let log = open(inner, read, stream, follower.position().clone()).await?;
     let (send, chunks) = mpsc::channel(CHUNKS_MAX);
     let copied = view.copied.clone();
+    let beat = Beat::start(from.clone(), stream, followed);
     let copier = Copier::new([from, to], stream, tables, follower.windows(), send, copied);
+    let _beating = view.beating(beat);
     view.set(State::Running, None);
     let copying = async {
         if spec.work.copy {

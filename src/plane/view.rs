@@ -3,12 +3,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use serde::Serialize;
 
 use crate::Side;
+use crate::follow::beat::Beat;
 use crate::{copy, follow};
 
 /// Which log is read, and how what it says is brought over.
@@ -135,6 +136,16 @@ pub struct View {
     /// The copier's.
     pub copied: Arc<copy::Status>,
     now: Mutex<Now>,
+    beat: Mutex<Option<Arc<Beat>>>,
+}
+
+/// Shows a beat while it lives.
+pub(super) struct Beating<'a>(&'a View);
+
+impl Drop for Beating<'_> {
+    fn drop(&mut self) {
+        self.0.beat.lock().take();
+    }
 }
 
 impl View {
@@ -145,7 +156,21 @@ impl View {
             followed: Arc::default(),
             copied: Arc::default(),
             now: Mutex::default(),
+            beat: Mutex::default(),
         }
+    }
+
+    /// Takes the lag and barriers from this beat, as long as the guard lives.
+    pub(super) fn beating(&self, beat: Beat) -> Beating<'_> {
+        *self.beat.lock() = Some(Arc::new(beat));
+        Beating(self)
+    }
+
+    /// Waits until the other side has all that is in the log now.
+    pub(super) async fn barrier(&self, limit: Duration) -> Result<(), String> {
+        let beat = self.beat.lock().clone();
+        let beat = beat.ok_or("the follower is starting")?;
+        beat.barrier(limit).await.map_err(|e| e.to_string())
     }
 
     /// Says where the work stands.
@@ -190,7 +215,9 @@ impl View {
 
     /// How far the other side is behind, in milliseconds; None: not known.
     pub fn lag_ms(&self) -> Option<u64> {
-        None
+        let beat = self.beat.lock().clone()?;
+        let lag = beat.lag()?;
+        Some(u64::try_from(lag.as_millis()).unwrap_or(u64::MAX))
     }
 
     /// `follow` for status.

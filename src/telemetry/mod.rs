@@ -502,6 +502,8 @@ mod tests {
         backend_up(crate::Side::Source, true);
         route("shop", Phase::TargetFirst, 7, 30);
         gate("shop", Duration::from_millis(12));
+        follow("shop", true, Some(Duration::from_millis(5)), 9);
+        copy("shop", 1, 2);
         journal_entry("shop", "failed");
         parse_disagreement();
         bytes(10, 20);

@@ -3,6 +3,7 @@
 //! `support/` holds what the tests stand on; every other file is a group of
 //! tests about one promise.
 
+mod anywhere;
 mod between;
 mod binlog;
 mod commands;
