@@ -11,10 +11,10 @@ use crate::binlog::Position;
 use crate::binlog::stream::{BinlogStream, Request, StreamError};
 use crate::copy::{Copier, CopyError};
 use crate::follow::batch::TableName;
-use crate::follow::tables::CatalogTables;
-use crate::follow::writer::{Worker, WriteError};
 use crate::follow::beat::Beat;
 use crate::follow::heal::Healer;
+use crate::follow::tables::CatalogTables;
+use crate::follow::writer::{Worker, WriteError};
 use crate::follow::{FollowError, Follower, Mode};
 use crate::route::table::{FollowStart, TableGlob};
 use crate::rows::service::ServiceError;
@@ -154,7 +154,8 @@ async fn once(inner: &Arc<Inner>, spec: &Spec, view: &Arc<View>) -> Result<(), E
     } else {
         Mode::Apply
     };
-    let mut follower = Follower::new(workers, tables.clone(), start, followed.clone(), mode).await?;
+    let mut follower =
+        Follower::new(workers, tables.clone(), start, followed.clone(), mode).await?;
     let log = open(inner, read, stream, follower.position().clone()).await?;
     let (send, chunks) = mpsc::channel(CHUNKS_MAX);
     let copied = view.copied.clone();
