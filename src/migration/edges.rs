@@ -204,7 +204,11 @@ pub fn conditions(from: Phase, to: Phase, facts: &Facts) -> Vec<Condition> {
             list
         }
         (Phase::SourceFirst, Phase::TargetFirst) | (Phase::TargetFirst, Phase::SourceFirst) => {
-            let mut list = vec![compared(facts), following(facts)];
+            let mut list = vec![following(facts)];
+            // The way back does not wait for a comparison.
+            if from < to {
+                list.insert(0, compared(facts));
+            }
             list.extend(both_sides(facts));
             list.push(mirror_running(facts));
             list.push(other_legs(facts));
