@@ -14,6 +14,7 @@ mod findings;
 mod flips;
 mod follow;
 mod harness;
+mod heal;
 mod hostile;
 mod leaks;
 mod login;
