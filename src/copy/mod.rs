@@ -184,7 +184,7 @@ impl Copier {
         let what = match self.tables.meaning(name) {
             Meaning::Follow(followed) => return Ok(followed),
             Meaning::Stop(why) => why,
-            Meaning::Skip | Meaning::Mark => "it is not routed",
+            Meaning::Skip | Meaning::Mark | Meaning::Beat => "it is not routed",
         };
         Err(CopyError::Table {
             table: shown(name),

@@ -16,7 +16,7 @@ use crate::rows::shape::{ColumnShape, TableShape};
 pub const READ_SESSION: &str = SESSION;
 
 /// A key's values as literals, one a column.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Bound(pub Vec<Vec<u8>>);
 
 impl Bound {
@@ -60,14 +60,15 @@ impl Bound {
     }
 }
 
-fn head(column: &ColumnShape) -> &str {
+/// The type's first word.
+pub(crate) fn head(column: &ColumnShape) -> &str {
     let end = column.column_type.find(['(', ' ']);
     let end = end.unwrap_or(column.column_type.len());
     column.column_type.get(..end).unwrap_or_default()
 }
 
 /// The expression that shows a column's value exactly.
-fn put_expression(out: &mut Vec<u8>, column: &ColumnShape) {
+pub(crate) fn put_expression(out: &mut Vec<u8>, column: &ColumnShape) {
     let (before, after): (&[u8], &[u8]) = match head(column) {
         // As text a FLOAT has six digits.
         "float" => (b"", b"*1e0"),

@@ -30,6 +30,14 @@ pub struct TableName {
     pub table: Vec<u8>,
 }
 
+impl std::fmt::Display for TableName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (schema, table) = (&self.schema, &self.table);
+        let [schema, table] = [schema, table].map(|n| String::from_utf8_lossy(n));
+        write!(f, "{schema}.{table}")
+    }
+}
+
 /// A table's identity columns.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Key {

@@ -9,38 +9,55 @@
 //!                                              checkpoint
 //! ```
 //!
+//! `heal` mode (phases that write both sides): an event only says which row to
+//! look at; [`heal`] says how. A row that is busy is tried again, and is kept
+//! beside the checkpoint meanwhile ([`retry`]).
+//!
 //! `apply` mode (phases `syncing` and `target_only`): what the log says is
 //! written, over whatever is there. Batches end at a transaction's end, or
 //! inside of a large one: its rows are committed on the side that is read, so
 //! writing them early is only early; the checkpoint stays before it until all
 //! of it is written.
 //!
+//! A row that changes at fixed times on the side that is read tells how far the
+//! follower is ([`beat`]).
+//!
 //! Invariants: nothing is skipped. A definition that changed, a write logged as
 //! text, an event that cannot be read, a table without a key: the follower
 //! stops and says which and where. Never takes a lock on the side it reads.
 
 pub mod batch;
+pub mod beat;
+pub mod heal;
 pub mod statements;
 pub mod tables;
 pub mod windows;
 pub mod writer;
 
+mod healing;
+mod mark;
 mod reader;
+mod retry;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
 use crate::binlog::progress::{Place, Progress};
 use crate::binlog::stream::{BinlogStream, StreamError};
-use crate::binlog::{Body, Change, DecodeError, Event, Images, Position, Rows};
+use crate::binlog::{Body, Change, DecodeError, Event, Images, Position, Rows, Value};
 
 use batch::{Batch, TableName};
+use beat::Passed;
+use heal::Healer;
+use healing::Healing;
 use reader::Reader;
+use retry::{RETRY_MAX, Retry};
 use tables::{Meaning, Tables};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use windows::{Chunk, Windows};
 use writer::{Worker, WriteError};
 
@@ -53,6 +70,13 @@ const BATCH_BYTES: usize = 8 << 20;
 
 /// How long a batch waits for more events before it is written.
 const BATCH_WAIT: Duration = Duration::from_millis(2);
+
+/// How long a batch may take events while they come one by one.
+const BATCH_AGE_MAX: Duration = Duration::from_millis(20);
+
+/// Heartbeats kept that are not passed yet: with more, the oldest are forgotten
+/// and the lag is known less exactly.
+const BEATS_MAX: usize = 4096;
 
 /// How often the checkpoint moves while no routed rows come.
 const IDLE_CHECKPOINT: Duration = Duration::from_secs(1);
@@ -89,6 +113,50 @@ pub struct Status {
     pub written_s: AtomicU64,
     /// Behind the last transaction written.
     pub position: Mutex<Option<Position>>,
+    /// The last heartbeat passed: all before it is written or healed.
+    pub passed: watch::Sender<Passed>,
+    /// It heals, and does not apply.
+    pub heals: AtomicBool,
+    /// What healing did.
+    pub heal: HealStatus,
+}
+
+impl Status {
+    /// Rows that are to be healed again.
+    pub fn pending(&self) -> u64 {
+        self.heal.pending.load(Ordering::Relaxed)
+    }
+}
+
+/// What a follower in heal mode has done: rows by what became of them.
+#[derive(Debug, Default)]
+pub struct HealStatus {
+    /// Both sides had the same.
+    pub equal: AtomicU64,
+    /// The mirror had other values.
+    pub changed: AtomicU64,
+    /// The mirror did not have it.
+    pub missing: AtomicU64,
+    /// Only the mirror had it.
+    pub extra: AtomicU64,
+    /// Tries that met a lock on the mirror's row.
+    pub busy: AtomicU64,
+    /// Tries that the mirror refused.
+    pub refused: AtomicU64,
+    /// Why it did last, with the table. May hold a row's values: not for logs.
+    pub refusal: Mutex<Option<String>>,
+    /// Rows to be tried again.
+    pub pending: AtomicU64,
+    /// Rows committed on the active side to make sure that events are readable.
+    pub watermarks: AtomicU64,
+}
+
+/// What a follower does with events.
+pub enum Mode {
+    /// Writes the images.
+    Apply,
+    /// Compares the rows and repairs the mirror's; at least one healer.
+    Heal(Vec<Healer>),
 }
 
 /// Reads one side and writes the other.
@@ -107,12 +175,23 @@ pub struct Follower {
     /// The running transaction is our own writing (the other direction's).
     ours: bool,
     at_s: u64,
+    /// Without healers: applies. Rows that a healing predecessor left keep every
+    /// heartbeat from being passed until one heals them.
+    healing: Healing,
+    /// Batches written; the one being collected has the next number.
+    batches: u64,
+    /// When the batch got its first event.
+    since: Option<Instant>,
+    /// Heartbeats read: the batch that is before each, its token, and when it
+    /// was sent.
+    beats: VecDeque<(u64, u64, u64)>,
 }
 
 impl Follower {
     /// Goes on from the checkpoint, or from `start` where there is none.
     ///
-    /// `workers` write to the other side; at least one.
+    /// `workers` write to the other side; at least one. In heal mode the first
+    /// writes the checkpoint.
     ///
     /// # Errors
     /// The other side cannot be written.
@@ -121,15 +200,24 @@ impl Follower {
         tables: Arc<dyn Tables>,
         start: Position,
         status: Arc<Status>,
+        mode: Mode,
     ) -> Result<Follower, FollowError> {
         let mut from = start;
+        let mut retry = Retry::default();
         if let Some(first) = workers.first_mut() {
             first.prepare().await?;
             match first.checkpoint().await? {
                 Some(position) => from = position,
                 None => first.write(&[], Some(&from), &[]).await?,
             }
+            retry = Retry::load(first).await?;
         }
+        let healers = match mode {
+            Mode::Apply => Vec::new(),
+            Mode::Heal(healers) => healers,
+        };
+        status.heals.store(!healers.is_empty(), Ordering::Relaxed);
+        let healing = Healing::new(healers, retry, status.clone());
         *status.position.lock() = Some(from.clone());
         Ok(Follower {
             tables,
@@ -142,6 +230,10 @@ impl Follower {
             copied: Vec::new(),
             ours: false,
             at_s: 0,
+            healing,
+            batches: 1,
+            since: None,
+            beats: VecDeque::new(),
         })
     }
 
@@ -169,16 +261,15 @@ impl Follower {
         let mut reader = Reader::start(stream);
         let mut checkpointed = Instant::now();
         loop {
-            let wait = if self.batch.is_empty() {
-                IDLE_CHECKPOINT
-            } else {
-                BATCH_WAIT
-            };
             tokio::select! {
                 event = reader.next() => match event {
                     Ok(Some(event)) => self.take(&event)?,
                     Ok(None) => {
                         self.flush().await?;
+                        while self.healing.is_waiting() {
+                            tokio::time::sleep(self.wait()).await;
+                            self.again().await?;
+                        }
                         self.checkpoint().await?;
                         return Ok(());
                     }
@@ -188,16 +279,90 @@ impl Follower {
                     }
                 },
                 Some(chunk) = chunks.recv() => self.chunk(chunk)?,
-                () = tokio::time::sleep(wait) => self.flush().await?,
+                () = tokio::time::sleep(self.wait()) => self.flush().await?,
             }
-            if self.batch.events >= BATCH_EVENTS || self.batch.bytes >= BATCH_BYTES {
+            let full = self.batch.events >= BATCH_EVENTS || self.batch.bytes >= BATCH_BYTES;
+            if full || self.since.is_some_and(|s| s.elapsed() > BATCH_AGE_MAX) {
                 self.flush().await?;
             }
+            self.again().await?;
+            self.pass();
             if self.batch.is_empty() && checkpointed.elapsed() > IDLE_CHECKPOINT {
                 self.checkpoint().await?;
                 checkpointed = Instant::now();
             }
         }
+    }
+
+    /// How long there is nothing to do unless something comes.
+    fn wait(&self) -> Duration {
+        let wait = if self.batch.is_empty() {
+            IDLE_CHECKPOINT
+        } else {
+            BATCH_WAIT
+        };
+        let due = self.healing.retry.next_due();
+        let due = due.map(|at| at.saturating_duration_since(Instant::now()));
+        match due.filter(|_| self.healing.heals()) {
+            // Not at once: what is due is tried between events, too.
+            Some(due) => wait.min(due.max(BATCH_WAIT)),
+            None => wait,
+        }
+    }
+
+    /// Heals what was busy and is due.
+    async fn again(&mut self) -> Result<(), FollowError> {
+        let due = self.healing.retry.next_due();
+        if self.healing.heals() && due.is_some_and(|at| at <= Instant::now()) {
+            self.healing.again(self.tables.as_ref()).await?;
+        }
+        Ok(())
+    }
+
+    /// Tells that heartbeats are passed: all that was read is written, and the
+    /// rows that were read before them are healed.
+    fn pass(&mut self) {
+        if !self.batch.is_empty() || !self.copied.is_empty() {
+            return;
+        }
+        let owed = self.healing.retry.oldest().unwrap_or(u64::MAX);
+        let mut last = None;
+        while let Some((batch, token, sent_us)) = self.beats.front().copied()
+            && batch < owed
+        {
+            last = Some((token, sent_us));
+            self.beats.pop_front();
+        }
+        if let Some((token, sent_us)) = last {
+            let lag = Duration::from_micros(mark::now_us().saturating_sub(sent_us));
+            self.status.passed.send_replace(Passed { token, lag });
+        }
+    }
+
+    /// Notes a heartbeat: of those behind the same batch only the last matters.
+    fn beat(&mut self, rows: &Rows) -> Result<(), FollowError> {
+        for images in rows.images(Some(&beat::UNSIGNED)) {
+            let images = images.map_err(|e| self.unreadable(rows, &e))?;
+            let Some([Value::Bytes(stream), Value::UInt(token), Value::UInt(sent)]) =
+                images.after.as_deref()
+            else {
+                continue;
+            };
+            let ours = self
+                .workers
+                .first()
+                .is_some_and(|w| w.stream().as_bytes() == &stream[..]);
+            if !ours {
+                continue;
+            }
+            if self.beats.back().is_some_and(|b| b.0 == self.batches) {
+                self.beats.pop_back();
+            } else if self.beats.len() >= BEATS_MAX {
+                self.beats.pop_front();
+            }
+            self.beats.push_back((self.batches, *token, *sent));
+        }
+        Ok(())
     }
 
     fn stopped(&self, what: impl Into<String>) -> FollowError {
@@ -263,6 +428,7 @@ impl Follower {
         }
         let followed = match self.tables.meaning(&name) {
             Meaning::Skip => return Ok(()),
+            Meaning::Beat => return self.beat(rows),
             Meaning::Mark => {
                 // Written first in each transaction of the other direction.
                 self.ours = true;
@@ -287,6 +453,7 @@ impl Follower {
             )));
         }
         let watched = self.windows.is_open(&name);
+        self.since.get_or_insert_with(Instant::now);
         self.batch.bytes += rows.size();
         for images in rows.images(Some(&followed.unsigned)) {
             let images = images.map_err(|e| self.unreadable(rows, &e))?;
@@ -309,6 +476,7 @@ impl Follower {
             return Ok(());
         };
         self.batch.bytes += chunk.bytes;
+        self.since.get_or_insert_with(Instant::now);
         for row in rows {
             let images = Images {
                 before: None,
@@ -324,39 +492,21 @@ impl Follower {
         Ok(())
     }
 
-    /// Writes the batch, its parts at the same time, and the checkpoint behind.
+    /// Writes or heals the batch.
     async fn flush(&mut self) -> Result<(), FollowError> {
         if self.batch.is_empty() && self.copied.is_empty() {
             return Ok(());
         }
         let batch = std::mem::take(&mut self.batch);
-        let copied = std::mem::take(&mut self.copied);
+        let number = self.batches;
+        self.batches += 1;
+        self.since = None;
         let events = batch.events as u64;
-        let mut parts = batch.split(self.workers.len());
         let whole = self.whole.take();
-        match (&parts[..], self.workers.first_mut()) {
-            ([part], Some(worker)) if copied.is_empty() => {
-                worker.write(part, whole.as_ref(), &[]).await?;
-            }
-            _ => {
-                let written = self
-                    .workers
-                    .iter_mut()
-                    .zip(parts.drain(..))
-                    .map(|(worker, part)| async move { worker.write(&part, None, &[]).await });
-                for result in join_all(written.collect()).await {
-                    result?;
-                }
-                let (progress, waiting): (Vec<_>, Vec<_>) = copied.into_iter().unzip();
-                if let Some(worker) = self.workers.first_mut()
-                    && (whole.is_some() || !progress.is_empty())
-                {
-                    worker.write(&[], whole.as_ref(), &progress).await?;
-                }
-                for copier in waiting {
-                    let _ = copier.send(true);
-                }
-            }
+        if self.healing.heals() {
+            self.heal(batch, number, whole.as_ref()).await?;
+        } else {
+            self.apply(batch, whole.as_ref()).await?;
         }
         self.status.events.fetch_add(events, Ordering::Relaxed);
         if let Some(position) = whole {
@@ -366,14 +516,77 @@ impl Follower {
         Ok(())
     }
 
+    /// Writes a batch, its parts at the same time, and the checkpoint behind.
+    async fn apply(&mut self, batch: Batch, whole: Option<&Position>) -> Result<(), FollowError> {
+        let copied = std::mem::take(&mut self.copied);
+        let mut parts = batch.split(self.workers.len());
+        if let ([part], true, Some(worker)) =
+            (&parts[..], copied.is_empty(), self.workers.first_mut())
+        {
+            worker.write(part, whole, &[]).await?;
+            return Ok(());
+        }
+        let written = self
+            .workers
+            .iter_mut()
+            .zip(parts.drain(..))
+            .map(|(worker, part)| async move { worker.write(&part, None, &[]).await });
+        for result in join_all(written.collect()).await {
+            result?;
+        }
+        self.record(copied, whole).await
+    }
+
+    /// Heals a batch's rows, and writes the checkpoint with what is left of
+    /// them behind.
+    async fn heal(
+        &mut self,
+        batch: Batch,
+        number: u64,
+        whole: Option<&Position>,
+    ) -> Result<(), FollowError> {
+        let copied = std::mem::take(&mut self.copied);
+        let tables = self.tables.clone();
+        self.healing.batch(tables.as_ref(), batch, number).await?;
+        while self.healing.retry.len() > RETRY_MAX {
+            tokio::time::sleep(self.wait()).await;
+            self.again().await?;
+        }
+        self.record(copied, whole).await
+    }
+
+    /// Writes the checkpoint, rows that are still to be healed, and how far the
+    /// copier is, and tells it.
+    async fn record(
+        &mut self,
+        copied: Vec<(Vec<u8>, tokio::sync::oneshot::Sender<bool>)>,
+        whole: Option<&Position>,
+    ) -> Result<(), FollowError> {
+        let (mut further, waiting): (Vec<_>, Vec<_>) = copied.into_iter().unzip();
+        let retry = &mut self.healing.retry;
+        if let Some(worker) = self.workers.first_mut() {
+            if whole.is_some() && retry.is_dirty() {
+                further.extend(retry.statements(worker.stream()));
+            }
+            if whole.is_some() || !further.is_empty() {
+                worker.write(&[], whole, &further).await?;
+            }
+            if whole.is_some() {
+                retry.stored();
+            }
+        }
+        for copier in waiting {
+            let _ = copier.send(true);
+        }
+        Ok(())
+    }
+
     /// Moves the checkpoint over transactions without routed rows.
     async fn checkpoint(&mut self) -> Result<(), FollowError> {
         let Some(position) = self.whole.take() else {
             return Ok(());
         };
-        if let Some(worker) = self.workers.first_mut() {
-            worker.write(&[], Some(&position), &[]).await?;
-        }
+        self.record(Vec::new(), Some(&position)).await?;
         *self.status.position.lock() = Some(position);
         self.status.written_s.store(self.at_s, Ordering::Relaxed);
         Ok(())

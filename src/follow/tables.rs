@@ -13,6 +13,8 @@ use super::batch::{Key, TableName};
 pub struct Followed {
     /// As the side that is read has it.
     pub shape: Arc<TableShape>,
+    /// As the side that is written has it, where that is known.
+    pub other: Option<Arc<TableShape>>,
     /// Its identity.
     pub key: Key,
     /// Which columns are unsigned.
@@ -26,6 +28,8 @@ pub enum Meaning {
     Skip,
     /// `lockstep.mark`: the transaction is our own writing.
     Mark,
+    /// `lockstep.beat`: a heartbeat.
+    Beat,
     /// Write them.
     Follow(Arc<Followed>),
     /// Cannot go on, with the reason.
@@ -79,10 +83,10 @@ impl<F: Fn(&[u8], &[u8]) -> bool + Send + Sync> CatalogTables<F> {
 
     fn look(&self, name: &TableName) -> Meaning {
         if name.schema == b"lockstep" {
-            return if name.table == b"mark" {
-                Meaning::Mark
-            } else {
-                Meaning::Skip
+            return match &name.table[..] {
+                b"mark" => Meaning::Mark,
+                b"beat" => Meaning::Beat,
+                _ => Meaning::Skip,
             };
         }
         if !(self.covers)(&name.schema, &name.table) {
@@ -102,6 +106,9 @@ impl<F: Fn(&[u8], &[u8]) -> bool + Send + Sync> CatalogTables<F> {
                 .map(|c| c.column_type.contains("unsigned"))
                 .collect(),
             shape: Arc::new(shape.clone()),
+            other: pair
+                .and_then(|p| p.on(self.side.other()))
+                .map(|s| Arc::new(s.clone())),
             key,
         }))
     }

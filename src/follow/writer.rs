@@ -7,6 +7,7 @@
 //! | --- | --- | --- |
 //! | `lockstep.checkpoint` | one a stream | where to go on |
 //! | `lockstep.copied` | one a part of a table | how far its copy is |
+//! | `lockstep.retry` | one a row | what is to be healed again, once it is not locked |
 //! | `lockstep.mark` | one a stream and worker | written first in each of our transactions, so that a follower of *this* side knows them as ours and skips them. One row a worker: a shared one would make the workers wait for each other |
 //!
 //! On a crash between the workers' commits and the checkpoint, the batch is
@@ -29,6 +30,8 @@ use crate::rows::literal::{SESSION, Unwritable};
 use crate::rows::service::{ServiceAccount, ServiceError};
 
 use super::batch::TableBatch;
+use super::mark;
+use super::retry;
 use super::statements::statements;
 
 /// Bytes sent in one go: several statements, well below the smallest usual
@@ -100,8 +103,25 @@ impl Worker {
             stream: stream.to_owned(),
             number,
             conn: None,
-            token: 0,
+            token: mark::first_token(),
         }
+    }
+
+    /// The stream's name.
+    pub(super) fn stream(&self) -> &str {
+        &self.stream
+    }
+
+    /// Rows of a query.
+    pub(super) async fn rows(&mut self, sql: &str) -> Result<Vec<mysql_async::Row>, WriteError> {
+        let side = self.account.side;
+        let conn = self.conn().await?;
+        let rows = conn.query(sql).await.map_err(|e| ServiceError {
+            side,
+            kind: "server",
+            message: e.to_string(),
+        })?;
+        Ok(rows)
     }
 
     async fn conn(&mut self) -> Result<&mut Conn, ServiceError> {
@@ -134,10 +154,8 @@ impl Worker {
              stream VARCHAR(64) CHARACTER SET ascii NOT NULL PRIMARY KEY, \
              position LONGTEXT CHARACTER SET ascii NOT NULL, \
              written_us BIGINT UNSIGNED NOT NULL) ENGINE=InnoDB",
-            "CREATE TABLE IF NOT EXISTS lockstep.mark (\
-             stream VARCHAR(64) CHARACTER SET ascii NOT NULL, \
-             worker INT UNSIGNED NOT NULL, token BIGINT UNSIGNED NOT NULL, \
-             PRIMARY KEY (stream, worker)) ENGINE=InnoDB",
+            mark::TABLE,
+            retry::CREATE,
             "CREATE TABLE IF NOT EXISTS lockstep.copied (\
              stream VARCHAR(64) CHARACTER SET ascii NOT NULL, \
              part INT UNSIGNED NOT NULL, \
@@ -190,11 +208,7 @@ impl Worker {
     ) -> Result<(), WriteError> {
         self.token += 1;
         let (stream, number, token) = (&self.stream, self.number, self.token);
-        let mut all = vec![
-            b"BEGIN".to_vec(),
-            format!("REPLACE INTO lockstep.mark VALUES ('{stream}', {number}, {token})")
-                .into_bytes(),
-        ];
+        let mut all = vec![b"BEGIN".to_vec(), mark::sql(stream, number, token)];
         for table in part {
             let made = statements(table).map_err(|error| WriteError::Unwritable {
                 table: name_of(table),

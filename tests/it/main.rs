@@ -15,6 +15,7 @@ mod findings;
 mod flips;
 mod follow;
 mod harness;
+mod heal;
 mod hostile;
 mod leaks;
 mod login;

@@ -37,7 +37,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ),
     ("binlog", &["wire", "leg"]),
     ("rows", &["binlog", "config", "telemetry"]),
-    ("follow", &["binlog", "rows", "sql"]),
+    ("follow", &["binlog", "rows", "sql", "copy::select"]),
     ("copy", &["binlog", "follow", "rows", "wire"]),
     (
         "plane",

@@ -1,0 +1,1 @@
+//! Held transactions: the healer between the steps of a mirrored write.
