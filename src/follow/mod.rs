@@ -153,8 +153,10 @@ pub struct HealStatus {
 
 /// What a follower does with events.
 pub enum Mode {
-    /// Writes the images.
-    Apply,
+    /// Writes the images. Rows that a predecessor in the other mode left are
+    /// healed by these; without any, no heartbeat is passed while there are
+    /// such rows.
+    Apply(Vec<Healer>),
     /// Compares the rows and repairs the mirror's; at least one healer.
     Heal(Vec<Healer>),
 }
@@ -175,8 +177,9 @@ pub struct Follower {
     /// The running transaction is our own writing (the other direction's).
     ours: bool,
     at_s: u64,
-    /// Without healers: applies. Rows that a healing predecessor left keep every
-    /// heartbeat from being passed until one heals them.
+    /// Batches are healed, not applied.
+    heals: bool,
+    /// Rows that are left to be healed keep every heartbeat from being passed.
     healing: Healing,
     /// Batches written; the one being collected has the next number.
     batches: u64,
@@ -212,11 +215,11 @@ impl Follower {
             }
             retry = Retry::load(first).await?;
         }
-        let healers = match mode {
-            Mode::Apply => Vec::new(),
-            Mode::Heal(healers) => healers,
+        let (heals, healers) = match mode {
+            Mode::Apply(healers) => (false, healers),
+            Mode::Heal(healers) => (true, healers),
         };
-        status.heals.store(!healers.is_empty(), Ordering::Relaxed);
+        status.heals.store(heals, Ordering::Relaxed);
         let healing = Healing::new(healers, retry, status.clone());
         *status.position.lock() = Some(from.clone());
         Ok(Follower {
@@ -230,6 +233,7 @@ impl Follower {
             copied: Vec::new(),
             ours: false,
             at_s: 0,
+            heals,
             healing,
             batches: 1,
             since: None,
@@ -503,7 +507,7 @@ impl Follower {
         self.since = None;
         let events = batch.events as u64;
         let whole = self.whole.take();
-        if self.healing.heals() {
+        if self.heals {
             self.heal(batch, number, whole.as_ref()).await?;
         } else {
             self.apply(batch, whole.as_ref()).await?;

@@ -148,11 +148,11 @@ async fn once(inner: &Arc<Inner>, spec: &Spec, view: &Arc<View>) -> Result<(), E
         .map(|n| Worker::new(to.clone(), stream, n))
         .collect();
     let followed = view.followed.clone();
+    let healer = |n| Healer::new(from.clone(), to.clone(), stream, n);
     let mode = if spec.work.heal {
-        let healer = |n| Healer::new(from.clone(), to.clone(), stream, n);
         Mode::Heal((0..inner.settings.workers).map(healer).collect())
     } else {
-        Mode::Apply
+        Mode::Apply(vec![healer(0)])
     };
     let mut follower =
         Follower::new(workers, tables.clone(), start, followed.clone(), mode).await?;

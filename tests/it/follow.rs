@@ -88,7 +88,14 @@ async fn follow(
     let workers = (0..4)
         .map(|n| Worker::new(account(target, Side::Target), "s2t", n))
         .collect();
-    let mut follower = Follower::new(workers, Arc::new(tables), start, status, Mode::Apply).await?;
+    let mut follower = Follower::new(
+        workers,
+        Arc::new(tables),
+        start,
+        status,
+        Mode::Apply(Vec::new()),
+    )
+    .await?;
     let mut wanted = request(follower.position().clone());
     wanted.until_end = until_end;
     let stream = BinlogStream::start(leg(source).await, &wanted).await?;
@@ -114,9 +121,15 @@ async fn copy(
     let workers = (0..4)
         .map(|n| Worker::new(account(target, Side::Target), "s2t", n))
         .collect();
-    let mut follower = Follower::new(workers, known.clone(), start, Arc::default(), Mode::Apply)
-        .await
-        .map_err(|e| e.to_string())?;
+    let mut follower = Follower::new(
+        workers,
+        known.clone(),
+        start,
+        Arc::default(),
+        Mode::Apply(Vec::new()),
+    )
+    .await
+    .map_err(|e| e.to_string())?;
     let mut wanted = request(follower.position().clone());
     wanted.until_end = false;
     let stream = BinlogStream::start(leg(source).await, &wanted)
