@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 const CLIENTS: u32 = 8;
 const ROWS: u32 = 45_000;
-const TABLES: [&str; 4] = ["any.counter", "any.hot", "any.log", "any.big"];
+const TABLES: [&str; 4] = ["t.any_counter", "t.any_hot", "t.any_log", "t.any_big"];
 /// For a backend or the proxy to be of use again after its death.
 const PATIENCE: Duration = Duration::from_secs(90);
 
@@ -34,27 +34,34 @@ struct Told {
 fn statement(random: &mut Random, number: u32) -> String {
     let (a, b) = (random.below(20), random.below(20));
     match random.below(10) {
-        0..=2 => format!("UPDATE any.hot SET v = (v * 2 + {b}) % 1000003 WHERE id = {a}"),
-        3 => format!("INSERT INTO any.log (client, t) VALUES ({number}, 'one'), ({number}, 'two')"),
+        0..=2 => format!("UPDATE t.any_hot SET v = (v * 2 + {b}) % 1000003 WHERE id = {a}"),
+        3 => {
+            format!("INSERT INTO t.any_log (client, t) VALUES ({number}, 'one'), ({number}, 'two')")
+        }
         4 => format!(
-            "DELETE FROM any.log WHERE client = {number} AND id % 7 = {}",
+            "DELETE FROM t.any_log WHERE client = {number} AND id % 7 = {}",
             a % 7
         ),
         5 => format!(
-            "UPDATE any.big SET n = n + 1 WHERE id = {}",
+            "UPDATE t.any_big SET n = n + 1 WHERE id = {}",
             1 + random.below(ROWS)
         ),
         // Deferred: only the follower brings these over.
         6 => {
-            format!("INSERT INTO any.log (client, t) SELECT {number}, v FROM any.hot WHERE id < 3")
+            format!(
+                "INSERT INTO t.any_log (client, t) SELECT {number}, v FROM t.any_hot WHERE id < 3"
+            )
         }
         7 => format!(
-            "UPDATE any.hot SET v = v + 1 ORDER BY id LIMIT {}",
+            "UPDATE t.any_hot SET v = v + 1 ORDER BY id LIMIT {}",
             1 + a % 3
         ),
-        8 => format!("DELETE FROM any.big WHERE id = {}", 1 + random.below(ROWS)),
+        8 => format!(
+            "DELETE FROM t.any_big WHERE id = {}",
+            1 + random.below(ROWS)
+        ),
         _ => format!(
-            "INSERT INTO any.big (n, t) VALUES ({a}, REPEAT('y', {}))",
+            "INSERT INTO t.any_big (n, t) VALUES ({a}, REPEAT('y', {}))",
             1 + b
         ),
     }
@@ -63,7 +70,7 @@ fn statement(random: &mut Random, number: u32) -> String {
 async fn client(opts: OptsBuilder, number: u32, seed: u64, stop: Arc<AtomicBool>) -> Told {
     let mut told = Told::default();
     let mut random = Random::new(seed * 1000 + u64::from(number) + 1);
-    let count = format!("UPDATE any.counter SET v = v + 1 WHERE id = {number}");
+    let count = format!("UPDATE t.any_counter SET v = v + 1 WHERE id = {number}");
     while !stop.load(Ordering::Relaxed) {
         let Ok(mut conn) = Conn::new(opts.clone()).await else {
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -174,12 +181,11 @@ impl Storm {
 }
 
 fn fill(server: &Server) {
-    server.exec("CREATE DATABASE any");
     for sql in [
-        "CREATE TABLE any.counter (id INT PRIMARY KEY, v BIGINT NOT NULL)",
-        "CREATE TABLE any.hot (id INT PRIMARY KEY, v BIGINT NOT NULL)",
-        "CREATE TABLE any.log (id BIGINT AUTO_INCREMENT PRIMARY KEY, client INT, t VARCHAR(40))",
-        "CREATE TABLE any.big (id INT AUTO_INCREMENT PRIMARY KEY, n INT, t VARCHAR(300))",
+        "CREATE TABLE t.any_counter (id INT PRIMARY KEY, v BIGINT NOT NULL)",
+        "CREATE TABLE t.any_hot (id INT PRIMARY KEY, v BIGINT NOT NULL)",
+        "CREATE TABLE t.any_log (id BIGINT AUTO_INCREMENT PRIMARY KEY, client INT, t VARCHAR(40))",
+        "CREATE TABLE t.any_big (id INT AUTO_INCREMENT PRIMARY KEY, n INT, t VARCHAR(300))",
     ] {
         server.exec(sql);
     }
@@ -210,17 +216,17 @@ fn storm(from: Family, to: Family, kills: u32) {
         all.join(",")
     };
     source.exec(&format!(
-        "INSERT INTO any.counter VALUES {}",
+        "INSERT INTO t.any_counter VALUES {}",
         values(CLIENTS)
     ));
-    source.exec(&format!("INSERT INTO any.hot VALUES {}", values(20)));
+    source.exec(&format!("INSERT INTO t.any_hot VALUES {}", values(20)));
     source.exec(&format!(
-        "INSERT INTO any.big (n, t) WITH RECURSIVE s AS (SELECT 1 n UNION ALL SELECT n + 1 FROM s WHERE n < 900) \
+        "INSERT INTO t.any_big (n, t) WITH RECURSIVE s AS (SELECT 1 n UNION ALL SELECT n + 1 FROM s WHERE n < 900) \
          SELECT s.n, REPEAT('x', r.n * 4) FROM s, s r WHERE r.n <= {}",
         ROWS / 900
     ));
-    source.exec("ANALYZE TABLE any.big");
-    let proxy = Proxy::start(&source, &target, ProxyOptions::route("any", &["any.*"]));
+    source.exec("ANALYZE TABLE t.any_big");
+    let proxy = Proxy::start(&source, &target, ProxyOptions::route("any", &["t.any_*"]));
     let mut storm = Storm {
         source,
         target,
@@ -231,7 +237,7 @@ fn storm(from: Family, to: Family, kills: u32) {
     let stop = Arc::new(AtomicBool::new(false));
     let clients: Vec<_> = (0..CLIENTS)
         .map(|n| {
-            let opts = storm.proxy.opts(Some("any"));
+            let opts = storm.proxy.opts(Some("t"));
             runtime().spawn(client(opts, n, seed, Arc::clone(&stop)))
         })
         .collect();
@@ -253,10 +259,11 @@ fn storm(from: Family, to: Family, kills: u32) {
     storm.wait("a healed mirror", |r| {
         r["follow"]["state"] == "running" && r["follow"]["lag_ms"].as_u64().is_some_and(|l| l < 400)
     });
+    println!("{:#}", storm.proxy.route("any"));
     let rows = compare::assert_equal(&storm.source, &storm.target, &TABLES);
     let mut increments = 0;
     for (n, told) in told.iter().enumerate() {
-        let sql = format!("SELECT v FROM any.counter WHERE id = {n}");
+        let sql = format!("SELECT v FROM t.any_counter WHERE id = {n}");
         let v: u64 = storm.source.one(&sql).parse().expect("a number");
         increments += v;
         assert!(

@@ -44,8 +44,7 @@ impl Walk<'_> {
         self.tables.create(self.source);
         let (big, swap) = (&self.big, 30_000);
         self.source.exec(&format!(
-            "DROP TABLE IF EXISTS {big}; CREATE TABLE {big} (id INT AUTO_INCREMENT PRIMARY KEY, n INT, t VARCHAR(200), KEY (n)); \
-             SET SESSION max_recursive_iterations=100000"
+            "DROP TABLE IF EXISTS {big}; CREATE TABLE {big} (id INT AUTO_INCREMENT PRIMARY KEY, n INT, t VARCHAR(200), KEY (n))"
         ));
         self.source.exec(&format!(
             "INSERT INTO {big} (n, t) WITH RECURSIVE s AS (SELECT 1 n UNION ALL SELECT n + 1 FROM s WHERE n < 900) \
