@@ -28,13 +28,17 @@
 
 pub mod batch;
 pub mod beat;
+pub mod cascade;
 pub mod heal;
+pub mod ordered;
+pub mod snapshots;
 pub mod statements;
 pub mod tables;
 pub mod windows;
 pub mod writer;
 
 mod healing;
+mod in_order;
 mod mark;
 mod reader;
 mod retry;
@@ -54,9 +58,10 @@ use batch::{Batch, TableName};
 use beat::Passed;
 use heal::Healer;
 use healing::Healing;
+use ordered::Ordered;
 use reader::Reader;
 use retry::{RETRY_MAX, Retry};
-use tables::{Meaning, Tables};
+use tables::{Meaning, Said, Tables};
 use tokio::sync::{mpsc, watch};
 use windows::{Chunk, Windows};
 use writer::{Worker, WriteError};
@@ -185,6 +190,7 @@ pub struct Follower {
     /// Heartbeats read: the batch that is before each, its token, and when it
     /// was sent.
     beats: VecDeque<(u64, u64, u64)>,
+    in_order: in_order::State,
 }
 
 impl Follower {
@@ -234,6 +240,7 @@ impl Follower {
             batches: 1,
             since: None,
             beats: VecDeque::new(),
+            in_order: in_order::State::default(),
         })
     }
 
@@ -263,7 +270,14 @@ impl Follower {
         loop {
             tokio::select! {
                 event = reader.next() => match event {
-                    Ok(Some(event)) => self.take(&event)?,
+                    Ok(Some(event)) => {
+                        self.wait_for_copy(&event).await?;
+                        self.take(&event)?;
+                        if self.in_order.is_awaited() {
+                            self.flush().await?;
+                            self.checkpoint().await?;
+                        }
+                    }
                     Ok(None) => {
                         self.flush().await?;
                         while self.healing.is_waiting() {
@@ -287,7 +301,8 @@ impl Follower {
             }
             self.again().await?;
             self.pass();
-            if self.batch.is_empty() && checkpointed.elapsed() > IDLE_CHECKPOINT {
+            let idle = self.batch.is_empty() && !self.in_order.held;
+            if idle && checkpointed.elapsed() > IDLE_CHECKPOINT {
                 self.checkpoint().await?;
                 checkpointed = Instant::now();
             }
@@ -296,7 +311,7 @@ impl Follower {
 
     /// How long there is nothing to do unless something comes.
     fn wait(&self) -> Duration {
-        let wait = if self.batch.is_empty() {
+        let wait = if self.batch.is_empty() && !self.in_order.held {
             IDLE_CHECKPOINT
         } else {
             BATCH_WAIT
@@ -322,7 +337,7 @@ impl Follower {
     /// Tells that heartbeats are passed: all that was read is written, and the
     /// rows that were read before them are healed.
     fn pass(&mut self) {
-        if !self.batch.is_empty() || !self.copied.is_empty() {
+        if !self.batch.is_empty() || !self.copied.is_empty() || self.in_order.held {
             return;
         }
         let owed = self.healing.retry.oldest().unwrap_or(u64::MAX);
@@ -392,12 +407,14 @@ impl Follower {
         }
         match &event.body {
             Body::Rows(rows) => self.rows(rows)?,
-            Body::Query(query) => {
-                let schema = (!query.schema.is_empty()).then_some(&query.schema[..]);
-                if let Some(what) = self.tables.statement(&query.sql, schema) {
+            Body::Query(query) => match self.tables.statement(query) {
+                Said::Nothing => {}
+                // Chunks that are being read have the shapes of before.
+                Said::Changed => self.windows.spoil_all(),
+                Said::Stop(what) => {
                     return Err(self.stopped(format!("ending at {}: {what}", event.header.end)));
                 }
-            }
+            },
             Body::Incident(text) => {
                 return Err(self.stopped(format!("the server reports an incident: {text}")));
             }
@@ -411,6 +428,7 @@ impl Follower {
             Place::Commits | Place::RollsBack | Place::Prepares | Place::Alone
         ) {
             self.ours = false;
+            self.in_order.transaction_ended();
             self.whole = Some(self.progress.position().clone());
             self.status.transactions.fetch_add(1, Ordering::Relaxed);
         }
@@ -429,6 +447,8 @@ impl Follower {
         let followed = match self.tables.meaning(&name) {
             Meaning::Skip => return Ok(()),
             Meaning::Beat => return self.beat(rows),
+            Meaning::Watermark => return self.watermark(rows),
+            Meaning::Keyless(followed) => return self.keyless(&name, &followed, rows),
             Meaning::Mark => {
                 // Written first in each transaction of the other direction.
                 self.ours = true;
@@ -443,22 +463,29 @@ impl Follower {
             }
             Meaning::Follow(followed) => followed,
         };
-        if followed.shape.columns.len() != table.columns.len() {
+        if !self.windows.snapshots.is_due(&name) {
+            return Ok(());
+        }
+        if let Some(why) = followed.misfit(table) {
             return Err(self.stopped(format!(
-                "{}.{} has {} columns in the log and {} now: its definition changed",
+                "{}.{}: {why}",
                 String::from_utf8_lossy(&name.schema),
-                String::from_utf8_lossy(&name.table),
-                table.columns.len(),
-                followed.shape.columns.len()
+                String::from_utf8_lossy(&name.table)
             )));
         }
         let watched = self.windows.is_open(&name);
         self.since.get_or_insert_with(Instant::now);
         self.batch.bytes += rows.size();
         for images in rows.images(Some(&followed.unsigned)) {
-            let images = images.map_err(|e| self.unreadable(rows, &e))?;
+            let mut images = images.map_err(|e| self.unreadable(rows, &e))?;
             if watched {
                 self.windows.note(&name, &followed.key, &images);
+            }
+            if Ordered::needed(&followed, rows.change, &images) {
+                match self.cascades(&name, &followed, rows, images) {
+                    Some(back) => images = back,
+                    None => continue,
+                }
             }
             let added = self
                 .batch
@@ -470,7 +497,10 @@ impl Follower {
 
     /// Takes a chunk into the batch: of its rows those that no event changed
     /// since its window was opened.
-    fn chunk(&mut self, mut chunk: Chunk) -> Result<(), FollowError> {
+    fn chunk(&mut self, chunk: Chunk) -> Result<(), FollowError> {
+        let Some(mut chunk) = self.in_order.due(chunk) else {
+            return Ok(());
+        };
         let Some(rows) = self.windows.settle(&mut chunk) else {
             let _ = chunk.done.send(false);
             return Ok(());
@@ -494,6 +524,9 @@ impl Follower {
 
     /// Writes or heals the batch.
     async fn flush(&mut self) -> Result<(), FollowError> {
+        if self.in_order.held || self.batch.is_ordered() {
+            return self.flush_in_order().await;
+        }
         if self.batch.is_empty() && self.copied.is_empty() {
             return Ok(());
         }
@@ -510,8 +543,7 @@ impl Follower {
         }
         self.status.events.fetch_add(events, Ordering::Relaxed);
         if let Some(position) = whole {
-            *self.status.position.lock() = Some(position);
-            self.status.written_s.store(self.at_s, Ordering::Relaxed);
+            self.checkpointed(position);
         }
         Ok(())
     }
@@ -581,14 +613,20 @@ impl Follower {
         Ok(())
     }
 
+    /// The checkpoint stands behind `position`.
+    fn checkpointed(&mut self, position: Position) {
+        *self.status.position.lock() = Some(position);
+        self.status.written_s.store(self.at_s, Ordering::Relaxed);
+        self.in_order.checkpointed();
+    }
+
     /// Moves the checkpoint over transactions without routed rows.
     async fn checkpoint(&mut self) -> Result<(), FollowError> {
         let Some(position) = self.whole.take() else {
             return Ok(());
         };
         self.record(Vec::new(), Some(&position)).await?;
-        *self.status.position.lock() = Some(position);
-        self.status.written_s.store(self.at_s, Ordering::Relaxed);
+        self.checkpointed(position);
         Ok(())
     }
 }

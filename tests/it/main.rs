@@ -21,6 +21,7 @@ mod login;
 mod logins;
 mod oracle;
 mod order;
+mod pipe;
 mod readme;
 mod state;
 mod support;
