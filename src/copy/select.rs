@@ -116,6 +116,25 @@ fn put_beyond(out: &mut Vec<u8>, key: &Key, shape: &TableShape, bound: &Bound, l
     out.push(b')');
 }
 
+/// Reads a whole table, in no order.
+pub fn whole(name: &TableName, shape: &TableShape) -> Vec<u8> {
+    let mut out = b"SELECT ".to_vec();
+    put_columns(&mut out, shape);
+    out.extend_from_slice(b" FROM ");
+    put_table(&mut out, &name.schema, &name.table);
+    out
+}
+
+fn put_columns(out: &mut Vec<u8>, shape: &TableShape) {
+    let mut first = true;
+    for column in shape.columns.iter().filter(|c| !c.generated) {
+        if !std::mem::take(&mut first) {
+            out.push(b',');
+        }
+        put_expression(out, column);
+    }
+}
+
 /// Reads at most `limit` rows behind `after`, up to `until` inclusive, in the
 /// key's order.
 pub fn chunk(
@@ -126,16 +145,7 @@ pub fn chunk(
     until: Option<&Bound>,
     limit: usize,
 ) -> Vec<u8> {
-    let mut out = b"SELECT ".to_vec();
-    let mut first = true;
-    for column in shape.columns.iter().filter(|c| !c.generated) {
-        if !std::mem::take(&mut first) {
-            out.push(b',');
-        }
-        put_expression(&mut out, column);
-    }
-    out.extend_from_slice(b" FROM ");
-    put_table(&mut out, &name.schema, &name.table);
+    let mut out = whole(name, shape);
     let bounds = [(after, &b">"[..]), (until, &b"<="[..])];
     let mut word: &[u8] = b" WHERE ";
     for (bound, last) in bounds {

@@ -51,10 +51,11 @@
 //! A has either, so it is healed in the same transaction. Rows are deleted
 //! first and inserted then, so that values can move among them in any order.
 
+mod found;
 mod link;
 mod sql;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -67,6 +68,7 @@ use super::batch::TableName;
 use super::mark;
 use super::tables::Followed;
 use super::writer::WriteError;
+use found::Found;
 use link::{Fault, Link, Rows};
 use sql::{Lock, Read};
 
@@ -76,8 +78,11 @@ const LOOK_KEYS: usize = 200;
 /// Bytes of rows in one look that the next one aims at.
 const LOOK_BYTES: usize = 4 << 20;
 
-/// Keys under lock at a time: few, so that locks are held shortly.
+/// Keys under lock at a time: few, so that locks are held shortly. While no
+/// lock of another is met (the mirror was away, and all its rows are behind)
+/// twice as many each time, up to the last.
 const LOCKED_KEYS: usize = 16;
+const LOCKED_KEYS_MAX: usize = 128;
 
 /// How long each of the steps under lock may take (locking, reading, writing):
 /// together less than the default deadline of a mirrored write. A row that
@@ -137,8 +142,11 @@ pub struct Healer {
     token: u64,
     /// Keys in the next look.
     size: usize,
-    /// For each step under lock.
+    /// Keys under lock at a time.
+    locked: usize,
+    /// For each step under lock: now, and after a success.
     hold: Duration,
+    first_hold: Duration,
 }
 
 /// How an attempt under lock ended.
@@ -167,7 +175,9 @@ impl Healer {
             number: NUMBERS_FROM + number,
             token: mark::first_token(),
             size: LOOK_KEYS / 4,
+            locked: LOCKED_KEYS,
             hold: HOLD,
+            first_hold: HOLD,
         }
     }
 
@@ -198,16 +208,41 @@ impl Healer {
                 return Ok(healed);
             }
         }
-        for some in left.chunks(LOCKED_KEYS) {
-            let wanted: Vec<&Bound> = some.iter().filter_map(|i| keys.get(*i)).collect();
-            let done = self.lock_and_heal(name, table, &wanted).await?;
-            for (i, done) in some.iter().zip(done) {
-                if let Some(healed) = healed.get_mut(*i) {
-                    *healed = done;
-                }
+        let wanted: Vec<&Bound> = left.iter().filter_map(|i| keys.get(*i)).collect();
+        let done = self.repair(name, table, &wanted).await?;
+        for (i, done) in left.into_iter().zip(done) {
+            if let Some(healed) = healed.get_mut(i) {
+                *healed = done;
             }
         }
         Ok(healed)
+    }
+
+    /// As [`Healer::heal`], for keys that are known to differ: locks at once.
+    ///
+    /// # Errors
+    /// As [`Healer::heal`].
+    pub async fn repair(
+        &mut self,
+        name: &TableName,
+        table: &Followed,
+        keys: &[&Bound],
+    ) -> Result<Vec<Healed>, WriteError> {
+        let mut healed = Vec::with_capacity(keys.len());
+        while healed.len() < keys.len() {
+            let until = (healed.len() + self.locked).min(keys.len());
+            let some = keys.get(healed.len()..until).unwrap_or_default();
+            healed.extend(self.lock_and_heal(name, table, some).await?);
+        }
+        Ok(healed)
+    }
+
+    /// With another limit for each of the steps under lock.
+    #[must_use]
+    pub fn holding(mut self, limit: Duration) -> Healer {
+        self.first_hold = limit;
+        self.hold = limit;
+        self
     }
 
     /// Which keys are proven equal, with no lock held afterwards. `expected`,
@@ -325,8 +360,10 @@ impl Healer {
         keys: &[&Bound],
     ) -> Result<Vec<Healed>, WriteError> {
         if let Ended::Done(done) = self.together(name, table, keys).await? {
+            self.locked = (self.locked * 2).min(LOCKED_KEYS_MAX);
             return Ok(done);
         }
+        self.locked = LOCKED_KEYS;
         let mut healed = Vec::with_capacity(keys.len());
         for key in keys {
             healed.push(match self.together(name, table, &[key]).await? {
@@ -357,7 +394,7 @@ impl Healer {
                     let known: HashSet<&Bound> = all.iter().copied().collect();
                     let new: Vec<Bound> =
                         found.into_iter().filter(|b| !known.contains(b)).collect();
-                    if new.is_empty() || beside.len() > LOCKED_KEYS {
+                    if new.is_empty() || beside.len() > LOCKED_KEYS_MAX {
                         // A unique key of a kind that cannot be asked for.
                         round = ROUNDS_MAX;
                     }
@@ -365,7 +402,7 @@ impl Healer {
                     continue;
                 }
                 Ok(Ended::Done(mut done)) => {
-                    self.hold = HOLD;
+                    self.hold = self.first_hold;
                     done.truncate(keys.len());
                     return Ok(Ended::Done(done));
                 }
@@ -453,6 +490,9 @@ impl Healer {
         let theirs = self.mirror.run(&lock, self.hold).await.map_err(early)?;
         let plain = active.each(keys, Lock::None);
         let ours = self.active.run(&plain, self.hold).await.map_err(early)?;
+        if ours.len() != keys.len() || theirs.len() != keys.len() {
+            return Err(early(unreadable(name)));
+        }
         let mut healed = Vec::with_capacity(keys.len());
         let (mut deletes, mut rows) = (Vec::new(), Vec::new());
         // Two keys can be one row to the server.
@@ -576,68 +616,4 @@ fn unwritable(error: Unwritable) -> Fault {
 
 fn unreadable(name: &TableName) -> Fault {
     Fault::Refused(format!("rows of {name} are not as its definition says"))
-}
-
-/// What a look found on one side.
-struct Found {
-    /// By key.
-    rows: HashMap<Bound, Vec<Value>>,
-    /// A row has a key in other bytes than any that was asked for.
-    strange: bool,
-    /// A key without a row has none.
-    whole: bool,
-    bytes: usize,
-}
-
-impl Found {
-    fn new(rows: Rows, table: &Followed, keys: &[&Bound], whole: bool) -> Option<Found> {
-        let wanted: HashSet<&Bound> = keys.iter().copied().collect();
-        let mut found = Found {
-            rows: HashMap::with_capacity(rows.len()),
-            strange: false,
-            whole,
-            bytes: 0,
-        };
-        for row in rows {
-            found.bytes += row.iter().map(weight).sum::<usize>();
-            let image = select::image(row, &table.shape)?;
-            let bound = Bound::of(&image, &table.key, &table.shape).ok()?;
-            found.strange |= !wanted.contains(&bound);
-            found.rows.insert(bound, image);
-        }
-        Some(found)
-    }
-
-    /// Key by key. With a collation a row may be under a key in other bytes;
-    /// where one is, a key without a row is not proven to have none.
-    fn equal(
-        table: &Followed,
-        keys: &[&Bound],
-        expected: &[Option<&[Value]>],
-        active: &Found,
-        mirror: &Found,
-    ) -> Vec<bool> {
-        let absent = mirror.whole && !active.strange && !mirror.strange;
-        let one = |(i, key): (usize, &&Bound)| {
-            let ours = active.rows.get(*key);
-            let same = match (ours, mirror.rows.get(*key)) {
-                (Some(ours), Some(theirs)) => sql::same(table, ours, theirs),
-                (None, None) => absent,
-                _ => false,
-            };
-            same && match (expected.get(i), ours) {
-                (None, _) | (Some(None), None) => true,
-                (Some(Some(row)), Some(ours)) => sql::same(table, row, ours),
-                _ => false,
-            }
-        };
-        keys.iter().enumerate().map(one).collect()
-    }
-}
-
-fn weight(value: &mysql_async::Value) -> usize {
-    match value {
-        mysql_async::Value::Bytes(bytes) => bytes.len() + 16,
-        _ => 16,
-    }
 }

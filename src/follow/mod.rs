@@ -28,13 +28,17 @@
 
 pub mod batch;
 pub mod beat;
+pub mod cascade;
 pub mod heal;
+pub mod ordered;
+pub mod snapshots;
 pub mod statements;
 pub mod tables;
 pub mod windows;
 pub mod writer;
 
 mod healing;
+mod in_order;
 mod mark;
 mod reader;
 mod retry;
@@ -54,9 +58,10 @@ use batch::{Batch, TableName};
 use beat::Passed;
 use heal::Healer;
 use healing::Healing;
+use ordered::Ordered;
 use reader::Reader;
 use retry::{RETRY_MAX, Retry};
-use tables::{Meaning, Tables};
+use tables::{Meaning, Said, Tables};
 use tokio::sync::{mpsc, watch};
 use windows::{Chunk, Windows};
 use writer::{Worker, WriteError};
@@ -188,6 +193,7 @@ pub struct Follower {
     /// Heartbeats read: the batch that is before each, its token, and when it
     /// was sent.
     beats: VecDeque<(u64, u64, u64)>,
+    in_order: in_order::State,
 }
 
 impl Follower {
@@ -238,6 +244,7 @@ impl Follower {
             batches: 1,
             since: None,
             beats: VecDeque::new(),
+            in_order: in_order::State::default(),
         })
     }
 
@@ -267,7 +274,14 @@ impl Follower {
         loop {
             tokio::select! {
                 event = reader.next() => match event {
-                    Ok(Some(event)) => self.take(&event)?,
+                    Ok(Some(event)) => {
+                        self.wait_for_copy(&event).await?;
+                        self.take(&event)?;
+                        if self.in_order.is_awaited() {
+                            self.flush().await?;
+                            self.checkpoint().await?;
+                        }
+                    }
                     Ok(None) => {
                         self.flush().await?;
                         while self.healing.is_waiting() {
@@ -291,7 +305,8 @@ impl Follower {
             }
             self.again().await?;
             self.pass();
-            if self.batch.is_empty() && checkpointed.elapsed() > IDLE_CHECKPOINT {
+            let idle = self.batch.is_empty() && !self.in_order.held;
+            if idle && checkpointed.elapsed() > IDLE_CHECKPOINT {
                 self.checkpoint().await?;
                 checkpointed = Instant::now();
             }
@@ -300,7 +315,7 @@ impl Follower {
 
     /// How long there is nothing to do unless something comes.
     fn wait(&self) -> Duration {
-        let wait = if self.batch.is_empty() {
+        let wait = if self.batch.is_empty() && !self.in_order.held {
             IDLE_CHECKPOINT
         } else {
             BATCH_WAIT
@@ -326,7 +341,7 @@ impl Follower {
     /// Tells that heartbeats are passed: all that was read is written, and the
     /// rows that were read before them are healed.
     fn pass(&mut self) {
-        if !self.batch.is_empty() || !self.copied.is_empty() {
+        if !self.batch.is_empty() || !self.copied.is_empty() || self.in_order.held {
             return;
         }
         let owed = self.healing.retry.oldest().unwrap_or(u64::MAX);
@@ -396,12 +411,14 @@ impl Follower {
         }
         match &event.body {
             Body::Rows(rows) => self.rows(rows)?,
-            Body::Query(query) => {
-                let schema = (!query.schema.is_empty()).then_some(&query.schema[..]);
-                if let Some(what) = self.tables.statement(&query.sql, schema) {
+            Body::Query(query) => match self.tables.statement(query) {
+                Said::Nothing => {}
+                // Chunks that are being read have the shapes of before.
+                Said::Changed => self.windows.spoil_all(),
+                Said::Stop(what) => {
                     return Err(self.stopped(format!("ending at {}: {what}", event.header.end)));
                 }
-            }
+            },
             Body::Incident(text) => {
                 return Err(self.stopped(format!("the server reports an incident: {text}")));
             }
@@ -415,6 +432,7 @@ impl Follower {
             Place::Commits | Place::RollsBack | Place::Prepares | Place::Alone
         ) {
             self.ours = false;
+            self.in_order.transaction_ended();
             self.whole = Some(self.progress.position().clone());
             self.status.transactions.fetch_add(1, Ordering::Relaxed);
         }
@@ -433,6 +451,8 @@ impl Follower {
         let followed = match self.tables.meaning(&name) {
             Meaning::Skip => return Ok(()),
             Meaning::Beat => return self.beat(rows),
+            Meaning::Watermark => return self.watermark(rows),
+            Meaning::Keyless(followed) => return self.keyless(&name, &followed, rows),
             Meaning::Mark => {
                 // Written first in each transaction of the other direction.
                 self.ours = true;
@@ -447,22 +467,29 @@ impl Follower {
             }
             Meaning::Follow(followed) => followed,
         };
-        if followed.shape.columns.len() != table.columns.len() {
+        if !self.windows.snapshots.is_due(&name) {
+            return Ok(());
+        }
+        if let Some(why) = followed.misfit(table) {
             return Err(self.stopped(format!(
-                "{}.{} has {} columns in the log and {} now: its definition changed",
+                "{}.{}: {why}",
                 String::from_utf8_lossy(&name.schema),
-                String::from_utf8_lossy(&name.table),
-                table.columns.len(),
-                followed.shape.columns.len()
+                String::from_utf8_lossy(&name.table)
             )));
         }
         let watched = self.windows.is_open(&name);
         self.since.get_or_insert_with(Instant::now);
         self.batch.bytes += rows.size();
         for images in rows.images(Some(&followed.unsigned)) {
-            let images = images.map_err(|e| self.unreadable(rows, &e))?;
+            let mut images = images.map_err(|e| self.unreadable(rows, &e))?;
             if watched {
                 self.windows.note(&name, &followed.key, &images);
+            }
+            if Ordered::needed(&followed, rows.change, &images) {
+                match self.cascades(&name, &followed, rows, images) {
+                    Some(back) => images = back,
+                    None => continue,
+                }
             }
             let added = self
                 .batch
@@ -474,7 +501,10 @@ impl Follower {
 
     /// Takes a chunk into the batch: of its rows those that no event changed
     /// since its window was opened.
-    fn chunk(&mut self, mut chunk: Chunk) -> Result<(), FollowError> {
+    fn chunk(&mut self, chunk: Chunk) -> Result<(), FollowError> {
+        let Some(mut chunk) = self.in_order.due(chunk) else {
+            return Ok(());
+        };
         let Some(rows) = self.windows.settle(&mut chunk) else {
             let _ = chunk.done.send(false);
             return Ok(());
@@ -498,6 +528,9 @@ impl Follower {
 
     /// Writes or heals the batch.
     async fn flush(&mut self) -> Result<(), FollowError> {
+        if self.in_order.held || self.batch.is_ordered() {
+            return self.flush_in_order().await;
+        }
         if self.batch.is_empty() && self.copied.is_empty() {
             return Ok(());
         }
@@ -514,8 +547,7 @@ impl Follower {
         }
         self.status.events.fetch_add(events, Ordering::Relaxed);
         if let Some(position) = whole {
-            *self.status.position.lock() = Some(position);
-            self.status.written_s.store(self.at_s, Ordering::Relaxed);
+            self.checkpointed(position);
         }
         Ok(())
     }
@@ -585,14 +617,20 @@ impl Follower {
         Ok(())
     }
 
+    /// The checkpoint stands behind `position`.
+    fn checkpointed(&mut self, position: Position) {
+        *self.status.position.lock() = Some(position);
+        self.status.written_s.store(self.at_s, Ordering::Relaxed);
+        self.in_order.checkpointed();
+    }
+
     /// Moves the checkpoint over transactions without routed rows.
     async fn checkpoint(&mut self) -> Result<(), FollowError> {
         let Some(position) = self.whole.take() else {
             return Ok(());
         };
         self.record(Vec::new(), Some(&position)).await?;
-        *self.status.position.lock() = Some(position);
-        self.status.written_s.store(self.at_s, Ordering::Relaxed);
+        self.checkpointed(position);
         Ok(())
     }
 }

@@ -20,17 +20,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::mpsc;
 
+mod kept;
 mod load;
 mod steps;
-
-/// The stream's name in these tests.
-pub const STREAM: &str = "heal/forward";
 
 /// A pair of servers, the schema that is healed, and where it begins.
 pub struct Pair<'a> {
     pub active: &'a Server,
     pub mirror: &'a Server,
     pub schema: &'static str,
+    /// One a test: tests share servers.
+    pub stream: &'static str,
     pub start: Position,
 }
 
@@ -40,12 +40,12 @@ impl Pair<'_> {
             account(self.active, Side::Source),
             account(self.mirror, Side::Target),
         );
-        Healer::new(active, mirror, STREAM, number)
+        Healer::new(active, mirror, self.stream, number)
     }
 
     pub fn beat(&self, status: &Arc<Status>) -> Beat {
         let read = account(self.active, Side::Source);
-        Beat::start(read, STREAM, status.clone())
+        Beat::start(read, self.stream, status.clone())
     }
 
     /// One life of a follower in heal mode.
@@ -54,7 +54,7 @@ impl Pair<'_> {
         let schema = self.schema;
         let covers = move |db: &[u8], _: &[u8]| db == schema.as_bytes();
         let tables = Arc::new(CatalogTables::new(catalog, Side::Source, covers));
-        let worker = Worker::new(account(self.mirror, Side::Target), STREAM, 0);
+        let worker = Worker::new(account(self.mirror, Side::Target), self.stream, 0);
         let healers = (0..4).map(|n| self.healer(n)).collect();
         let mode = Mode::Heal(healers);
         let start = self.start.clone();
@@ -116,6 +116,7 @@ fn types_healed(active: &Server, mirror: &Server) {
         active,
         mirror,
         schema: "bt",
+        stream: "types/forward",
         start,
     };
     let heal = |start: Position| {

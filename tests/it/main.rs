@@ -22,6 +22,7 @@ mod login;
 mod logins;
 mod oracle;
 mod order;
+mod pipe;
 mod plane;
 mod readme;
 mod state;

@@ -33,7 +33,15 @@ const EDGES: &[(&str, &[&str])] = &[
     ),
     (
         "mirror",
-        &["wire", "leg", "route", "sql", "telemetry", "store"],
+        &[
+            "wire",
+            "leg",
+            "route",
+            "sql",
+            "telemetry",
+            "store",
+            "binlog",
+        ],
     ),
     ("binlog", &["wire", "leg"]),
     ("rows", &["binlog", "config", "telemetry"]),

@@ -296,12 +296,8 @@ mod tests {
             unique_keys: keys.collect(),
             ..TableShape::default()
         });
-        Followed {
-            key: Key::of(&shape).unwrap(),
-            unsigned: Vec::new(),
-            other: Some(shape.clone()),
-            shape,
-        }
+        let key = Key::of(&shape).unwrap();
+        Followed::new(shape.clone(), Some(shape), key)
     }
 
     fn name() -> TableName {

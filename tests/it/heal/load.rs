@@ -224,6 +224,7 @@ fn healed_under_load(from: Family, to: Family, seconds: u64, crashes: bool) {
         active: &active,
         mirror: &mirror,
         schema: "hl",
+        stream: "load/forward",
         start: now(&active, false),
     };
     let (stop, done) = (AtomicBool::new(false), Done::default());
@@ -324,5 +325,16 @@ fn equal_under_load() {
 fn equal_after_crashes() {
     for (from, to) in PAIRS {
         healed_under_load(from, to, 5, true);
+    }
+}
+
+#[test]
+fn soak_heal() {
+    if std::env::var_os("LOCKSTEP_SOAK").is_none() {
+        return;
+    }
+    for (from, to) in PAIRS {
+        healed_under_load(from, to, 120, false);
+        healed_under_load(from, to, 120, true);
     }
 }
