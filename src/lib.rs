@@ -16,6 +16,7 @@ pub mod migration;
 pub mod mirror;
 pub mod route;
 pub mod rows;
+pub mod schema;
 pub mod server;
 pub mod session;
 pub mod sql;

@@ -21,6 +21,7 @@ mod logins;
 mod oracle;
 mod order;
 mod readme;
+mod schema;
 mod state;
 mod support;
 mod tidy;

@@ -39,6 +39,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("rows", &["binlog", "config", "telemetry"]),
     ("follow", &["binlog", "rows", "sql"]),
     ("copy", &["binlog", "follow", "rows", "wire"]),
+    ("schema", &["rows"]),
     ("store", &["config"]),
     (
         "migration",
