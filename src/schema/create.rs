@@ -52,6 +52,7 @@ pub async fn create(
         accounts::carry(&mut run.pair, &mut run.report).await?;
     }
     run.pair.close().await;
+    run.report.gather();
     Ok(run.report)
 }
 
@@ -85,10 +86,11 @@ pub async fn compare(
         let compared = matches!(item.object, Object::Table | Object::Sequence);
         if !compared && !run.here.has(item) && !held::is_held(&mut run.pair.target, item).await? {
             let subject = Subject::new(item.object, &item.schema, &item.name);
-            let note = subject.note(Outcome::Missing, "", "not on the target");
+            let note = subject.note(Outcome::Missing, "", super::NOT_THERE);
             run.report.notes.push(note);
         }
     }
+    run.report.gather();
     run.pair.close().await;
     Ok(run.report)
 }
@@ -156,7 +158,7 @@ impl Run<'_> {
                     self.note(&subject, Outcome::Differs, why);
                 }
                 (None, _) if !self.writes => {
-                    self.note(&subject, Outcome::Missing, "not on the target");
+                    self.note(&subject, Outcome::Missing, super::NOT_THERE);
                 }
                 (None, Some(collation)) => {
                     let name = quote_name(&database.name);
@@ -182,7 +184,7 @@ impl Run<'_> {
             } else if self.writes {
                 objects::sequence(self, &subject, item).await?;
             } else {
-                self.note(&subject, Outcome::Missing, "not on the target");
+                self.note(&subject, Outcome::Missing, super::NOT_THERE);
             }
             self.progress.step();
         }
@@ -211,7 +213,7 @@ impl Run<'_> {
                     let keep = referenced.of(&item.schema, &item.name);
                     self.table(&subject, wanted, &keep).await?;
                 } else {
-                    self.note(&subject, Outcome::Missing, "not on the target");
+                    self.note(&subject, Outcome::Missing, super::NOT_THERE);
                 }
             }
             self.progress.step();
@@ -296,7 +298,7 @@ impl Run<'_> {
         collations: &Collations,
     ) -> Result<(), SchemaError> {
         let read = source::table(&mut self.pair.target, &item.schema, &item.name, collations);
-        let differences = match read.await {
+        let mut differences = match read.await {
             Ok(Ok(has)) => {
                 let same = self
                     .pair
@@ -308,6 +310,14 @@ impl Run<'_> {
             Ok(Err(why)) => vec![(String::new(), why)],
             Err(e) => return Err(e.into()),
         };
+        if self.writes && self.options.defer_keys {
+            // Those that are not made yet.
+            let late = |part: &str| {
+                let mut keys = wanted.keys.iter().filter(|k| k.deferrable());
+                keys.any(|k| diff::title(k) == part)
+            };
+            differences.retain(|(part, why)| why != diff::MISSING || !late(part));
+        }
         if differences.is_empty() {
             self.report.existing += 1;
         }

@@ -9,6 +9,9 @@ use super::session::{Refused, Session};
 use super::source::{self, Collations, Inventory};
 use super::tokens::{Kind, literal_value, tokens};
 
+/// Why a key or a constraint that is not there differs.
+pub const MISSING: &str = "missing";
+
 /// The differences of a table from what it should be, as (part, why).
 /// `same_family`: both texts were printed alike, so expressions can be compared.
 pub fn tables(wanted: &Table, has: &Table, same_family: bool) -> Vec<(String, String)> {
@@ -52,10 +55,7 @@ pub fn tables(wanted: &Table, has: &Table, same_family: bool) -> Vec<(String, St
     }
     for foreign in &wanted.foreign {
         if !has.foreign.iter().any(|f| same_foreign(f, foreign)) {
-            out.push((
-                format!("foreign key {}", foreign.name),
-                "missing".to_owned(),
-            ));
+            out.push((format!("foreign key {}", foreign.name), MISSING.to_owned()));
         }
     }
     if wanted.partition.is_some() != has.partition.is_some() {
@@ -80,7 +80,7 @@ pub fn missing_key(key: &Key, has: &Table) -> Option<String> {
             && (k.kind == KeyKind::Primary) == (key.kind == KeyKind::Primary)
     });
     let Some(other) = other else {
-        return Some("missing".to_owned());
+        return Some(MISSING.to_owned());
     };
     let plain = |p: &Part| {
         (
@@ -216,12 +216,17 @@ fn plain_default(column: &Column) -> Result<Option<String>, String> {
     match all {
         [one] if one.is("NULL") => Ok(None),
         [one] if one.kind == Kind::Text => Ok(Some(number(&literal_value(one.text)))),
+        [one] if one.text.starts_with("0x") => Ok(Some(format!(
+            "x{}",
+            one.text.get(2..).unwrap_or_default().to_lowercase()
+        ))),
         [one] if one.text.starts_with(|c: char| c.is_ascii_digit()) => Ok(Some(number(one.text))),
         [sign, one] if sign.punct('-') => Ok(Some(number(&format!("-{}", one.text)))),
         [intro, one] if one.kind == Kind::Text && !one.gap => {
             let value = literal_value(one.text);
             match intro.text.to_lowercase().as_str() {
-                "b" | "x" => Ok(Some(format!("{}{value}", intro.text.to_lowercase()))),
+                "b" => Ok(Some(format!("b{value}"))),
+                "x" => Ok(Some(format!("x{}", value.to_lowercase()))),
                 _ => Ok(Some(number(&value))),
             }
         }

@@ -70,7 +70,7 @@ async fn table(
         return Ok(());
     };
     let Some(has) = read(&mut pair.target, item).await? else {
-        let note = subject.note(Outcome::Missing, "", "not on the target");
+        let note = subject.note(Outcome::Missing, "", super::NOT_THERE);
         report.notes.push(note);
         return Ok(());
     };

@@ -105,7 +105,7 @@ pub(super) async fn triggers(run: &mut Run<'_>, there: &Inventory) -> Result<(),
     for (ordinal, item) in there.of(Object::Trigger).enumerate() {
         let subject = Subject::new(Object::Trigger, &item.schema, &item.name);
         run.progress.at(subject.title());
-        if run.here.has(item) || is_held(&mut run.pair.target, item).await? {
+        if run.here.has(item) {
             run.report.existing += 1;
         } else {
             let show = format!(
@@ -115,9 +115,15 @@ pub(super) async fn triggers(run: &mut Run<'_>, there: &Inventory) -> Result<(),
             );
             let [mode, sql, collation] = OF_TRIGGER.map(Some);
             let body = run.body(&subject, &show, [mode, sql, collation, None]);
-            if let Some(body) = body.await?
-                && run.put(&subject, &body).await?
-            {
+            let Some(body) = body.await? else {
+                run.progress.step();
+                continue;
+            };
+            // Kept before, of a trigger that is as it was.
+            let sql = format!("SELECT statement FROM lockstep.held WHERE {}", same(item));
+            if run.pair.target.one(&sql).await? == Some(body.sql.clone()) {
+                run.report.existing += 1;
+            } else if run.put(&subject, &body).await? {
                 run.definer(&subject, &body.sql).await?;
                 keep(&mut run.pair.target, item, ordinal, &body).await?;
                 drop_trigger(&mut run.pair.target, item).await?;

@@ -35,7 +35,10 @@ pub use create::{compare, create};
 pub use finish::{finish, raise_ids};
 pub use held::{activate, deactivate};
 pub use notes::{Note, Object, Outcome, Report};
-pub use session::{Server, Session};
+pub use session::{Refused, Server, Session};
+
+/// Why an object is missing that nobody has made yet.
+pub const NOT_THERE: &str = "not on the target";
 
 /// Whether a table, or another object of that name, is the routes'.
 pub type Covers<'a> = dyn Fn(&[u8], &[u8]) -> bool + Send + Sync + 'a;

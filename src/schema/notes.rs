@@ -1,5 +1,7 @@
 //! What became of the source's objects.
 
+use std::collections::HashMap;
+
 use serde::Serialize;
 
 /// What an object is.
@@ -44,7 +46,7 @@ impl Object {
 }
 
 /// How much of an object is on the target.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
     /// Not on the target, in whole or in the part that `why` names.
@@ -130,6 +132,33 @@ impl Subject {
 }
 
 impl Report {
+    /// Makes one note of those that say the same of one object.
+    pub(super) fn gather(&mut self) {
+        let mut kept: Vec<Note> = Vec::with_capacity(self.notes.len());
+        let mut places: HashMap<(Outcome, Object, String, String, String), usize> = HashMap::new();
+        for note in self.notes.drain(..) {
+            let key = (
+                note.outcome,
+                note.object,
+                note.schema.clone(),
+                note.name.clone(),
+                note.why.clone(),
+            );
+            match places.get(&key).and_then(|at| kept.get_mut(*at)) {
+                Some(first) if first.part != note.part => {
+                    first.part.push_str(", ");
+                    first.part.push_str(&note.part);
+                }
+                Some(_) => {}
+                None => {
+                    places.insert(key, kept.len());
+                    kept.push(note);
+                }
+            }
+        }
+        self.notes = kept;
+    }
+
     /// Notes of one kind.
     pub fn with(&self, outcome: Outcome) -> impl Iterator<Item = &Note> {
         self.notes.iter().filter(move |n| n.outcome == outcome)

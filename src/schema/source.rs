@@ -6,9 +6,9 @@ use super::model::Table;
 use super::notes::Object;
 use super::parse;
 use super::session::{Refused, Session, exact};
-use super::tokens::{quote_name, quote_text};
+use super::tokens::{literal_value, quote_name, quote_text};
 use super::{Covers, SchemaError};
-use crate::rows::service::text;
+use crate::rows::service::{bytes, text};
 
 /// Most objects of one kind that are looked at. Beyond it the run fails rather
 /// than leave some out.
@@ -213,13 +213,18 @@ pub async fn table(
         quote_name(name)
     );
     let rows = session.rows(&sql).await?;
-    let Some(text) = rows.first().and_then(|r| exact(r, 1)) else {
-        return Ok(Err("its definition is not text in UTF-8".to_owned()));
-    };
+    let text = rows
+        .first()
+        .map(|r| marked(&bytes(r, 1)))
+        .unwrap_or_default();
     let mut table = match parse::table(&text) {
         Ok(table) => table,
         Err(why) => return Ok(Err(why)),
     };
+    for column in &mut table.columns {
+        let raw = column.default.as_ref().and_then(|d| unmarked(d));
+        column.default = raw.or(column.default.take());
+    }
     for column in &mut table.columns {
         let known = collations.0.get(&(name.to_owned(), column.name.clone()));
         if let Some((charset, collation)) = known {
@@ -232,4 +237,54 @@ pub async fn table(
         table.set_option("COLLATE", collation.clone());
     }
     Ok(Ok(table))
+}
+
+/// Where bytes that are not UTF-8 stand for themselves in a text: MariaDB
+/// prints the default of a binary column as it is.
+const MARK: u32 = 0xF700;
+
+/// A definition's text, each byte that is not UTF-8 as a mark.
+fn marked(bytes: &[u8]) -> String {
+    let mut out = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        out.push_str(chunk.valid());
+        let marks = chunk.invalid().iter();
+        out.extend(marks.filter_map(|b| char::from_u32(MARK + u32::from(*b))));
+    }
+    out
+}
+
+/// A literal with marks as a hexadecimal one.
+fn unmarked(literal: &str) -> Option<String> {
+    let mark = |c: char| {
+        u32::from(c)
+            .checked_sub(MARK)
+            .and_then(|b| u8::try_from(b).ok())
+    };
+    if !literal.contains(|c| mark(c).is_some()) {
+        return None;
+    }
+    let mut out = String::from("x'");
+    for c in literal_value(literal).chars() {
+        let mut utf8 = [0; 4];
+        let one = mark(c).map(|b| [b]);
+        let bytes = one
+            .as_ref()
+            .map_or_else(|| c.encode_utf8(&mut utf8).as_bytes(), |b| b);
+        out.extend(bytes.iter().map(|b| format!("{b:02X}")));
+    }
+    out.push('\'');
+    Some(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{marked, unmarked};
+
+    #[test]
+    fn bytes_that_are_no_text_become_hexadecimal() {
+        let text = marked(b"'\0\xffa\\'\xc3\xa9'");
+        assert_eq!(unmarked(&text).as_deref(), Some("x'00FF6127C3A9'"));
+        assert_eq!(unmarked(&marked("'\u{e9}'".as_bytes())), None);
+    }
 }

@@ -40,6 +40,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("follow", &["binlog", "rows", "sql"]),
     ("copy", &["binlog", "follow", "rows", "wire"]),
     ("schema", &["rows"]),
+    ("check", &["schema", "follow", "rows", "route"]),
     ("store", &["config"]),
     (
         "migration",
@@ -56,6 +57,7 @@ const EDGES: &[(&str, &[&str])] = &[
     (
         "control",
         &[
+            "check",
             "migration",
             "session",
             "route",

@@ -16,7 +16,7 @@ pub fn all(way: &mut Way<'_>, table: &mut Table) -> Option<()> {
             }
         }
         if let Some(generated) = &mut column.generated {
-            generated.expression = way.text(&column.name, &generated.expression);
+            generated.expression = way.expression(&column.name, &generated.expression);
         }
         if way.crosses() && way.to.mariadb {
             to_mariadb(way, column);
@@ -46,7 +46,7 @@ fn to_mariadb(way: &mut Way<'_>, column: &mut Column) {
         way.adapted(&name, "MariaDB has no NOT NULL on generated columns");
     }
     if let Some(default) = &column.default {
-        column.default = Some(way.text(&name, default));
+        column.default = Some(way.expression(&name, default));
     }
     for extra in std::mem::take(&mut column.extra) {
         way.adapted(&name, format!("{}: MySQL's own, left out", word(&extra)));
@@ -113,7 +113,7 @@ fn check_to_mysql(way: &mut Way<'_>, column: &mut Column, table: &mut Table) {
         let note = "MariaDB's JSON is text: LONGTEXT with the same CHECK, byte for byte";
         way.adapted(&column.name, note);
     }
-    let expression = way.text(&column.name, &check);
+    let expression = way.expression(&column.name, &check);
     table.checks.push(Check {
         name: None,
         expression,
@@ -133,7 +133,7 @@ fn is_json(column: &Column, check: &str) -> bool {
 /// MySQL takes literals and CURRENT_TIMESTAMP as they are, expressions in
 /// parentheses, and for long text and the like nothing but expressions.
 fn default_to_mysql(way: &mut Way<'_>, column: &Column, default: String) -> Option<String> {
-    let default = way.text(&column.name, &default);
+    let default = way.expression(&column.name, &default);
     let all = tokens(&default);
     if all.iter().any(|t| t.is("nextval") || t.is("lastval")) {
         way.missing(

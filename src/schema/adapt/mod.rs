@@ -12,7 +12,7 @@ use super::collations;
 use super::model::Table;
 use super::notes::{Note, Outcome, Subject};
 use super::session::Server;
-use super::tokens::{Kind, Token, tokens};
+use super::tokens::{Kind, Token, join, tokens};
 
 /// How definitions are carried over.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -125,6 +125,27 @@ impl<'a> Way<'a> {
     }
 }
 
+impl Way<'_> {
+    /// An expression of a column or a check. MySQL prints every string with its
+    /// character set in front; MariaDB loses its way in one that holds a quote
+    /// then, and the session's own is the same.
+    pub(crate) fn expression(&mut self, part: &str, text: &str) -> String {
+        let text = self.text(part, text);
+        if !(self.crosses() && self.to.mariadb) {
+            return text;
+        }
+        let all = tokens(&text);
+        let mut out: Vec<Token<'_>> = Vec::with_capacity(all.len());
+        for (n, token) in all.iter().enumerate() {
+            let string = all.get(n + 1).filter(|t| t.kind == Kind::Text && !t.gap);
+            if !(token.is("_utf8mb4") && string.is_some()) {
+                out.push(*token);
+            }
+        }
+        join(&out)
+    }
+}
+
 /// The table for the other server; None where it cannot hold it, and the notes
 /// say why.
 pub fn table(way: &mut Way<'_>, mut table: Table) -> Option<Table> {
@@ -172,7 +193,7 @@ fn checks(way: &mut Way<'_>, table: &mut Table) {
         if !way.to.mariadb && name.starts_with("CONSTRAINT_") {
             check.name = None;
         }
-        check.expression = way.text(&name, &check.expression);
+        check.expression = way.expression(&name, &check.expression);
         kept.push(check);
     }
     table.checks = kept;
