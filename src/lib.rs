@@ -7,6 +7,7 @@
 
 pub mod auth;
 pub mod binlog;
+pub mod check;
 pub mod config;
 pub mod control;
 pub mod copy;
@@ -17,6 +18,7 @@ pub mod mirror;
 pub mod plane;
 pub mod route;
 pub mod rows;
+pub mod schema;
 pub mod server;
 pub mod session;
 pub mod sql;

@@ -57,11 +57,13 @@ pub fn router(control: Arc<Control>) -> Router {
         .route("/v1/openapi.json", get(openapi))
         .route("/v1/sessions", get(sessions))
         .route("/v1/events", get(events))
+        .route("/v1/check", get(check_all))
         .route("/v1/explain", post(explain_it))
         .route(
             "/v1/routes/{name}",
             get(show_route).put(put_route).delete(delete_route),
         )
+        .route("/v1/routes/{name}/check", get(check_one))
         .route("/v1/routes/{name}/advance", post(advance))
         .route("/v1/routes/{name}/rollback", post(rollback))
         .route("/v1/routes/{name}/reads", put(reads))
@@ -135,7 +137,7 @@ fn authorized(control: &Control, headers: &HeaderMap) -> bool {
         .is_some_and(|token| control.token.same_as(token))
 }
 
-fn error(status: StatusCode, message: &str) -> Response {
+pub(super) fn error(status: StatusCode, message: &str) -> Response {
     (status, Json(json!({ "error": message }))).into_response()
 }
 
@@ -402,6 +404,18 @@ async fn pausing(State(control): Shared, Path(name): Path<String>, paused: bool)
         Ok(()) => Json(status::route(&control, route, &table)).into_response(),
         Err(_) => failed(),
     }
+}
+
+async fn check_all(State(control): Shared) -> Response {
+    control.preflight.answer(&control.migration, None).await
+}
+
+async fn check_one(State(control): Shared, Path(name): Path<String>) -> Response {
+    if control.migration.routes().load().index_of(&name).is_none() {
+        return no_route(&name);
+    }
+    let only = Some(name.as_str());
+    control.preflight.answer(&control.migration, only).await
 }
 
 async fn row_plane(State(control): Shared, Path(name): Path<String>) -> Response {

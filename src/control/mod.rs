@@ -11,6 +11,7 @@ mod client;
 mod explain;
 mod http;
 mod page;
+mod preflight;
 mod print;
 mod status;
 mod stream;
@@ -22,6 +23,7 @@ use crate::config::Password;
 use crate::migration::Migration;
 
 pub use http::{router, serve};
+pub use preflight::Preflight;
 
 /// The version operators see.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -49,6 +51,8 @@ pub struct Control {
     pub token: Password,
     /// Whether the data port listens.
     pub listening: AtomicBool,
+    /// `lockstep check` on the running proxy.
+    pub preflight: Preflight,
     /// Requests being answered now.
     pub(crate) requests: AtomicUsize,
 }
@@ -67,6 +71,7 @@ impl Control {
             addresses,
             token,
             listening: AtomicBool::new(false),
+            preflight: Preflight::default(),
             requests: AtomicUsize::new(0),
         })
     }

@@ -7,4 +7,4 @@ pub mod service;
 pub mod shape;
 pub mod variables;
 
-mod load;
+pub(crate) mod load;

@@ -124,6 +124,7 @@ pub fn all(config: &Config) -> Result<Built, String> {
     let addresses = [Side::Source, Side::Target].map(|s| config.backend(s).address.clone());
     let token = config.control.token.clone();
     let control = Control::new(migration.clone(), Arc::new(views), addresses, token);
+    control.preflight.set(config);
     Ok(Built {
         shared,
         migration,

@@ -25,6 +25,7 @@ mod order;
 mod pipe;
 mod plane;
 mod readme;
+mod schema;
 mod state;
 mod support;
 mod tidy;

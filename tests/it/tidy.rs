@@ -57,9 +57,12 @@ const EDGES: &[(&str, &[&str])] = &[
             "copy",
             "route",
             "rows",
+            "schema",
             "telemetry",
         ],
     ),
+    ("schema", &["rows"]),
+    ("check", &["schema", "follow", "rows", "route"]),
     ("store", &["config"]),
     (
         "migration",
@@ -77,6 +80,7 @@ const EDGES: &[(&str, &[&str])] = &[
     (
         "control",
         &[
+            "check",
             "migration",
             "session",
             "route",
