@@ -195,10 +195,19 @@ fn background(config: &Config, built: &Built) {
             hooks,
         ));
     }
+    let [source, target] = accounts.clone();
+    let home = match built.shared.routes.load().home() {
+        Side::Source => source,
+        Side::Target => target,
+    };
+    let shared = built.shared.clone();
+    tokio::spawn(async move { shared.prepared_xa.recover(home).await });
     tokio::spawn(monitor::resume(migration.clone(), accounts));
     tokio::spawn(migration.plane().clone().run());
     tokio::spawn(monitor::adopt(migration.clone()));
     tokio::spawn(migration.catalog().clone().run());
+    let shared = built.shared.clone();
+    tokio::spawn(async move { shared.variables.keep_fresh().await });
     tokio::spawn(async {
         loop {
             tokio::time::sleep(UPKEEP_INTERVAL).await;

@@ -60,16 +60,9 @@ impl Bound {
     }
 }
 
-/// The type's first word.
-pub(crate) fn head(column: &ColumnShape) -> &str {
-    let end = column.column_type.find(['(', ' ']);
-    let end = end.unwrap_or(column.column_type.len());
-    column.column_type.get(..end).unwrap_or_default()
-}
-
 /// The expression that shows a column's value exactly.
 pub(crate) fn put_expression(out: &mut Vec<u8>, column: &ColumnShape) {
-    let (before, after): (&[u8], &[u8]) = match head(column) {
+    let (before, after): (&[u8], &[u8]) = match column.type_name() {
         // As text a FLOAT has six digits.
         "float" => (b"", b"*1e0"),
         "bit" | "enum" | "set" => (b"", b"+0"),
@@ -189,7 +182,7 @@ fn value(value: Column, column: &ColumnShape) -> Option<Value> {
         Column::Bytes(bytes) => bytes,
         _ => return None,
     };
-    let kind = head(column);
+    let kind = column.type_name();
     if matches!(kind, "binary" | "uuid" | "inet6" | "inet4") {
         // As the log has them.
         let end = bytes.iter().rposition(|b| *b != 0).map_or(0, |i| i + 1);

@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 
 use super::Status;
 use super::mark::now_us;
-use crate::rows::service::{ServiceAccount, ServiceConn, ServiceError};
+use crate::rows::service::{ServiceAccount, ServiceConn, ServiceError, text};
 
 /// Between two beats: the precision of the lag, and how often an idle log
 /// moves.
@@ -77,7 +77,10 @@ pub struct Passed {
 
 struct Outstanding {
     sent: VecDeque<(u64, Instant)>,
-    last: u64,
+    /// None before the first: what the table has is not known.
+    last: Option<u64>,
+    /// The first token of ours.
+    first: u64,
 }
 
 struct Shared {
@@ -93,15 +96,36 @@ pub struct Beat {
     task: JoinHandle<()>,
 }
 
+/// The token that the table has.
+async fn stored(conn: &mut ServiceConn, stream: &str) -> Result<u64, ServiceError> {
+    for create in CREATE {
+        conn.rows(create, COMMIT_LIMIT).await?;
+    }
+    let sql = format!("SELECT token FROM lockstep.beat WHERE stream='{stream}'");
+    let rows = conn.rows(&sql, COMMIT_LIMIT).await?;
+    let token = rows.first().and_then(|row| text(row, 0));
+    Ok(token.and_then(|t| t.parse().ok()).unwrap_or_default())
+}
+
 impl Shared {
     /// Commits the next token and returns it.
     async fn beat(&self) -> Result<u64, ServiceError> {
         // Held until committed: tokens are in the log in their order.
         let mut conn = self.conn.lock().await;
+        let known = self.outstanding.lock().last;
+        // Tokens only grow, over restarts and clocks that go back too: an older
+        // one that the follower reads again must not pass for a newer.
+        let before = match known {
+            Some(last) => last,
+            None => stored(&mut conn, &self.stream).await?,
+        };
         let token = {
             let mut outstanding = self.outstanding.lock();
-            let token = now_us().max(outstanding.last + 1);
-            outstanding.last = token;
+            let before = before.max(self.status.passed.borrow().token);
+            let token = now_us().max(before.saturating_add(1));
+            if outstanding.last.replace(token).is_none() {
+                outstanding.first = token;
+            }
             // Before it is sent, so that a server that hangs is a lag too.
             if outstanding.sent.len() < OUTSTANDING_MAX {
                 outstanding.sent.push_back((token, Instant::now()));
@@ -110,12 +134,7 @@ impl Shared {
         };
         let sql = sql(&self.stream, token);
         let sql = String::from_utf8_lossy(&sql);
-        if conn.rows(&sql, COMMIT_LIMIT).await.is_err() {
-            for create in CREATE {
-                conn.rows(create, COMMIT_LIMIT).await?;
-            }
-            conn.rows(&sql, COMMIT_LIMIT).await?;
-        }
+        conn.rows(&sql, COMMIT_LIMIT).await?;
         Ok(token)
     }
 }
@@ -129,7 +148,8 @@ impl Beat {
             conn: tokio::sync::Mutex::new(ServiceConn::new(read)),
             outstanding: Mutex::new(Outstanding {
                 sent: VecDeque::new(),
-                last: 0,
+                last: None,
+                first: u64::MAX,
             }),
         });
         let beating = shared.clone();
@@ -174,7 +194,8 @@ impl Beat {
     }
 
     /// How far behind the follower is: by the last beat it passed, or by the
-    /// oldest it has not, whichever is more. None before the first.
+    /// oldest it has not, whichever is more. None before the first of this:
+    /// what an earlier follower passed says nothing of this one.
     pub fn lag(&self) -> Option<Duration> {
         let passed = *self.shared.status.passed.borrow();
         let mut outstanding = self.shared.outstanding.lock();
@@ -185,9 +206,11 @@ impl Beat {
         {
             outstanding.sent.pop_front();
         }
+        if passed.token < outstanding.first {
+            return None;
+        }
         let waiting = outstanding.sent.front().map(|(_, sent)| sent.elapsed());
-        let known = (passed.token > 0).then_some(passed.lag);
-        waiting.max(known)
+        waiting.max(Some(passed.lag))
     }
 }
 

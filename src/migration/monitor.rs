@@ -8,6 +8,7 @@
 //! takes writes and has the tables.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -361,6 +362,14 @@ fn resume_one(migration: &Migration, route: &Route, mirror: Side) {
         let mut reason = route.live.suspended_reason.lock();
         *reason = format!("the {mirror} has no table {table}");
         return;
+    }
+    if route.live.tables_differ.load(Ordering::Acquire) {
+        let table = migration.routes().load();
+        let catalog = migration.catalog().snapshot();
+        let (_, unequal) = super::shapes::compare(route, &catalog, table.fold_names);
+        if !unequal.is_empty() {
+            return;
+        }
     }
     crate::mirror::circuit::resume(route);
     let detail = format!(

@@ -29,6 +29,13 @@ pub fn suspend(route: &Route, reason: &str) {
     live.suspension.notify_waiters();
 }
 
+/// Opens the circuit because the sides' tables differ from now on: that the
+/// mirror answers is no reason to close it.
+pub fn suspend_for_tables(route: &Route, reason: &str) {
+    route.live.tables_differ.store(true, Ordering::Release);
+    suspend(route, reason);
+}
+
 /// Closes the circuit: the mirror answers again.
 pub fn resume(route: &Route) {
     let live = &route.live;
@@ -38,6 +45,7 @@ pub fn resume(route: &Route) {
             return;
         }
         stored.clear();
+        live.tables_differ.store(false, Ordering::Release);
         *live.errors.lock() = (None, 0);
     }
     telemetry::mirror_suspended(&route.name, false);

@@ -287,6 +287,10 @@ fn verdict(
     if env.route().is_none_or(|r| r.suspended()) {
         return Verdict::Defer("suspended");
     }
+    // It waited on A for the DDL's end, which M has not reached yet.
+    if env.route().is_some_and(|r| r.being_altered()) {
+        return Verdict::Defer("being_altered");
+    }
     Verdict::Mirror
 }
 

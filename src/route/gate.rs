@@ -27,8 +27,14 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::pins::Pins;
-use super::table::{ALL_ROUTES, FollowStart, Phase, Route, RouteMask, RouteTable, route_bit};
+use super::table::{
+    ALL_ROUTES, FollowStart, Phase, ROUTES_MAX, Route, RouteMask, RouteTable, route_bit,
+};
 use crate::Side;
+
+mod exclusive;
+
+pub use exclusive::{Deferring, Exclusive};
 
 /// How often the drain looks at the slots again, beside being notified.
 const DRAIN_POLL: Duration = Duration::from_millis(2);
@@ -167,8 +173,8 @@ pub enum GateRefusal {
     /// No route of that name.
     #[error("no route named {0}")]
     NoSuchRoute(String),
-    /// Another edge is under way.
-    #[error("another phase change is under way")]
+    /// Another edge, or DDL on both sides, is under way.
+    #[error("another phase change, or DDL on both sides, is under way")]
     Busy,
     /// Transactions did not end in time.
     #[error("{} session(s) kept what cannot be moved beyond the drain limit: {}", .0.len(),
@@ -187,24 +193,25 @@ pub enum GateRefusal {
 pub struct Routes {
     table: ArcSwap<RouteTable>,
     closed: AtomicU64,
-    /// The closed gate is that of a change of the active side.
-    flipping: AtomicBool,
+    /// Routes closed for a change of their active side.
+    flipping: AtomicU64,
     slots: Mutex<HashMap<u64, Arc<Slot>>>,
     next_slot: AtomicU64,
     opened: Notify,
     left: Notify,
-    edge: tokio::sync::Mutex<()>,
+    /// Per route: who changes its phase or its tables' definitions.
+    changing: [tokio::sync::Mutex<()>; ROUTES_MAX],
     edit: Mutex<()>,
     started: Instant,
 }
 
-/// Opens the gate again however the edge ends.
-struct Closed<'a>(&'a Routes, RouteMask);
+/// A closed gate: opens again however the edge ends.
+pub struct Closed<'a>(&'a Routes, RouteMask);
 
 impl Drop for Closed<'_> {
     fn drop(&mut self) {
         self.0.closed.fetch_and(!self.1, Ordering::SeqCst);
-        self.0.flipping.store(false, Ordering::SeqCst);
+        self.0.flipping.fetch_and(!self.1, Ordering::SeqCst);
         self.0.opened.notify_waiters();
     }
 }
@@ -216,12 +223,12 @@ impl Routes {
         Arc::new(Routes {
             table: ArcSwap::from_pointee(table),
             closed: AtomicU64::new(0),
-            flipping: AtomicBool::new(false),
+            flipping: AtomicU64::new(0),
             slots: Mutex::new(HashMap::new()),
             next_slot: AtomicU64::new(1),
             opened: Notify::new(),
             left: Notify::new(),
-            edge: tokio::sync::Mutex::new(()),
+            changing: std::array::from_fn(|_| tokio::sync::Mutex::new(())),
             edit: Mutex::new(()),
             started: Instant::now(),
         })
@@ -273,7 +280,8 @@ impl Routes {
             return true;
         }
         slot.holding.store(held | mask, Ordering::SeqCst);
-        if self.closed.load(Ordering::SeqCst) & mask & !held != 0 && !self.awaited(slot) {
+        let closed = self.closed.load(Ordering::SeqCst) & mask & !held;
+        if closed != 0 && !self.awaited(slot, closed) {
             slot.holding.store(held, Ordering::SeqCst);
             self.left.notify_one();
             return false;
@@ -287,12 +295,13 @@ impl Routes {
 
     /// Whether the closed gate waits for this session, which therefore passes:
     /// held up there it could never drop what it is waited for.
-    fn awaited(&self, slot: &Slot) -> bool {
-        self.flipping.load(Ordering::SeqCst) && slot.pins() != Pins::default()
+    fn awaited(&self, slot: &Slot, closed: RouteMask) -> bool {
+        let other = closed & !self.flipping.load(Ordering::SeqCst);
+        other == 0 && slot.pins() != Pins::default()
     }
 
-    /// Enters, waiting at a closed gate. The wait is bounded by the edge's own
-    /// limit, after which the gate opens whatever happened.
+    /// Enters, waiting at a closed gate. The wait is bounded by the limit of
+    /// the edge or the DDL, after which the gate opens whatever happened.
     pub async fn enter(&self, slot: &Slot, mask: RouteMask) {
         loop {
             let opened = self.opened.notified();
@@ -336,7 +345,8 @@ impl Routes {
 
     /// Takes one edge: close, drain, prepare, persist, swap, open. `prepare` is
     /// told until when it may take and runs while the gate is closed and
-    /// drained; `persist` is given the route as it will be.
+    /// drained; `persist` is given the route as it will be. DDL under way on
+    /// the route is waited for, within the edge's own limit.
     ///
     /// # Errors
     /// Any refusal leaves the old phase in force and the gate open.
@@ -349,13 +359,15 @@ impl Routes {
         prepare: impl AsyncFnOnce(Instant) -> Result<Prepared<T>, String>,
         persist: impl FnOnce(&Route) -> Result<(), String>,
     ) -> Result<GateReport, GateRefusal> {
-        let Ok(_edge) = self.edge.try_lock() else {
+        let missing = || GateRefusal::NoSuchRoute(name.to_string());
+        let index = self.load().index_of(name).ok_or_else(missing)?;
+        let bit = route_bit(index);
+        let Ok(_alone) = tokio::time::timeout(limits.total, self.exclusive(bit)).await else {
             return Err(GateRefusal::Busy);
         };
-        let Some(index) = self.load().index_of(name) else {
-            return Err(GateRefusal::NoSuchRoute(name.to_string()));
-        };
-        let bit = route_bit(index);
+        if self.load().index_of(name) != Some(index) {
+            return Err(missing());
+        }
         self.arm(bit, limits).await;
         let result = self
             .change_closed(index, bit, limits, kill, change, prepare, persist)
@@ -411,9 +423,10 @@ impl Routes {
         let begun = Instant::now();
         let before = self.load().routes.get(index).map(|r| r.phase.active());
         let flip = before != Some(change.phase.active());
-        self.flipping.store(flip, Ordering::SeqCst);
-        self.closed.fetch_or(bit, Ordering::SeqCst);
-        let closed = Closed(self, bit);
+        if flip {
+            self.flipping.fetch_or(bit, Ordering::SeqCst);
+        }
+        let closed = self.close(bit);
         let mut killed = 0;
         let drain_until = begun + limits.drain.min(limits.total);
         if !self.drained(bit, flip, drain_until).await {
@@ -491,33 +504,6 @@ impl Routes {
             killed += 1;
         }
         killed
-    }
-
-    /// Runs `work` with a route closed and drained, for DDL on both sides.
-    /// None when the route did not drain in time: `work` was not run.
-    pub async fn exclusively<T>(
-        &self,
-        own: &Slot,
-        index: usize,
-        limits: GateLimits,
-        work: impl Future<Output = T>,
-    ) -> Result<T, GateRefusal> {
-        let Ok(_edge) = tokio::time::timeout(limits.total, self.edge.lock()).await else {
-            return Err(GateRefusal::Busy);
-        };
-        let bit = route_bit(index);
-        self.leave(own);
-        self.closed.fetch_or(bit, Ordering::SeqCst);
-        let closed = Closed(self, bit);
-        if !self
-            .drained(bit, false, Instant::now() + limits.drain)
-            .await
-        {
-            return Err(GateRefusal::Undrained(self.held_by(bit, false)));
-        }
-        let done = work.await;
-        drop(closed);
-        Ok(done)
     }
 }
 

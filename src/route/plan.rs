@@ -187,6 +187,8 @@ reasons! {
     UNKNOWN_FUNCTION = "unknown_function";
     /// The mirror is suspended.
     SUSPENDED = "suspended";
+    /// DDL changes the route's tables at this moment.
+    BEING_ALTERED = "being_altered";
     /// Tables' active sides differ.
     MIXED = "mixed_sides";
     /// A definition of a routed table.
@@ -386,7 +388,7 @@ fn same(a: &[u8], b: &[u8], table: &RouteTable) -> bool {
 fn schema_wide(verb: Verb) -> bool {
     matches!(
         verb,
-        Verb::DropDatabase | Verb::AlterDatabase | Verb::DropTrigger
+        Verb::CreateDatabase | Verb::DropDatabase | Verb::AlterDatabase | Verb::DropTrigger
     )
 }
 
@@ -613,6 +615,9 @@ fn read_side(route: &Route, view: &SessionView<'_>) -> (Side, Reason) {
     };
     if wanted != active && route.suspended() {
         return (active, Reason::SUSPENDED);
+    }
+    if wanted != active && route.being_altered() {
+        return (active, Reason::BEING_ALTERED);
     }
     (wanted, Reason::SPLIT)
 }

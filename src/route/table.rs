@@ -6,7 +6,7 @@
 //! all snapshots of the same route.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use crate::Side;
 
@@ -221,6 +221,12 @@ pub struct RouteLive {
     pub suspended: AtomicBool,
     /// Why, for `status`; empty when not suspended.
     pub suspended_reason: parking_lot::Mutex<String>,
+    /// DDL failed on one side: not to be mirrored to before both sides have
+    /// the same tables again.
+    pub tables_differ: AtomicBool,
+    /// DDL that runs while statements of the route go on: their writes are
+    /// deferred until both sides have the same tables again.
+    pub ddl_beside: AtomicU32,
     /// Single mirror errors in the current minute, and when it began.
     pub errors: parking_lot::Mutex<(Option<std::time::Instant>, u32)>,
     /// Woken at every suspension: mirrored writes wait on it, for they hold
@@ -274,9 +280,12 @@ impl Route {
 
     /// Whether inline mirroring is suspended at this moment.
     pub fn suspended(&self) -> bool {
-        self.live
-            .suspended
-            .load(std::sync::atomic::Ordering::Acquire)
+        self.live.suspended.load(Ordering::Acquire)
+    }
+
+    /// Whether DDL is changing its tables beside other statements.
+    pub fn being_altered(&self) -> bool {
+        self.live.ddl_beside.load(Ordering::SeqCst) > 0
     }
 }
 

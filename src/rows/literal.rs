@@ -66,12 +66,6 @@ pub fn put_quoted(out: &mut Vec<u8>, bytes: &[u8]) {
     out.push(b'\'');
 }
 
-fn head(column: &ColumnShape) -> &str {
-    let end = column.column_type.find(['(', ' ']);
-    let end = end.unwrap_or(column.column_type.len());
-    column.column_type.get(..end).unwrap_or_default()
-}
-
 /// Appends a value of `column`, which is the column as the side that logged
 /// the value has it.
 ///
@@ -101,10 +95,10 @@ pub fn put_value(out: &mut Vec<u8>, value: &Value, column: &ColumnShape) -> Resu
 }
 
 fn put_bytes(out: &mut Vec<u8>, bytes: &[u8], column: &ColumnShape) -> Result<(), Unwritable> {
-    match head(column) {
+    match column.type_name() {
         // The image lacks trailing zeros; these take their exact width only.
         "uuid" | "inet6" | "inet4" => {
-            let width = if head(column) == "inet4" { 4 } else { 16 };
+            let width = if column.type_name() == "inet4" { 4 } else { 16 };
             let mut whole = bytes.to_vec();
             whole.resize(width, 0);
             out.extend_from_slice(b"_binary");

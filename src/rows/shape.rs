@@ -27,18 +27,20 @@ pub struct ColumnShape {
 }
 
 impl ColumnShape {
+    /// The type without its length and attributes, as the server writes it.
+    pub fn type_name(&self) -> &str {
+        let end = self.column_type.find(['(', ' ']);
+        let end = end.unwrap_or(self.column_type.len());
+        self.column_type.get(..end).unwrap_or_default()
+    }
+
     /// Whether values are compared as strings (text, binary, ENUM, SET), so
     /// that comparing with a number would convert every row's value.
     pub fn is_text(&self) -> bool {
         const TEXT: [&str; 6] = ["char", "text", "binary", "blob", "enum", "set"];
-        let head = self
-            .column_type
-            .split(['(', ' '])
-            .next()
-            .unwrap_or_default()
-            .to_ascii_lowercase();
-        TEXT.iter().any(|t| head.ends_with(t))
-            || matches!(head.as_str(), "json" | "inet4" | "inet6" | "uuid")
+        let name = self.type_name().to_ascii_lowercase();
+        TEXT.iter().any(|t| name.ends_with(t))
+            || matches!(name.as_str(), "json" | "inet4" | "inet6" | "uuid")
     }
 }
 

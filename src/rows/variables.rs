@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use mysql_async::Row;
 use parking_lot::Mutex;
 
-use super::service::{ServiceAccount, ServiceConn, ServiceError, bytes};
+use super::service::{ServiceAccount, ServiceConn, ServiceError, bytes, text};
 use crate::Side;
 use crate::telemetry;
 
@@ -122,31 +122,58 @@ impl Variables {
 
     /// Settings, known to both servers, that a new session has another value
     /// of on the other side. None where a server may not be asked.
-    pub async fn differing(&self, mariadb: [bool; 2]) -> Arc<Vec<Vec<u8>>> {
+    pub async fn differing(&self) -> Arc<Vec<Vec<u8>>> {
         if let Some((made, list)) = &*self.differing.lock()
             && made.elapsed() < FRESH
         {
             return list.clone();
         }
-        let list = Arc::new(self.compare(mariadb).await);
+        self.refresh().await
+    }
+
+    /// The same as far as it is known, without asking.
+    pub fn known(&self) -> Option<Arc<Vec<Vec<u8>>>> {
+        self.differing.lock().as_ref().map(|(_, list)| list.clone())
+    }
+
+    /// Keeps the list fresh for ever, so that no login waits for it.
+    pub async fn keep_fresh(&self) {
+        loop {
+            let list = self.refresh().await;
+            // A server that was not up yet is asked again soon.
+            let pause = if list.is_empty() { LIMIT } else { FRESH / 2 };
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    async fn refresh(&self) -> Arc<Vec<Vec<u8>>> {
+        let list = Arc::new(self.compare().await);
         // What could not be asked is not asked again for each session either.
         *self.differing.lock() = Some((Instant::now(), list.clone()));
         list
     }
 
-    async fn compare(&self, mariadb: [bool; 2]) -> Vec<Vec<u8>> {
+    /// The defaults of one side's sessions.
+    async fn defaults(&self, side: Side) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, ServiceError> {
+        let version = self.ask(side, "SELECT VERSION()").await?;
+        let version = version.first().and_then(|row| text(row, 0));
+        let sql = if version.is_some_and(|v| v.contains("MariaDB")) {
+            MARIADB_DEFAULTS
+        } else {
+            MYSQL_DEFAULTS
+        };
+        let rows = self.ask(side, sql).await?;
+        Ok(rows
+            .iter()
+            .map(|row| (bytes(row, 0), bytes(row, 1)))
+            .collect())
+    }
+
+    async fn compare(&self) -> Vec<Vec<u8>> {
         let mut values: [BTreeMap<Vec<u8>, Vec<u8>>; 2] = Default::default();
         for side in [Side::Source, Side::Target] {
-            let sql = if mariadb[side.index()] {
-                MARIADB_DEFAULTS
-            } else {
-                MYSQL_DEFAULTS
-            };
-            match self.ask(side, sql).await {
-                Ok(rows) => {
-                    let pairs = rows.iter().map(|row| (bytes(row, 0), bytes(row, 1)));
-                    values[side.index()] = pairs.collect();
-                }
+            match self.defaults(side).await {
+                Ok(found) => values[side.index()] = found,
                 Err(e) => {
                     tracing::debug!(%side, error = %e, "settings not compared");
                     telemetry::error(side.as_str(), "settings_not_compared");

@@ -104,6 +104,7 @@ impl Session {
             table: &table,
             planned,
             commands,
+            sent: None,
         };
         self.act_streamed(statement).await?;
         self.ran_on(call.id, side).await;

@@ -66,7 +66,8 @@ impl Session {
             COM_STMT_RESET => Box::pin(self.reset_statement(length)).await,
             COM_STMT_FETCH => Box::pin(self.fetch(length)).await,
             COM_QUIT => Err(End::Quit),
-            COM_PING | COM_STATISTICS => {
+            COM_PING => self.ping(length).await,
+            COM_STATISTICS => {
                 let side = self.lead();
                 self.plain(side, response_kind(com)).await.map(|_| ())
             }
@@ -136,21 +137,7 @@ impl Session {
         self.entry.set_running(side);
         self.legs_broken = true;
         relay::stream_whole_command(&mut self.client, leg, &mut self.pending).await?;
-        let in_step = leg.applied == self.state.version;
-        let summary = relay::response(
-            &mut self.client,
-            leg,
-            kind,
-            &mut self.state,
-            &mut self.pending,
-        )
-        .await?;
-        self.legs_broken = false;
-        self.kept_step(side, in_step);
-        if self.state.trackers_changed && !self.state.own_trackers_shown {
-            Box::pin(self.own_trackers(side)).await?;
-        }
-        Ok(summary)
+        self.relay_answer(side, kind).await
     }
 
     /// The whole pending command, kept in the buffer; its payload length is

@@ -1,10 +1,19 @@
 //! DDL on a routed table while its route is mirrored.
 //!
-//! It runs on both sides behind the route's closed gate. The race this
-//! prevents: 1. A alters the table; 2. a write with the new column runs on A
-//! and fails on M, which has not been altered. One side failed: the route is
-//! suspended and says so, and will not advance.
+//! It runs on both sides, beside no phase change and no other DDL of its
+//! routes, and behind their closed gate. The race this prevents: 1. A alters
+//! the table; 2. a write with the new column runs on A and fails on M, which
+//! has not been altered.
+//!
+//! The gate is not kept closed for long: where a transaction does not end in
+//! time, or the DDL takes longer than an edge may, other statements go on and
+//! their writes are deferred until both sides have the same tables again. One
+//! side failed: the route is suspended and says so, and will not advance.
 
+mod halfway;
+mod texts;
+
+use std::pin::{Pin, pin};
 use std::time::{Duration, Instant};
 
 use super::legs::Role;
@@ -12,14 +21,16 @@ use super::statement::Statement;
 use super::{End, Session};
 use crate::Side;
 use crate::leg::{ANSWER_MAX, Answer, put_query};
-use crate::mirror::circuit;
-use crate::mirror::journal::Kind;
+use crate::route::gate::Exclusive;
+use crate::route::plan::{Plan, plan};
+use crate::sql::{Facts, Verb};
 use crate::telemetry;
-use crate::wire::command::ResponseKind;
-use crate::wire::frame::{self, HEADER_LEN};
+use crate::wire::command::{COM_STMT_CLOSE, COM_STMT_PREPARE, ResponseKind};
+use crate::wire::frame::{self, HEADER_LEN, put_command};
 use crate::wire::ok::OkPacket;
 use crate::wire::session_track::{Change, changes, put_change};
 use crate::wire::{Capabilities, Status};
+use halfway::Halfway;
 
 /// The longest the mirror's DDL may take: an ALTER that copies the table.
 const MIRROR_DDL_LIMIT: Duration = Duration::from_secs(3600);
@@ -30,8 +41,25 @@ const OPEN_LIMIT: Duration = Duration::from_secs(2);
 /// The longest the gate stays closed for the catalog to be read anew.
 const CATALOG_LIMIT: Duration = Duration::from_secs(3);
 
-/// Attempts to drain the route before the DDL runs on the active side alone.
+/// Attempts on the mirror while it answers that somebody's locks are in the
+/// way.
 const ATTEMPTS: u32 = 3;
+
+/// ER_LOCK_WAIT_TIMEOUT, ER_LOCK_DEADLOCK: nothing was done.
+const LOCKED: [u16; 2] = [1205, 1213];
+
+/// ER_PARSE_ERROR.
+const ER_PARSE: u16 = 1064;
+/// ER_BAD_TABLE_ERROR.
+const ER_BAD_TABLE: u16 = 1051;
+/// ER_DB_CREATE_EXISTS.
+const ER_DB_EXISTS: u16 = 1007;
+/// ER_DB_DROP_EXISTS.
+const ER_NO_DB: u16 = 1008;
+
+/// What MariaDB and MySQL say to a statement that an option forbids.
+const REFUSED: &str = "The MySQL server is running with the ddl=refuse option \
+                       so it cannot execute this statement";
 
 impl Session {
     pub(super) async fn ddl(
@@ -42,38 +70,108 @@ impl Session {
     ) -> Result<(), End> {
         self.diagnostics = None;
         self.values.last = Some(active);
-        let Some(index) = s.planned.route.filter(|_| both) else {
-            self.consume_command(s.length);
-            self.let_go();
-            let message = "The MySQL server is running with the ddl=refuse option \
-                           so it cannot execute this statement";
-            return self.client.refuse(1290, b"HY000", message).await;
-        };
+        if !both {
+            return self.refuse_ddl(s.length).await;
+        }
         let mut ended = Vec::new();
         if self.transaction.lead.is_some() {
+            if !self.readable(&s).await? {
+                // It ends no transaction, and the server says what is wrong.
+                return self.run(active, &s).await;
+            }
             // DDL commits implicitly; here it does so on both legs.
             ended = self.commit_before_ddl(&s).await?;
         }
+        let held = self.slot.holding();
         let shared = self.shared.clone();
-        let slot = self.slot.clone();
-        for _ in 0..ATTEMPTS {
-            let work = self.ddl_on_both(active, &s, index, &ended);
-            // Boxed: the future of a rare statement must not make every
-            // session's task larger.
-            let ran = Box::pin(shared.routes.exclusively(&slot, index, shared.gate, work)).await;
-            if let Ok(result) = ran {
-                self.after(active);
-                return result;
+        shared.routes.leave(&self.slot);
+        let exclusive = shared.routes.exclusive(s.planned.routes).await;
+        // An edge that was waited for may have changed everything.
+        let table = shared.routes.load();
+        let planned = {
+            let catalog = shared.catalog.load();
+            plan(s.sql, s.facts, &self.view(), &table, &catalog, None)
+        };
+        let active = match planned.plan {
+            Plan::Ddl { active, both: true } if exclusive.covers(planned.routes) => active,
+            _ => {
+                drop(exclusive);
+                return self.not_on_both(s).await;
+            }
+        };
+        let s = Statement {
+            table: &table,
+            planned,
+            ..s
+        };
+        let answer = self.ddl_alone(active, &s, &ended, &exclusive).await?;
+        drop(exclusive);
+        if self.holds_on() {
+            self.hold(held).await;
+        }
+        self.after(active);
+        self.client.send(&answer).await
+    }
+
+    async fn refuse_ddl(&mut self, length: usize) -> Result<(), End> {
+        self.consume_command(length);
+        self.let_go();
+        self.client.refuse(1290, b"HY000", REFUSED).await
+    }
+
+    /// The route left its mirrored phase meanwhile, or lies elsewhere: planned
+    /// from the start.
+    async fn not_on_both(&mut self, s: Statement<'_>) -> Result<(), End> {
+        let (facts, sql) = s.sent.unwrap_or((s.facts, s.sql));
+        let (table, planned) = self.plan_and_hold(sql, facts).await;
+        let mut commands = s.commands;
+        if let Some(commands) = &mut commands {
+            for (side, command) in [Side::Source, Side::Target].into_iter().zip(commands) {
+                if let Some(leg) = self.legs[side.index()].as_ref()
+                    && command.is_empty()
+                {
+                    put_query(command, leg.capabilities, sql);
+                }
             }
         }
-        if let Some(route) = s.table.routes.get(index) {
-            circuit::suspend(
-                route,
-                "DDL ran on the active side only: the route did not drain",
-            );
+        let s = Statement {
+            length: s.length,
+            facts,
+            sql,
+            table: &table,
+            planned,
+            commands,
+            sent: None,
+        };
+        self.act_boxed(s).await
+    }
+
+    /// [`Session::act`] from within itself.
+    fn act_boxed<'a>(
+        &'a mut self,
+        s: Statement<'a>,
+    ) -> Pin<Box<dyn Future<Output = Result<(), End>> + Send + 'a>> {
+        Box::pin(self.act(s))
+    }
+
+    /// Whether the active side can parse it: DDL that cannot be parsed ends no
+    /// transaction. What cannot be prepared at all has been parsed.
+    async fn readable(&mut self, s: &Statement<'_>) -> Result<bool, End> {
+        let lead = self.lead();
+        self.need_leg(lead).await?;
+        let Some(leg) = self.legs[lead.index()].as_mut() else {
+            return Err(End::Protocol("no leg"));
+        };
+        let mut out = Vec::with_capacity(s.sql.len() + HEADER_LEN + 1);
+        put_command(&mut out, COM_STMT_PREPARE, s.sql);
+        leg.send(&out).await?;
+        let answer = leg.answer(ResponseKind::Prepare, ANSWER_MAX).await?;
+        if let Some(ok) = answer.summary.prepare {
+            out.clear();
+            put_command(&mut out, COM_STMT_CLOSE, &ok.statement_id.to_le_bytes());
+            leg.send(&out).await?;
         }
-        self.note(s.table, index, Kind::Deferred, "ddl_not_drained");
-        self.run(active, &s).await
+        Ok(answer.summary.error_code != ER_PARSE)
     }
 
     /// Gives what the server reported of the transaction's end.
@@ -97,19 +195,77 @@ impl Session {
         Ok(ended)
     }
 
+    /// Runs it with the routes to itself, the gate closed for as long as an
+    /// edge may take. Gives the client's answer, to be sent when others can go
+    /// on: it may tell them.
+    async fn ddl_alone(
+        &mut self,
+        active: Side,
+        s: &Statement<'_>,
+        ended: &[u8],
+        exclusive: &Exclusive<'_>,
+    ) -> Result<Vec<u8>, End> {
+        let limits = self.shared.gate;
+        let mut closed = Some(exclusive.close());
+        let mut deferring = None;
+        if !self.makes_new(s) && !exclusive.drained(limits.drain).await {
+            // A transaction that is still open writes to A alone from now on.
+            deferring = Some(exclusive.defer(s.table));
+            closed = None;
+        }
+        let mut work = pin!(self.ddl_on_both(active, s, ended));
+        if closed.is_some() {
+            if let Ok(done) = tokio::time::timeout(limits.total, &mut work).await {
+                return done;
+            }
+            deferring = Some(exclusive.defer(s.table));
+            drop(closed);
+        }
+        let done = work.await;
+        drop(deferring);
+        done
+    }
+
+    /// Whether all it does is to make a table, or a schema, that nobody can
+    /// have planned a write to: open transactions are not in its way.
+    fn makes_new(&self, s: &Statement<'_>) -> bool {
+        if s.facts.verb == Verb::CreateDatabase {
+            return true;
+        }
+        let catalog = self.shared.catalog.load();
+        s.facts.verb == Verb::CreateTable
+            && s.facts.tables.len() == 1
+            && s.facts.tables.iter(s.sql).all(|(db, name)| {
+                let db = db.as_deref().or(self.state.database.as_deref());
+                db.is_some_and(|db| catalog.get(db, &name).is_none())
+            })
+    }
+
     async fn ddl_on_both(
         &mut self,
         active: Side,
         s: &Statement<'_>,
-        index: usize,
         ended: &[u8],
-    ) -> Result<(), End> {
+    ) -> Result<Vec<u8>, End> {
         self.need_leg(active).await?;
+        let (facts, sql) = s.sent.unwrap_or((s.facts, s.sql));
+        self.values_for(active, facts, sql).await?;
+        let halfway = Halfway::new(self, active, s.table, &s.planned);
         let Some(leg) = self.legs[active.index()].as_mut() else {
             return Err(End::Protocol("no leg"));
         };
+        self.entry.set_running(active);
+        self.legs_broken = true;
         match &s.commands {
-            Some(commands) => leg.send(&commands[active.index()]).await?,
+            Some(commands) if !commands[active.index()].is_empty() => {
+                leg.send(&commands[active.index()]).await?;
+            }
+            // Prepared on the side that was active before.
+            Some(_) => {
+                let mut out = Vec::new();
+                put_query(&mut out, leg.capabilities, s.sql);
+                leg.send(&out).await?;
+            }
             None => {
                 let pending = self.client.input.pending();
                 leg.send(&pending[..HEADER_LEN + s.length]).await?;
@@ -117,9 +273,12 @@ impl Session {
         }
         let answer = leg.answer(ResponseKind::Generic, ANSWER_MAX).await?;
         let caps = leg.capabilities;
-        if !answer.summary.is_error {
-            self.ddl_on_mirror(active.other(), s, index).await;
+        self.legs_broken = false;
+        if !answer.summary.is_error || done_in_part(s.facts, &answer) {
+            self.ddl_on_mirror(s, &answer, halfway).await;
             self.refresh_catalog().await;
+        } else {
+            halfway.settled();
         }
         self.consume_command(s.length);
         let mut out = Vec::new();
@@ -130,35 +289,49 @@ impl Session {
             let answer = with_changes(&answer, caps, ended);
             super::relay::shown(&answer, caps, client, &mut self.state, &mut out);
         }
-        self.client.send(&out).await
+        Ok(out)
     }
 
-    async fn ddl_on_mirror(&mut self, mirror: Side, s: &Statement<'_>, index: usize) {
-        let outcome = if self.try_leg(mirror, Role::Mirror, OPEN_LIMIT).await {
-            match self.legs[mirror.index()].as_mut() {
-                Some(leg) => {
-                    let mut out = Vec::new();
-                    put_query(&mut out, leg.capabilities, s.sql);
-                    let run = async {
-                        leg.send(&out).await?;
-                        leg.answer(ResponseKind::Generic, ANSWER_MAX).await
-                    };
-                    match tokio::time::timeout(MIRROR_DDL_LIMIT, run).await {
-                        Ok(Ok(answer)) if !answer.summary.is_error => return,
-                        Ok(Ok(answer)) => answer.error_text(),
-                        Ok(Err(lost)) => lost.what,
-                        Err(_) => "not answered within the limit".to_string(),
-                    }
-                }
-                None => "no leg".to_string(),
+    async fn ddl_on_mirror(&mut self, s: &Statement<'_>, on_active: &Answer, halfway: Halfway) {
+        let mirror = halfway.mirror();
+        if !self.try_leg(mirror, Role::Mirror, OPEN_LIMIT).await {
+            return halfway.failed("no leg");
+        }
+        match self.on_mirror(mirror, s.sql).await {
+            Ok(answer) if as_wanted(s.facts, Some(on_active), &answer) => halfway.settled(),
+            Ok(answer) => halfway.failed(&answer.error_text()),
+            Err(what) => {
+                // Its answer may still come.
+                self.drop_leg(mirror);
+                halfway.failed(&what);
             }
-        } else {
-            "no leg".to_string()
+        }
+    }
+
+    /// Runs one statement on the mirror's open leg, again where locks of
+    /// others were in the way.
+    async fn on_mirror(&mut self, mirror: Side, sql: &[u8]) -> Result<Answer, String> {
+        let Some(leg) = self.legs[mirror.index()].as_mut() else {
+            return Err("no leg".to_owned());
         };
-        telemetry::error(mirror.as_str(), "ddl");
-        self.note(s.table, index, Kind::Failed, "ddl");
-        if let Some(route) = s.table.routes.get(index) {
-            circuit::suspend(route, &format!("DDL failed on the {mirror}: {outcome}"));
+        let mut out = Vec::new();
+        put_query(&mut out, leg.capabilities, sql);
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
+            let run = async {
+                leg.send(&out).await?;
+                leg.answer(ResponseKind::Generic, ANSWER_MAX).await
+            };
+            let answer = match tokio::time::timeout(MIRROR_DDL_LIMIT, run).await {
+                Ok(Ok(answer)) => answer,
+                Ok(Err(lost)) => return Err(lost.what),
+                Err(_) => return Err("not answered within the limit".to_owned()),
+            };
+            if attempt == ATTEMPTS || !LOCKED.contains(&answer.summary.error_code) {
+                return Ok(answer);
+            }
+            telemetry::error(mirror.as_str(), "ddl_locked");
         }
     }
 
@@ -181,6 +354,28 @@ impl Session {
             }
         }
     }
+}
+
+/// MariaDB drops the tables that are there and says which were not.
+fn done_in_part(facts: &Facts, answer: &Answer) -> bool {
+    matches!(facts.verb, Verb::DropTable | Verb::DropView)
+        && facts.tables.len() > 1
+        && answer.summary.error_code == ER_BAD_TABLE
+}
+
+/// Whether the mirror's answer leaves it as the active side is.
+fn as_wanted(facts: &Facts, on_active: Option<&Answer>, answer: &Answer) -> bool {
+    if !answer.summary.is_error {
+        return true;
+    }
+    let code = answer.summary.error_code;
+    let same = on_active.is_some_and(|a| a.summary.is_error && a.summary.error_code == code);
+    same || matches!(
+        (facts.verb, code),
+        (Verb::DropTable | Verb::DropView, ER_BAD_TABLE)
+            | (Verb::DropDatabase, ER_NO_DB)
+            | (Verb::CreateDatabase, ER_DB_EXISTS)
+    )
 }
 
 /// What a block says of the transaction.

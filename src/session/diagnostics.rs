@@ -65,6 +65,45 @@ impl Session {
         }
     }
 
+    /// COM_PING, in whose answer MySQL counts the warnings of the statement
+    /// before it: the lead has not seen a read on the mirror, and has seen our
+    /// COMMIT after a mirrored write.
+    pub(super) async fn ping(&mut self, length: usize) -> Result<(), End> {
+        let lead = self.lead();
+        let kept = match (&self.diagnostics, self.values.last) {
+            (Some(kept), _) => Some(kept.warnings),
+            (None, Some(last)) if last != lead => Some(self.read_warnings),
+            _ => None,
+        };
+        let Some(warnings) = kept.filter(|_| !self.state.mode.server.mariadb) else {
+            return self.plain(lead, ResponseKind::Generic).await.map(drop);
+        };
+        Box::pin(async {
+            self.whole_command(length).await?;
+            self.need_leg(lead).await?;
+            let command = self.client.input.pending()[..HEADER_LEN + length].to_vec();
+            self.consume_command(length);
+            let Some(leg) = self.legs[lead.index()].as_mut() else {
+                return Err(End::Protocol("no leg"));
+            };
+            leg.send(&command).await?;
+            let answer = leg.answer(ResponseKind::Generic, ANSWER_MAX).await?;
+            let caps = leg.capabilities;
+            let mut out = Vec::with_capacity(answer.bytes.len());
+            if let Some(ok) = answer.ok(caps) {
+                let mut packet = Vec::with_capacity(answer.bytes.len());
+                let ok = OkPacket { warnings, ..ok };
+                frame::put_packet(&mut packet, &mut 1, &ok.build(caps));
+                let client = self.client.capabilities;
+                relay::shown(&packet, caps, client, &mut self.state, &mut out);
+            } else {
+                out.extend_from_slice(&answer.bytes);
+            }
+            self.client.send(&out).await
+        })
+        .await
+    }
+
     async fn answer_list(
         &mut self,
         length: usize,

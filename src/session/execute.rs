@@ -111,6 +111,8 @@ impl Session {
         if !streamed {
             self.consume_command(length);
         }
+        // PREPARE is what MySQL's next COM_PING counts the warnings of.
+        self.read_warnings = answer.summary.warnings;
         if let Some(ok) = answer.summary.prepare {
             let client_id = self.prepared.client_id(ok.statement_id);
             if let Some(place) = answer.bytes.get_mut(HEADER_LEN + 1..HEADER_LEN + 5) {
@@ -416,6 +418,7 @@ impl Session {
             table: &table,
             planned,
             commands: Some(commands),
+            sent: None,
         };
         self.act(statement).await?;
         self.ran_on(call.client_id, answers).await;

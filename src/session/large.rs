@@ -59,6 +59,7 @@ impl Session {
             table: &table,
             planned: streamed(planned, side, &table, true),
             commands: None,
+            sent: None,
         };
         self.act_streamed(statement).await
     }
@@ -146,6 +147,7 @@ impl Session {
             table: &table,
             planned: streamed(planned, side, &table, writes),
             commands: None,
+            sent: None,
         };
         self.act_streamed(statement).await?;
         self.ran_on(id, side).await;

@@ -72,7 +72,7 @@ impl Session {
     }
 
     /// What an EXECUTE executes, as far as its PREPARE told: a literal.
-    fn executed_text(&self, facts: &Facts, sql: &[u8]) -> Option<Vec<u8>> {
+    pub(super) fn executed_text(&self, facts: &Facts, sql: &[u8]) -> Option<Vec<u8>> {
         let prepare = match facts.prepared_name {
             Some(name) => self.values.prepared_text(name.of(sql))?,
             // EXECUTE IMMEDIATE '…'
@@ -81,7 +81,11 @@ impl Session {
         let quote = |b: &u8| matches!(b, b'\'' | b'"');
         let from = prepare.iter().position(quote)?;
         let to = prepare.iter().rposition(quote)?;
-        Some(unquote(prepare.get(from..=to)?).into_owned())
+        let text = unquote(prepare.get(from..=to)?);
+        if self.state.mode.no_backslash_escapes {
+            return Some(text.into_owned());
+        }
+        Some(unescape(&text))
     }
 
     /// MariaDB reports `SET x = …` and `SET @@session.x = …`, not `SET @@x = …`.
@@ -177,4 +181,26 @@ impl Session {
             self.state.one_shot_side = Some(side);
         }
     }
+}
+
+/// What a literal's backslashes stand for.
+fn unescape(text: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut bytes = text.iter();
+    while let Some(&b) = bytes.next() {
+        let after = if b == b'\\' { bytes.next() } else { None };
+        match after {
+            None => out.push(b),
+            Some(b'0') => out.push(0),
+            Some(b'b') => out.push(8),
+            Some(b'n') => out.push(b'\n'),
+            Some(b'r') => out.push(b'\r'),
+            Some(b't') => out.push(b'\t'),
+            Some(b'Z') => out.push(26),
+            // Those two stay as they are, for LIKE.
+            Some(&c @ (b'%' | b'_')) => out.extend_from_slice(&[b'\\', c]),
+            Some(&c) => out.push(c),
+        }
+    }
+    out
 }

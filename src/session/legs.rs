@@ -45,17 +45,23 @@ pub(super) const DEFAULT_NAMES: &[&str] = &[
     "auto_increment_offset",
 ];
 
-fn defaults_query(leg: &Leg) -> String {
+/// The names to read at login. `differing` are those that new sessions of the
+/// other server have another value of: asked for later, in a transaction, they
+/// would show in what the server tells of its state.
+fn names_to_read(leg: &Leg, differing: &[Vec<u8>]) -> Vec<String> {
     let isolation = if leg.info.mariadb {
         "tx_isolation"
     } else {
         "transaction_isolation"
     };
-    let names: Vec<String> = DEFAULT_NAMES
-        .iter()
-        .chain(std::iter::once(&isolation))
-        .map(|n| format!("@@session.{n}"))
-        .collect();
+    let own = DEFAULT_NAMES.iter().chain(std::iter::once(&isolation));
+    let own = own.map(|n| (*n).to_owned());
+    let differing = differing.iter().map(|n| String::from_utf8_lossy(n).into());
+    own.chain(differing).collect()
+}
+
+fn defaults_query(names: &[String]) -> String {
+    let names: Vec<String> = names.iter().map(|n| format!("@@session.`{n}`")).collect();
     format!("SELECT {}", names.join(","))
 }
 
@@ -105,8 +111,14 @@ impl Session {
         if !leg.capabilities.has(Capabilities::SESSION_TRACK) {
             return Ok(());
         }
+        let differing = self.shared.variables.known().unwrap_or_default();
+        let names = names_to_read(leg, &differing);
         let mut out = Vec::with_capacity(256);
-        put_query(&mut out, leg.capabilities, defaults_query(leg).as_bytes());
+        put_query(
+            &mut out,
+            leg.capabilities,
+            defaults_query(&names).as_bytes(),
+        );
         put_query(&mut out, leg.capabilities, TRACK);
         leg.send(&out).await?;
         let answer = leg.answer(ResponseKind::Generic, ANSWER_MAX).await?;
@@ -114,11 +126,7 @@ impl Session {
         let parsed = crate::wire::text_rows::parse_text_result(&answer.bytes, leg.capabilities);
         self.sandboxed = matches!(parsed, Ok(QueryAnswer::Err(..)));
         if let Ok(QueryAnswer::Rows(rows)) = parsed {
-            for (i, name) in DEFAULT_NAMES
-                .iter()
-                .chain(std::iter::once(&"tx_isolation"))
-                .enumerate()
-            {
+            for (i, name) in names.iter().enumerate() {
                 if let Some(Some(value)) = rows.value(0, i) {
                     self.state.set_defaults(name.as_bytes(), value);
                 }
@@ -143,18 +151,21 @@ impl Session {
     }
 
     /// Makes sure of a leg on `side` for the mirror's part or a mirrored
-    /// read, within `limit`. False: there is none now.
+    /// read, each step of that server's within `limit`. False: there is none
+    /// now.
     pub(super) async fn try_leg(&mut self, side: Side, role: Role, limit: Duration) -> bool {
-        let index = side.index();
-        let ready = async {
-            if self.legs[index].is_none() && Box::pin(self.open(side, limit)).await.is_err() {
-                return false;
-            }
-            self.sync(side, role).await.is_ok()
+        let opened = self.legs[side.index()].is_some() || {
+            let opening = Box::pin(self.open(side, limit));
+            matches!(tokio::time::timeout(limit, opening).await, Ok(Ok(())))
         };
-        let outcome = tokio::time::timeout(limit, ready).await;
-        if matches!(outcome, Ok(true)) {
-            return true;
+        // Not within the limit: 1. the active leg is asked; 2. the limit
+        // expires, and the question is forgotten; 3. its answer is taken for
+        // that of the client's next statement.
+        if opened && self.ask_for(side, role).await.is_ok() {
+            let told = tokio::time::timeout(limit, self.tell_leg(side, role)).await;
+            if matches!(told, Ok(Ok(()))) {
+                return true;
+            }
         }
         // Half an answer may be on its way: the leg is not to be used again.
         self.drop_leg(side);
@@ -221,7 +232,7 @@ impl Session {
         switch_on(&mut leg).await?;
         // 0: everything the client has set so far is told.
         leg.applied = 0;
-        self.unsure_of_defaults(side, leg.info.mariadb).await;
+        self.unsure_of_defaults(side).await;
         self.entry.legs[side.index()].store(leg.info.thread_id, Ordering::Relaxed);
         self.entry.without_other_leg.store(false, Ordering::Relaxed);
         self.legs[side.index()] = Some(leg);
@@ -231,14 +242,14 @@ impl Session {
 
     /// What new sessions have another value of on this server, a session that
     /// began on the other one keeps.
-    async fn unsure_of_defaults(&mut self, side: Side, mariadb: bool) {
-        let Some(first) = self.legs[side.other().index()].as_ref() else {
+    async fn unsure_of_defaults(&mut self, side: Side) {
+        if self.legs[side.other().index()].is_none() {
             return;
-        };
-        let mut families = [mariadb; 2];
-        families[side.other().index()] = first.info.mariadb;
-        for name in self.shared.variables.differing(families).await.iter() {
-            self.state.unsure_of(name);
+        }
+        for name in self.shared.variables.differing().await.iter() {
+            if !self.state.knows(name) {
+                self.state.unsure_of(name);
+            }
         }
     }
 

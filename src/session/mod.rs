@@ -23,6 +23,7 @@ pub mod login;
 mod misorder;
 mod pins;
 mod prepared;
+mod prepared_xa;
 mod proof;
 pub mod registry;
 mod relay;
@@ -64,8 +65,8 @@ use crate::wire::Status;
 use crate::wire::frame::HEADER_LEN;
 use client::{Client, Woken};
 use login::{LoggedIn, LoginContext, LoginEnd};
-pub use pins::PreparedXa;
 use prepared::Prepared;
+pub use prepared_xa::PreparedXa;
 use registry::{Entry, Registry};
 use state::State;
 use unmirrored::Pending;
@@ -206,6 +207,8 @@ struct Session {
     /// For every wait on a mirror.
     timer: Timer,
     statement_count: u64,
+    /// Warnings of the last read on the mirror.
+    read_warnings: u16,
     seed: u64,
     legs_broken: bool,
     /// The account's password has expired ([`sandbox`]).
@@ -304,6 +307,7 @@ impl Session {
             retry_other: None,
             timer: Timer::default(),
             statement_count: 0,
+            read_warnings: 0,
             seed: RandomState::new().build_hasher().finish(),
             legs_broken: false,
             sandboxed: false,

@@ -8,14 +8,9 @@
 //! 3. its `INSERT INTO t SELECT … FROM temporary` runs on the target, where
 //!    there is no such table.
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
-
-use parking_lot::Mutex;
-
 use super::Session;
+use super::prepared_xa::xid;
 use crate::Side;
-use crate::route::gate::{Routes, Slot};
 use crate::route::pins::Pins;
 use crate::route::plan::{TemporaryTable, may_pin};
 use crate::route::table::{ALL_ROUTES, RouteMask, RouteTable};
@@ -26,40 +21,6 @@ const TEMPORARY_TABLES_MAX: usize = 1024;
 
 /// Open HANDLERs kept track of per session.
 const HANDLERS_MAX: usize = 256;
-
-/// Prepared XA transactions kept track of per process: beyond any server's
-/// connection limit.
-const PREPARED_XA_MAX: usize = 100_000;
-
-/// XA transactions that are prepared on the active side: they belong to no
-/// session, and only the server that prepared them can commit them.
-pub struct PreparedXa {
-    slot: Arc<Slot>,
-    ids: Mutex<BTreeSet<Vec<u8>>>,
-}
-
-impl PreparedXa {
-    /// None yet. A slot of its own stands for them at the gate.
-    pub fn new(routes: &Routes) -> PreparedXa {
-        let slot = routes.register();
-        slot.set_label("prepared XA transactions".to_owned());
-        PreparedXa {
-            slot,
-            ids: Mutex::new(BTreeSet::new()),
-        }
-    }
-
-    fn change(&self, id: Vec<u8>, prepared: bool) {
-        let mut ids = self.ids.lock();
-        if !prepared {
-            ids.remove(&id);
-        } else if ids.len() < PREPARED_XA_MAX {
-            ids.insert(id);
-        }
-        self.slot
-            .pin(Pins::default().with(Pins::XA, !ids.is_empty()));
-    }
-}
 
 impl Session {
     /// Shows at the gate what keeps this session where it is. Called before
@@ -240,64 +201,9 @@ fn bare(word: &[u8]) -> Vec<u8> {
     unquote(last).to_ascii_lowercase()
 }
 
-/// The transaction's identity, whichever way it is written: `'a'`, `X'61'`,
-/// `0x61`, with or without the parts that have defaults.
-fn xid(sql: &[u8]) -> Option<Vec<u8>> {
-    let at = sql.iter().position(|b| matches!(b, b'\'' | b'"'));
-    let hexadecimal = memchr::memmem::find(sql, b"0x");
-    let mut from = match (at, hexadecimal) {
-        (Some(a), Some(h)) => a.min(h),
-        (a, h) => a.or(h)?,
-    };
-    if from > 0 && matches!(sql[from - 1], b'x' | b'X') {
-        from -= 1;
-    }
-    let text = sql.get(from..)?;
-    let mut out = Vec::new();
-    let mut parts = text.split(|b| *b == b',').map(<[u8]>::trim_ascii);
-    for index in 0..2 {
-        let part = parts.next().unwrap_or(b"''");
-        // What stands behind the last part: ONE PHASE, a semicolon.
-        let end = part.iter().rposition(|b| matches!(b, b'\'' | b'"'));
-        let part = match end {
-            Some(end) => part.get(..=end)?,
-            None => part.split(u8::is_ascii_whitespace).next()?,
-        };
-        let bytes = match part {
-            [b'x' | b'X', hex @ ..] => unhex(&unquote(hex))?,
-            [b'0', b'x', hex @ ..] => unhex(hex)?,
-            _ => unquote(part).into_owned(),
-        };
-        out.extend_from_slice(&bytes);
-        out.push(b'0' + index);
-    }
-    let format = parts.next().unwrap_or(b"1");
-    out.extend(format.iter().take_while(|b| b.is_ascii_digit()));
-    Some(out)
-}
-
-fn unhex(digits: &[u8]) -> Option<Vec<u8>> {
-    let text = std::str::from_utf8(digits).ok()?;
-    (0..text.len())
-        .step_by(2)
-        .map(|i| u8::from_str_radix(text.get(i..i + 2)?, 16).ok())
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_xid_is_the_same_however_it_is_written() {
-        let one = xid(b"XA PREPARE 'ab'").unwrap();
-        assert_eq!(xid(b"xa commit X'6162' ONE PHASE"), Some(one.clone()));
-        assert_eq!(xid(b"XA COMMIT 0x6162,X'',1;"), Some(one.clone()));
-        assert_ne!(xid(b"XA COMMIT 'ab','c'"), Some(one.clone()));
-        assert_ne!(xid(b"XA COMMIT 'ab','',2"), Some(one));
-        assert_eq!(xid(b"XA RECOVER"), None);
-        assert_eq!(xid(b"XA COMMIT X'6"), None);
-    }
 
     #[test]
     fn handlers_are_known_by_their_last_name() {

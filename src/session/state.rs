@@ -143,6 +143,8 @@ pub struct State {
     pub one_shot_side: Option<Side>,
     /// How the open transaction was begun.
     pub opened: Opened,
+    /// The client is told what its transactions have done.
+    pub shows_transactions: bool,
     /// SET sql_log_bin=0 is in force.
     pub log_bin_off: bool,
     /// NO_AUTO_VALUE_ON_ZERO is in force.
@@ -191,6 +193,7 @@ impl State {
             next_read_only: None,
             one_shot_side: None,
             opened: Opened::default(),
+            shows_transactions: false,
             log_bin_off: false,
             no_auto_value_on_zero: false,
             client_timestamp: false,
@@ -317,7 +320,10 @@ impl State {
                         put_change(shown, &change);
                     }
                 }
-                _ if client_tracks => put_change(shown, &change),
+                _ if client_tracks => {
+                    self.shows_transactions |= matches!(change, Change::TransactionState(_));
+                    put_change(shown, &change);
+                }
                 _ => {}
             }
         }
@@ -364,6 +370,11 @@ impl State {
             self.version += 1;
             self.keep(name, value);
         }
+    }
+
+    /// Whether a leg opened later is told a value of this variable.
+    pub fn knows(&self, name: &[u8]) -> bool {
+        self.variables.contains_key(name)
     }
 
     /// The value of a variable is not known any more.

@@ -11,7 +11,7 @@ use crate::Side;
 use crate::leg::put_query;
 use crate::mirror::write::{Request, Written, write};
 use crate::mirror::{Env, MirrorLeg, Part, transaction as ends};
-use crate::route::plan::{Inline, Plan, Planned, SessionView, plan};
+use crate::route::plan::{Inline, Plan, Planned, Reason, SessionView, plan};
 use crate::route::table::{ALL_ROUTES, RouteMask, RouteTable};
 use crate::sql::{Agreement, Class, Facts, Flags, Verb, cross_check, scan};
 use crate::telemetry;
@@ -35,6 +35,8 @@ pub(super) struct Statement<'a> {
     /// The command for each leg, where it differs from the client's: prepared
     /// statements have other ids there.
     pub commands: Option<[Vec<u8>; 2]>,
+    /// What the client sent in place of `sql`: an EXECUTE of it.
+    pub sent: Option<(&'a Facts, &'a [u8])>,
 }
 
 /// ER_UNKNOWN_TABLE: to HANDLER, one that is not open (any more).
@@ -42,10 +44,13 @@ const ER_UNKNOWN_TABLE: u16 = 1109;
 
 impl Session {
     /// Holds routes at the gate; waits while one of them changes its phase.
-    pub(super) async fn hold(&mut self, mask: RouteMask) {
-        if mask != 0 && !self.shared.routes.try_enter(&self.slot, mask) {
-            self.shared.routes.enter(&self.slot, mask).await;
+    /// True: it had to wait.
+    pub(super) async fn hold(&mut self, mask: RouteMask) -> bool {
+        if mask == 0 || self.shared.routes.try_enter(&self.slot, mask) {
+            return false;
         }
+        self.shared.routes.enter(&self.slot, mask).await;
+        true
     }
 
     /// Serves a COM_QUERY.
@@ -129,13 +134,50 @@ impl Session {
             table: &table,
             planned,
             commands: None,
+            sent: None,
         };
+        if facts.verb == Verb::ExecutePrepared && facts.statements == 1 {
+            return Box::pin(self.execute_text(statement)).await;
+        }
+        if matches!(planned.plan, Plan::Deferred(_))
+            && planned.reason == Reason::MULTI_STATEMENT
+            && let Some(pieces) = self.ddl_pieces(&sql, &table)
+        {
+            return Box::pin(self.ddl_text(length, &sql, &facts, pieces)).await;
+        }
         self.act(statement).await
+    }
+
+    /// EXECUTE, and EXECUTE IMMEDIATE: of DDL, both sides are to have it.
+    async fn execute_text(&mut self, s: Statement<'_>) -> Result<(), End> {
+        let text = self.executed_text(s.facts, s.sql).unwrap_or_default();
+        let facts = scan(&text, self.state.mode);
+        if facts.class != Class::Ddl || facts.statements != 1 {
+            return self.act(s).await;
+        }
+        let catalog = self.shared.catalog.load_full();
+        let planned = plan(&text, &facts, &self.view(), s.table, &catalog, None);
+        if !matches!(planned.plan, Plan::Ddl { .. }) {
+            return self.act(s).await;
+        }
+        let sent = Some((s.facts, s.sql));
+        let inner = Statement {
+            facts: &facts,
+            sql: &text,
+            planned,
+            sent,
+            ..s
+        };
+        self.act(inner).await
     }
 
     /// Plans, holds the routes, and plans again if the table changed before
     /// they were held.
-    async fn plan_and_hold(&mut self, sql: &[u8], facts: &Facts) -> (Arc<RouteTable>, Planned) {
+    pub(super) async fn plan_and_hold(
+        &mut self,
+        sql: &[u8],
+        facts: &Facts,
+    ) -> (Arc<RouteTable>, Planned) {
         loop {
             let table = self.shared.routes.load();
             let catalog = self.shared.catalog.load();
@@ -157,12 +199,14 @@ impl Session {
         if mask == 0 {
             return true;
         }
-        self.hold(mask).await;
-        if self.shared.routes.peek().generation == table.generation {
-            return true;
+        let waited = self.hold(mask).await;
+        if self.shared.routes.peek().generation != table.generation {
+            self.let_go();
+            return false;
         }
-        self.let_go();
-        false
+        // 1. a write is planned from a table's shape; 2. it waits for DDL at
+        // the gate; 3. the shape is another one. Planned again, while held.
+        !waited
     }
 
     /// Gives the routes up, unless an open transaction still holds them.
@@ -221,6 +265,9 @@ impl Session {
                 }
                 if s.commands.is_none() && s.facts.statements == 1 {
                     match s.facts.verb {
+                        Verb::Begin if self.state.shows_transactions => {
+                            self.ask_before_transaction(side).await?;
+                        }
                         Verb::Commit | Verb::Rollback => {
                             return Box::pin(self.end_transaction(s)).await;
                         }
@@ -423,7 +470,8 @@ impl Session {
         self.diagnostics = None;
         self.values.last = Some(side);
         self.consume_command(s.length);
-        self.relay_answer(side, ResponseKind::Generic).await?;
+        let summary = self.relay_answer(side, ResponseKind::Generic).await?;
+        self.read_warnings = summary.warnings;
         self.pending.abandon = false;
         Ok(true)
     }

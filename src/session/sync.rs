@@ -62,14 +62,25 @@ impl Script {
 }
 
 impl Session {
-    /// Tells a leg what the client has set since it was last used.
-    pub(super) async fn sync(&mut self, side: Side, role: Role) -> Result<(), Unfit> {
+    /// Brings a leg to the session's state.
+    async fn sync(&mut self, side: Side, role: Role) -> Result<(), Unfit> {
+        self.ask_for(side, role).await?;
+        self.tell_leg(side, role).await
+    }
+
+    /// Asks the other leg for what `side` is to be told and nobody knows.
+    pub(super) async fn ask_for(&mut self, side: Side, role: Role) -> Result<(), Lost> {
         if self.state.role_changed_on.is_some_and(|on| on != side) {
             self.ask_role().await?;
         }
         if !self.state.unsure.is_empty() || (self.state.unsure_of_all && role == Role::Active) {
             self.ask_unsure(side).await?;
         }
+        Ok(())
+    }
+
+    /// Tells a leg what the client has set since it was last used.
+    pub(super) async fn tell_leg(&mut self, side: Side, role: Role) -> Result<(), Unfit> {
         let Some(leg) = self.legs[side.index()].as_mut() else {
             return Ok(());
         };
@@ -138,6 +149,16 @@ impl Session {
         } else if leg.database.is_some() || role != Role::Active {
             return Err(Unfit::WrongDatabase);
         }
+        Ok(())
+    }
+
+    /// What a later leg would have to be told and this one did not report: in
+    /// the transaction that is about to begin, our question would show.
+    pub(super) async fn ask_before_transaction(&mut self, side: Side) -> Result<(), End> {
+        if self.state.unsure.is_empty() || self.state.status.has(Status::IN_TRANS) {
+            return Ok(());
+        }
+        Box::pin(self.ask_unsure(side.other())).await?;
         Ok(())
     }
 

@@ -53,6 +53,9 @@ pub(super) struct Pending {
     pub unmirrored: Option<Box<Unmirrored>>,
     /// It was counted.
     counted: bool,
+    /// Results of the last answer that ended well, and whether an error
+    /// followed them.
+    last: (u32, bool),
     /// The statement's id on the leg and the client's, where they differ: an
     /// error may name it.
     pub renamed: Option<(u32, u32)>,
@@ -67,8 +70,15 @@ impl Pending {
         self.counted
     }
 
+    /// Results of the last answer that ended well, and whether an error
+    /// followed them.
+    pub fn last(&self) -> (u32, bool) {
+        self.last
+    }
+
     /// The whole answer is here; its client has not seen the end of it.
     pub fn answered(&mut self, summary: &Summary) {
+        self.last = (summary.results, summary.is_error);
         if let Some(write) = self.unmirrored.take() {
             let refused = summary.is_error && summary.result_sets == 0;
             let nothing = match write.on_error {

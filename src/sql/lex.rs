@@ -691,8 +691,9 @@ pub fn statements(sql: &[u8], mode: ScanMode) -> Vec<&[u8]> {
     }
 }
 
-/// Statements of one text that are looked at one by one.
-const STATEMENTS_MAX: usize = 64;
+/// Statements of one text that are looked at one by one: a dump's settings and
+/// tables, many times over.
+const STATEMENTS_MAX: usize = 4096;
 
 /// User variables whose values one statement may carry to the mirror.
 const USER_VARIABLES_MAX: usize = 64;

@@ -8,6 +8,7 @@ mod between;
 mod binlog;
 mod commands;
 mod crash;
+mod ddl;
 mod docker;
 mod drivers;
 mod faults;

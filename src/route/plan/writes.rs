@@ -68,14 +68,16 @@ pub(super) fn write(
     }
     let decided = refusal(facts, view, t)
         .map_or_else(|| inline(sql, facts, view, catalog, parameters, t), Err);
-    let suspended = table
-        .routes
-        .iter()
-        .enumerate()
-        .any(|(i, r)| t.mask & route_bit(i) != 0 && r.suspended());
+    let routes = table.routes.iter().enumerate();
+    let mut own = routes.filter(|(i, _)| t.mask & route_bit(*i) != 0);
     (out.plan, out.reason) = match decided {
         Err(reason) => (Plan::Deferred(t.side), reason),
-        Ok(_) if suspended => (Plan::Deferred(t.side), Reason::SUSPENDED),
+        Ok(_) if own.clone().any(|(_, r)| r.suspended()) => {
+            (Plan::Deferred(t.side), Reason::SUSPENDED)
+        }
+        Ok(_) if own.any(|(_, r)| r.being_altered()) => {
+            (Plan::Deferred(t.side), Reason::BEING_ALTERED)
+        }
         Ok(inline) => (Plan::Inline(inline), Reason::MIRRORED),
     };
     out

@@ -227,6 +227,7 @@ impl ResponseCursor {
 
     /// After a result: the next one, or the end of the response.
     fn next_result(&mut self) {
+        self.summary.results = self.summary.results.saturating_add(1);
         let more = self.summary.status.has(Status::MORE_RESULTS);
         self.state = if more && self.kind == ResponseKind::Generic {
             State::Head

@@ -105,6 +105,8 @@ pub struct Summary {
     pub is_error: bool,
     /// Its number, or 0.
     pub error_code: u16,
+    /// Results that ended well, with columns or without.
+    pub results: u32,
     /// Results with columns begun.
     pub result_sets: u32,
     /// Columns of the last of them.

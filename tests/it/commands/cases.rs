@@ -1,5 +1,6 @@
 //! Commands as lists of exchanges, to be compared byte by byte.
 
+use super::rare::{denied_commands, process_info};
 use crate::support::Family;
 use crate::transparency::run::{Param, Run, broken};
 use crate::transparency::special::Special;
@@ -31,6 +32,8 @@ macro_rules! cases {
 
 pub static CASES: &[Case] = cases![
     every_byte,
+    denied_commands,
+    process_info,
     empty_commands,
     short_commands,
     cursors_side_by_side,

@@ -11,6 +11,9 @@ use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(10);
 
+/// A second of the server's, and what the proxy offers the rest for.
+const GIVEN_UP: Duration = Duration::from_secs(30);
+
 /// Statements that run on the server and hold this text.
 fn running(server: &Server, text: &str) -> usize {
     let sql = format!(
@@ -91,6 +94,34 @@ fn its_read_is_ended() {
         wait_for("the sessions end", SOON, || {
             proxy.status()["sessions"]["clients"] == 0
         });
+    }
+}
+
+/// One that never reads its answer is given up by its server, after
+/// net_write_timeout, and that is seen behind bytes that nobody takes.
+#[test]
+fn its_answer_is_not_read() {
+    for family in Family::BOTH {
+        let Some(pair) = pair(family, family) else {
+            return;
+        };
+        let proxy = proxy(&pair, "gone_unread");
+        for port in [pair.source.port(), proxy.port()] {
+            let mut raw = connect(port);
+            ok(&mut raw, "SET net_write_timeout = 1");
+            let sql = "SELECT /* unread_mark */ REPEAT('x', 1000000) FROM \
+                       information_schema.collations a, information_schema.collations b";
+            begun(&mut raw, sql, pair.source, "unread_mark");
+            let began = std::time::Instant::now();
+            wait_for("the server gives up", GIVEN_UP, || {
+                running(pair.source, "unread_mark") == 0
+            });
+            println!("{family} at {port}: {:?}", began.elapsed());
+            if port == proxy.port() {
+                let gone = || proxy.status()["sessions"]["clients"] == 0;
+                wait_for("the proxy gives up", GIVEN_UP, gone);
+            }
+        }
     }
 }
 

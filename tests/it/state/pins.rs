@@ -200,6 +200,11 @@ fn a_prepared_xa_transaction_holds_a_flip_up() {
         let answer = flip(pair, false);
         assert_eq!(answer.status, 409, "{answer:?}");
         assert!(answer.body.contains("prepared XA"), "{}", answer.body);
+        // The next process finds it.
+        pair.proxy.restart();
+        let answer = flip(pair, false);
+        assert_eq!(answer.status, 409, "{answer:?}");
+        assert!(answer.body.contains("prepared XA"), "{}", answer.body);
         let mut other = pair.session(pair.proxy.port());
         run(&mut other, "XA ROLLBACK X'74776f','',1");
         assert!(flip(pair, false).ok());
