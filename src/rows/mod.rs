@@ -1,6 +1,7 @@
 //! Table shapes, keys, row values.
 
 pub mod catalog;
+pub mod digest;
 pub mod literal;
 pub mod service;
 pub mod shape;
