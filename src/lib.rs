@@ -7,6 +7,7 @@
 
 pub mod auth;
 pub mod binlog;
+pub mod compare;
 pub mod config;
 pub mod control;
 pub mod copy;

@@ -355,20 +355,22 @@ pub fn row_digest(
     });
 }
 
-/// Appends the values of the columns at `columns` as one digest of 8 digits or
-/// more, for telling keys apart; equal on both sides where the values are.
+/// Appends the digest of some columns only, a key's: equal on both sides where
+/// the values are.
 pub fn columns_digest(
     out: &mut Vec<u8>,
     shape: &TableShape,
     columns: &[usize],
     other: &TableShape,
     same_family: bool,
+    strength: Strength,
 ) {
-    let mut part = TableShape::default();
-    for column in columns.iter().filter_map(|c| shape.columns.get(*c)) {
-        part.columns.push(column.clone());
-    }
-    row_digest(out, &part, other, same_family, Strength::Fast);
+    let columns = columns.iter().filter_map(|c| shape.columns.get(*c));
+    let part = TableShape {
+        columns: columns.cloned().collect(),
+        ..TableShape::default()
+    };
+    row_digest(out, &part, other, same_family, strength);
 }
 
 /// Appends `COUNT(*), sum of the rows' digests`, to be compared as texts.

@@ -39,6 +39,10 @@ const EDGES: &[(&str, &[&str])] = &[
     ("rows", &["binlog", "config", "telemetry"]),
     ("follow", &["binlog", "rows", "sql", "copy::select"]),
     ("copy", &["binlog", "follow", "rows", "wire"]),
+    (
+        "compare",
+        &["binlog", "copy", "follow", "rows", "telemetry"],
+    ),
     ("store", &["config"]),
     (
         "migration",
