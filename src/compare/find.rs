@@ -97,16 +97,20 @@ impl Pair {
         let rows = active.len() as u64;
         let mut left: HashMap<Id, Listed> = active.into_iter().map(|r| (r.seen.id, r)).collect();
         let mut differing = Vec::new();
+        let mut extra = Vec::new();
         for theirs in mirror {
             match left.remove(&theirs.seen.id) {
                 // Behind the window's end on the mirror: the next window's.
                 _ if theirs.later => {}
                 Some(ours) if ours.seen.digest == theirs.seen.digest => {}
                 Some(ours) => differing.push(ours),
-                None => differing.push(theirs),
+                None => extra.push(theirs),
             }
         }
+        // Where a row's key has other bytes on each side, the active side's
+        // come first.
         differing.extend(left.into_values());
+        differing.extend(extra);
         Ok((rows, differing))
     }
 }

@@ -29,15 +29,17 @@ pub mod divergences;
 pub mod json;
 pub mod reader;
 pub mod table;
+pub mod watcher;
 
 mod find;
+mod repair;
 mod report;
 mod settle;
 mod unkeyed;
 mod walk;
 mod window;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -50,7 +52,6 @@ use tokio::sync::mpsc;
 use crate::Side;
 use crate::copy::select::Bound;
 use crate::follow::batch::TableName;
-use crate::follow::tables::Followed;
 use crate::rows::digest::Strength;
 use crate::rows::service::{ServiceAccount, ServiceError};
 use crate::rows::shape::Catalog;
@@ -60,6 +61,7 @@ use reader::{ReadError, Reader};
 use table::{Order, Table};
 use walk::Walk;
 
+pub use repair::{Repair, Repaired};
 pub use report::{Report, Status, TableReport, Verdict};
 pub use settle::Item;
 
@@ -76,32 +78,15 @@ pub type Healers = Arc<dyn Fn() -> Box<dyn Repair> + Send + Sync>;
 /// Suspects that wait to be settled; when it is full, the walk waits.
 const SUSPECTS_MAX: usize = 20_000;
 
+/// How long keys to be verified are gathered, and how many at most: a second is
+/// soon enough, and by then most mirrored writes have committed on both sides.
+const GATHER: Duration = Duration::from_millis(500);
+const GATHERED_MAX: usize = 20_000;
+
 /// Attempts at a query after lost connections, and the pauses between them.
 const ATTEMPTS_MAX: u32 = 60;
 const PAUSE: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
-
-/// What a repair did to a row.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Repaired {
-    /// Nothing: seen under a lock the sides were equal.
-    Equal,
-    /// The mirror's row was written.
-    Written,
-    /// Somebody holds the mirror's row; try again later.
-    Busy,
-}
-
-/// Brings rows of the mirror to what the active side has (DESIGN §6, Heal).
-pub trait Repair: Send {
-    /// One answer for each key, in order.
-    fn repair<'a>(
-        &'a mut self,
-        name: &'a TableName,
-        table: &'a Followed,
-        keys: &'a [Bound],
-    ) -> Boxed<'a, Result<Vec<Repaired>, String>>;
-}
 
 /// What is compared.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -179,6 +164,23 @@ impl Pair {
             mirror: Reader::new(mirror),
         }
     }
+}
+
+/// Keys that came within [`GATHER`], each once: a row that is written often is
+/// verified once in that time. None: no more will come.
+async fn gathered(
+    keys: &mut mpsc::Receiver<(TableName, Bound)>,
+) -> Option<HashSet<(TableName, Vec<u8>)>> {
+    let (name, key) = keys.recv().await?;
+    let mut batch = HashSet::from([(name, key.encode())]);
+    let until = tokio::time::Instant::now() + GATHER;
+    while batch.len() < GATHERED_MAX {
+        match tokio::time::timeout_at(until, keys.recv()).await {
+            Ok(Some((name, key))) => _ = batch.insert((name, key.encode())),
+            Ok(None) | Err(_) => break,
+        }
+    }
+    Some(batch)
 }
 
 /// The pause before the next attempt; None after the last.
@@ -320,19 +322,22 @@ impl Comparer {
         let handing_over = async move {
             let mut known: HashMap<TableName, Option<Arc<Table>>> = HashMap::new();
             let mut generation = None;
-            while let Some((name, key)) = keys.recv().await {
+            while let Some(batch) = gathered(&mut keys).await {
                 let now = self.parts.catalog.load().generation;
                 if generation.replace(now) != Some(now) {
                     known.clear();
                 }
-                let table = known
-                    .entry(name)
-                    .or_insert_with_key(|name| self.table(name, same_family).ok());
-                let Some(table) = table.clone().filter(|t| t.order != Order::NoKey) else {
-                    continue;
-                };
-                if suspects.send(Item { table, key }).await.is_err() {
-                    return;
+                for (name, key) in batch {
+                    let table = known
+                        .entry(name)
+                        .or_insert_with_key(|name| self.table(name, same_family).ok());
+                    let Some(table) = table.clone().filter(|t| t.order != Order::NoKey) else {
+                        continue;
+                    };
+                    let key = Bound::decode(&key).unwrap_or(Bound(Vec::new()));
+                    if suspects.send(Item { table, key }).await.is_err() {
+                        return;
+                    }
                 }
             }
         };

@@ -254,7 +254,6 @@ impl Reader {
     }
 
     /// The answer to [`Table::by_keys`]: for each key the row, if there is one.
-    /// Where a collation takes several keys for one, `like` chooses.
     pub async fn by_keys(
         &mut self,
         table: &Table,

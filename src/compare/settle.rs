@@ -69,6 +69,11 @@ pub struct Item {
     pub key: Bound,
 }
 
+/// Tells tables of one run apart.
+fn address(table: &Arc<Table>) -> usize {
+    Arc::as_ptr(table).addr()
+}
+
 /// What both sides have.
 type Both = (Option<Seen>, Option<Seen>);
 
@@ -80,6 +85,8 @@ struct Suspect {
     changes: u32,
     repairs: u32,
     busy: u32,
+    /// The healer saw no difference, and has written nothing.
+    doubted: bool,
     due: Instant,
 }
 
@@ -91,15 +98,13 @@ impl Suspect {
             changes: 0,
             repairs: 0,
             busy: 0,
+            doubted: false,
             due: Instant::now(),
         }
     }
 
     fn place(&self) -> (usize, Vec<u8>) {
-        (
-            Arc::as_ptr(&self.item.table) as usize,
-            self.item.key.encode(),
-        )
+        (address(&self.item.table), self.item.key.encode())
     }
 
     /// Takes a round's readings.
@@ -218,10 +223,10 @@ async fn read(
     side: usize,
     batch: &[Suspect],
 ) -> Result<Vec<Option<Seen>>, CompareError> {
-    let mut tables: HashMap<*const Table, Vec<usize>> = HashMap::new();
+    let mut tables: HashMap<usize, Vec<usize>> = HashMap::new();
     for (n, suspect) in batch.iter().enumerate() {
         tables
-            .entry(Arc::as_ptr(&suspect.item.table))
+            .entry(address(&suspect.item.table))
             .or_default()
             .push(n);
     }
@@ -356,6 +361,9 @@ impl Comparer {
         let name = &suspect.item.table.name;
         let list = &self.parts.divergences;
         match id {
+            Some(id) if suspect.doubted && list.withdraw(name, id) => {
+                self.parts.status.divergent.fetch_sub(1, Ordering::Relaxed);
+            }
             Some(id) if list.is_open(name, id) => list.repaired(name, id),
             Some(_) => {}
             // Neither side has it: it is known by its key only.
@@ -394,9 +402,14 @@ impl Comparer {
 
     /// Has them repaired, and looked at again.
     async fn repair(&self, proven: Vec<Proven>, healer: &mut dyn Repair, queue: &mut Queue) {
-        let mut tables: HashMap<*const Table, Vec<Proven>> = HashMap::new();
+        let mut tables: HashMap<usize, Vec<Proven>> = HashMap::new();
+        // A row may be there under two keys that are one to its server.
+        let mut rows = HashSet::new();
         for one in proven {
-            let table = Arc::as_ptr(&one.suspect.item.table);
+            let table = address(&one.suspect.item.table);
+            if !rows.insert((table, one.id)) {
+                continue;
+            }
             if one.suspect.repairs < REPAIRS_MAX && one.suspect.busy < BUSY_MAX {
                 tables.entry(table).or_default().push(one);
             }
@@ -416,37 +429,43 @@ impl Comparer {
         let keys: Vec<Bound> = some.iter().map(|p| p.suspect.item.key.clone()).collect();
         let done = match healer.repair(&table.name, &table.followed, &keys).await {
             Ok(done) => done,
-            Err(e) => {
-                tracing::warn!(table = table.shown(), "rows cannot be repaired: {e}");
-                let text = format!("{}: {e}", table.shown());
-                *self.parts.status.repair_error.lock() = Some(text);
-                return;
-            }
+            Err(e) => return self.not_repaired(&table, &e),
         };
         let list = &self.parts.divergences;
         for (Proven { mut suspect, id }, done) in some.into_iter().zip(done) {
+            suspect.due = Instant::now();
             match done {
+                // Read again, and withdrawn if that shows the same.
                 Repaired::Equal => {
-                    if list.withdraw(&table.name, id) {
-                        self.parts.status.divergent.fetch_sub(1, Ordering::Relaxed);
-                    }
+                    suspect.repairs += 1;
+                    suspect.shown = None;
+                    suspect.doubted = suspect.repairs == 1;
                 }
                 Repaired::Written => {
                     list.repaired(&table.name, id);
                     self.parts.status.repaired.fetch_add(1, Ordering::Relaxed);
                     suspect.repairs += 1;
                     suspect.shown = None;
-                    suspect.due = Instant::now();
-                    queue.waiting.push(suspect);
+                    suspect.doubted = false;
                 }
+                // What was shown stands; one more round comes before the next
+                // attempt.
                 Repaired::Busy => {
-                    // What was shown stands; one more round comes before the
-                    // next attempt.
                     suspect.busy += 1;
-                    suspect.due = Instant::now() + HOT_PAUSE;
-                    queue.waiting.push(suspect);
+                    suspect.due += HOT_PAUSE;
+                }
+                Repaired::Refused(why) => {
+                    self.not_repaired(&table, &why);
+                    continue;
                 }
             }
+            queue.waiting.push(suspect);
         }
+    }
+
+    fn not_repaired(&self, table: &Table, why: &str) {
+        tracing::warn!(table = table.shown(), "rows cannot be repaired: {why}");
+        let text = format!("{}: {why}", table.shown());
+        *self.parts.status.repair_error.lock() = Some(text);
     }
 }

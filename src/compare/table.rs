@@ -184,6 +184,7 @@ impl Table {
                     .map(|c| c.column_type.contains("unsigned"))
                     .collect(),
                 shape: Arc::new(active.clone()),
+                other: Some(Arc::new(mirror.clone())),
                 key: mine.clone(),
             }),
             shapes: [Arc::new(active.clone()), Arc::new(mirror.clone())],

@@ -6,6 +6,7 @@
 mod between;
 mod binlog;
 mod commands;
+mod compare_rows;
 mod crash;
 mod docker;
 mod drivers;
