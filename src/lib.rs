@@ -8,6 +8,7 @@
 pub mod auth;
 pub mod binlog;
 pub mod check;
+pub mod compare;
 pub mod config;
 pub mod control;
 pub mod copy;

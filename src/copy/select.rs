@@ -77,7 +77,13 @@ pub(crate) fn put_expression(out: &mut Vec<u8>, column: &ColumnShape) {
 
 /// `(a > 1) OR (a = 1 AND b > 2)`, which both families turn into a range;
 /// `last` is what the last column is compared with.
-fn put_beyond(out: &mut Vec<u8>, key: &Key, shape: &TableShape, bound: &Bound, last: &[u8]) {
+pub(crate) fn put_beyond(
+    out: &mut Vec<u8>,
+    key: &Key,
+    shape: &TableShape,
+    bound: &Bound,
+    last: &[u8],
+) {
     let columns: Vec<&ColumnShape> = key
         .columns
         .iter()

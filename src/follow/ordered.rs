@@ -190,15 +190,6 @@ impl Ordered {
     }
 }
 
-/// The type's word.
-fn head(column: &ColumnShape) -> &str {
-    let end = column.column_type.find(['(', ' ']);
-    column
-        .column_type
-        .get(..end.unwrap_or(column.column_type.len()))
-        .unwrap_or_default()
-}
-
 /// A condition that holds for exactly this value. `other` is the column as the
 /// side that is asked has it.
 fn put_equal(
@@ -212,7 +203,7 @@ fn put_equal(
         put_name(out, &column.name);
         out.extend_from_slice(after);
     };
-    let json = head(there) == "json" && there.charset.is_none();
+    let json = there.type_name() == "json" && there.charset.is_none();
     match (value, column.charset.as_deref()) {
         (Value::Null, _) => {
             wrapped(out, b" IS NULL");
@@ -232,7 +223,7 @@ fn put_equal(
             put_value(out, value, column)
         }
         // A YEAR of 0 compared with 0 would be 2000.
-        _ if head(column) == "year" => {
+        _ if column.type_name() == "year" => {
             wrapped(out, b"+0=");
             put_value(out, value, column)
         }
@@ -271,7 +262,7 @@ fn bytes_equal(
         let digits = column.column_type.split(['(', ')']).nth(1);
         digits.and_then(|d| d.parse::<usize>().ok()).unwrap_or(1)
     };
-    match head(column) {
+    match column.type_name() {
         "uuid" | "inet6" | "inet4" => {
             put_name(out, &column.name);
             out.push(b'=');

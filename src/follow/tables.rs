@@ -51,9 +51,7 @@ enum Stored {
 
 impl Stored {
     fn of(column: &ColumnShape) -> Stored {
-        let end = column.column_type.find(['(', ' ']);
-        let head = column.column_type.get(..end.unwrap_or(usize::MAX));
-        match head.unwrap_or(&column.column_type) {
+        match column.type_name() {
             "tinyint" => Stored::Integer(1),
             "smallint" => Stored::Integer(2),
             "mediumint" => Stored::Integer(3),

@@ -75,13 +75,6 @@ enum Form {
     Fetched,
 }
 
-/// The type's name.
-fn head(column: &ColumnShape) -> &str {
-    let end = column.column_type.find(['(', ' ']);
-    let end = end.unwrap_or(column.column_type.len());
-    column.column_type.get(..end).unwrap_or_default()
-}
-
 /// The number of `type(number…)`, the second one of `decimal(10,2)`.
 fn argument(column: &ColumnShape, index: usize) -> Option<u32> {
     let (_, inner) = column.column_type.split_once('(')?;
@@ -104,7 +97,7 @@ enum Kind {
 }
 
 fn kind(column: &ColumnShape) -> Kind {
-    match head(column) {
+    match column.type_name() {
         "tinyint" | "smallint" | "mediumint" | "int" | "integer" | "bigint" => Kind::Integer,
         "decimal" | "numeric" => Kind::Decimal,
         "float" | "double" | "real" => Kind::Float,
@@ -153,9 +146,9 @@ fn form(mine: &ColumnShape, theirs: &ColumnShape, same_family: bool) -> Form {
         }
         (Kind::Float, Kind::Float) => Form::Float,
         (Kind::List, Kind::List) if mine.column_type == theirs.column_type => Form::Number,
-        (Kind::Time, Kind::Time) if head(mine) == head(theirs) => {
+        (Kind::Time, Kind::Time) if mine.type_name() == theirs.type_name() => {
             let digits = |c: &ColumnShape| argument(c, 0).unwrap_or(0);
-            if head(mine) == "year" || digits(mine) == digits(theirs) {
+            if mine.type_name() == "year" || digits(mine) == digits(theirs) {
                 Form::Plain
             } else {
                 Form::Seconds(digits(mine))
@@ -227,7 +220,7 @@ fn wrapped(out: &mut Vec<u8>, before: &str, column: &ColumnShape, after: &str) {
 /// At most so many bytes; None: not bounded by a few hundred.
 fn longest(column: &ColumnShape) -> Option<usize> {
     let n = usize::try_from(argument(column, 0)?).ok()?;
-    match head(column) {
+    match column.type_name() {
         "char" | "varchar" => Some(n.saturating_mul(4)),
         "binary" | "varbinary" => Some(n),
         _ => None,
@@ -355,20 +348,22 @@ pub fn row_digest(
     });
 }
 
-/// Appends the values of the columns at `columns` as one digest of 8 digits or
-/// more, for telling keys apart; equal on both sides where the values are.
+/// Appends the digest of some columns only, a key's: equal on both sides where
+/// the values are.
 pub fn columns_digest(
     out: &mut Vec<u8>,
     shape: &TableShape,
     columns: &[usize],
     other: &TableShape,
     same_family: bool,
+    strength: Strength,
 ) {
-    let mut part = TableShape::default();
-    for column in columns.iter().filter_map(|c| shape.columns.get(*c)) {
-        part.columns.push(column.clone());
-    }
-    row_digest(out, &part, other, same_family, Strength::Fast);
+    let columns = columns.iter().filter_map(|c| shape.columns.get(*c));
+    let part = TableShape {
+        columns: columns.cloned().collect(),
+        ..TableShape::default()
+    };
+    row_digest(out, &part, other, same_family, strength);
 }
 
 /// Appends `COUNT(*), sum of the rows' digests`, to be compared as texts.

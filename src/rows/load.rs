@@ -142,6 +142,7 @@ async fn columns(
             nullable: text(&row, 5).is_some_and(|n| n.eq_ignore_ascii_case("YES")),
             generated,
             invisible: extra.contains("invisible"),
+            auto_updated: extra.contains("on update current_timestamp"),
             default,
         });
     }

@@ -24,6 +24,8 @@ pub struct ColumnShape {
     pub invisible: bool,
     /// Default as the server prints it.
     pub default: Option<String>,
+    /// ON UPDATE CURRENT_TIMESTAMP.
+    pub auto_updated: bool,
 }
 
 impl ColumnShape {

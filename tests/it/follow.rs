@@ -104,7 +104,7 @@ async fn follow(
 }
 
 /// Copies `tables` of a schema beside a follower, until all is copied.
-async fn copy(
+pub async fn copy(
     source: &Server,
     target: &Server,
     schema: &'static str,

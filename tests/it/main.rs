@@ -7,6 +7,7 @@ mod anywhere;
 mod between;
 mod binlog;
 mod commands;
+mod compare_rows;
 mod crash;
 mod ddl;
 mod docker;

@@ -103,7 +103,7 @@ impl<'a> Pipe<'a> {
             tables,
             start.clone(),
             status,
-            Mode::Apply,
+            Mode::Apply(Vec::new()),
         )
         .await
     }

@@ -55,6 +55,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "binlog",
             "follow",
             "copy",
+            "compare",
             "route",
             "rows",
             "schema",
@@ -63,6 +64,10 @@ const EDGES: &[(&str, &[&str])] = &[
     ),
     ("schema", &["rows"]),
     ("check", &["schema", "follow", "rows", "route"]),
+    (
+        "compare",
+        &["binlog", "copy", "follow", "rows", "telemetry"],
+    ),
     ("store", &["config"]),
     (
         "migration",

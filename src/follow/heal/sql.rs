@@ -64,7 +64,7 @@ impl Read<'_> {
             (true, Some(ours), Some(theirs))
                 if ours != theirs
                     && ours.bytes().all(|b| b.is_ascii_alphanumeric())
-                    && !matches!(select::head(column), "enum" | "set") =>
+                    && !matches!(column.type_name(), "enum" | "set") =>
             {
                 out.extend_from_slice(b"CONVERT(");
                 put_name(out, &column.name);
@@ -255,7 +255,7 @@ pub(super) fn same(table: &Followed, a: &[Value], b: &[Value]) -> bool {
                     a.text == b.text || same_json(a.text.as_bytes(), b.text.as_bytes())
                 }
                 (Value::Bytes(a), Value::Bytes(b)) if a != b => {
-                    let json = |c: &ColumnShape| select::head(c) == "json";
+                    let json = |c: &ColumnShape| c.type_name() == "json";
                     other(table, column).is_some_and(json) && same_json(a, b)
                 }
                 _ => a == b,
