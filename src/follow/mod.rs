@@ -276,7 +276,12 @@ impl Follower {
                 event = reader.next() => match event {
                     Ok(Some(event)) => {
                         self.wait_for_copy(&event).await?;
-                        self.take(&event)?;
+                        if let Err(stop) = self.take(&event) {
+                            // So that the next run meets it first of all.
+                            self.flush().await?;
+                            self.checkpoint().await?;
+                            return Err(stop);
+                        }
                         if self.in_order.is_awaited() {
                             self.flush().await?;
                             self.checkpoint().await?;

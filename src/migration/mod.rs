@@ -14,14 +14,13 @@ pub mod edges;
 pub mod events;
 pub mod monitor;
 mod seed;
-mod shapes;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::Side;
 use crate::config::{Limits, RouteConfig};
-use crate::plane::Plane;
+use crate::plane::{Plane, shapes};
 use crate::route::gate::{GateLimits, GateRefusal, RouteChange, Routes};
 use crate::route::table::{Phase, ReadsBy, Route, RouteTable};
 use crate::rows::catalog::CatalogLoader;
@@ -220,7 +219,11 @@ impl Migration {
         let states = [Side::Source, Side::Target].map(|s| self.backends.get(s));
         let loaded = self.catalog().loaded(Side::Source) && self.catalog().loaded(Side::Target);
         let catalog = self.catalog().snapshot();
-        let (tables, unequal) = shapes::compare(route, &catalog, table.fold_names);
+        let (tables, unequal) = shapes::compare(
+            |db, t| route.covers(db, t, table.fold_names),
+            route.phase.active(),
+            &catalog,
+        );
         let live = &route.live;
         Facts {
             up: [0, 1].map(|i| states.get(i).and_then(|s| s.up)),
@@ -244,6 +247,13 @@ impl Migration {
             }),
             compare: None,
         }
+    }
+
+    /// The route's tables that the other side has and `side` has not.
+    fn missing_on(&self, route: &Route, side: Side) -> Vec<String> {
+        let fold = self.routes().load().fold_names;
+        let covers = |db: &[u8], t: &[u8]| route.covers(db, t, fold);
+        shapes::missing_on(covers, side, &self.catalog().snapshot())
     }
 
     fn find(&self, name: &str) -> Result<(Arc<RouteTable>, Route), Refusal> {
@@ -476,7 +486,7 @@ impl Migration {
             Side::Source => 100 - percent,
         };
         if to_mirror > 0 {
-            let missing = shapes::missing_on(self, &route, mirror);
+            let missing = self.missing_on(&route, mirror);
             if !missing.is_empty() {
                 return Err(Refusal::plain(format!(
                     "{name}: the {mirror} has no table {}",

@@ -357,7 +357,7 @@ async fn fit(migration: &Migration, conn: &mut ServiceConn) -> Result<(), String
 }
 
 fn resume_one(migration: &Migration, route: &Route, mirror: Side) {
-    let missing = super::shapes::missing_on(migration, route, mirror);
+    let missing = migration.missing_on(route, mirror);
     if let Some(table) = missing.first() {
         let mut reason = route.live.suspended_reason.lock();
         *reason = format!("the {mirror} has no table {table}");
@@ -366,7 +366,11 @@ fn resume_one(migration: &Migration, route: &Route, mirror: Side) {
     if route.live.tables_differ.load(Ordering::Acquire) {
         let table = migration.routes().load();
         let catalog = migration.catalog().snapshot();
-        let (_, unequal) = super::shapes::compare(route, &catalog, table.fold_names);
+        let (_, unequal) = super::shapes::compare(
+            |db, t| route.covers(db, t, table.fold_names),
+            route.phase.active(),
+            &catalog,
+        );
         if !unequal.is_empty() {
             return;
         }

@@ -14,6 +14,7 @@
 //!
 //! Never changes a phase, and never sees a session.
 
+pub mod shapes;
 pub mod view;
 
 mod fence;

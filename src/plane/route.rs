@@ -13,22 +13,26 @@ use crate::copy::{Copier, CopyError};
 use crate::follow::batch::TableName;
 use crate::follow::beat::Beat;
 use crate::follow::heal::Healer;
-use crate::follow::tables::CatalogTables;
+use crate::follow::tables::{CatalogTables, Ddl, Definitions, Verdict};
 use crate::follow::writer::{Worker, WriteError};
 use crate::follow::{FollowError, Follower, Mode};
 use crate::route::table::{FollowStart, TableGlob};
-use crate::rows::service::ServiceError;
+use crate::rows::service::{ServiceConn, ServiceError};
+use crate::schema;
 
-use super::Inner;
 use super::view::{Copying, State, View, Work};
+use super::{Inner, position, shapes};
 
 /// Chunks handed over and not yet written: as many as are read at a time, so
 /// that reading never waits for writing alone.
 const CHUNKS_MAX: usize = 8;
 
+/// Notes on a schema that are logged; all are in `check`.
+const NOTES_MAX: usize = 50;
+
 /// Pause before the work is tried again, doubled up to the most.
 const PAUSE: Duration = Duration::from_millis(500);
-const PAUSE_MAX: Duration = Duration::from_secs(15);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// What a route's task needs to know.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -41,6 +45,30 @@ pub struct Spec {
     pub work: Work,
     /// Where it began.
     pub start: FollowStart,
+}
+
+/// Passes changes of definitions that both sides have.
+///
+/// The shapes are those that this run read before it began. They are newer than
+/// a change only if an earlier run stopped at it, so:
+/// 1. a follower meets the ALTER of a table that both sides had alike when it
+///    began; it stops before it;
+/// 2. the next run reads the shapes, and meets the ALTER at once;
+/// 3. if the sides are alike then, both have had it, and it is passed.
+struct Fresh {
+    view: Arc<View>,
+    /// The sides' tables when the run began.
+    alike: bool,
+}
+
+impl Definitions for Fresh {
+    fn changed(&self, _: Ddl<'_>) -> Verdict {
+        if self.alike && self.view.is_where_it_stopped() {
+            Verdict::Pass(None)
+        } else {
+            Verdict::Stop
+        }
+    }
 }
 
 /// Why one run ended.
@@ -93,7 +121,10 @@ pub async fn work(inner: Arc<Inner>, spec: Spec, view: Arc<View>, mut stop: watc
         };
         let (state, why) = match ended {
             Err(Ended::Passing(why)) => (State::Waiting, why),
-            Err(Ended::Stuck(why)) => (State::Stopped, why),
+            Err(Ended::Stuck(why)) => {
+                view.stopped();
+                (State::Stopped, why)
+            }
             Ok(()) => (State::Waiting, "the log ended".to_owned()),
         };
         if begun.elapsed() > PAUSE_MAX {
@@ -116,6 +147,9 @@ pub async fn work(inner: Arc<Inner>, spec: Spec, view: Arc<View>, mut stop: watc
 async fn once(inner: &Arc<Inner>, spec: &Spec, view: &Arc<View>) -> Result<(), Ended> {
     let (read, written) = (spec.work.from, spec.work.from.other());
     let [from, to] = [read, written].map(|side| inner.account(side).clone());
+    if spec.work.copy {
+        make(inner, spec).await?;
+    }
     for loaded in inner.catalog.refresh().await {
         loaded?;
     }
@@ -133,11 +167,16 @@ async fn once(inner: &Arc<Inner>, spec: &Spec, view: &Arc<View>) -> Result<(), E
         })
         .collect();
     let globs = spec.tables.clone();
-    let tables = Arc::new(CatalogTables::new(
-        catalog,
-        read,
-        move |db: &[u8], t: &[u8]| covers(&globs, db, t, fold),
-    ));
+    let covered = move |db: &[u8], t: &[u8]| covers(&globs, db, t, fold);
+    let (_, differing) = shapes::compare(&covered, read, &catalog);
+    let logs_cascades = position::logs_cascades(&mut ServiceConn::new(from.clone())).await?;
+    let tables = CatalogTables::new(catalog, read, covered)
+        .with_cascades_logged(logs_cascades)
+        .with_definitions(Arc::new(Fresh {
+            view: view.clone(),
+            alike: differing.is_empty(),
+        }));
+    let tables = Arc::new(tables);
     let start: Position = spec
         .start
         .from
@@ -167,6 +206,7 @@ async fn once(inner: &Arc<Inner>, spec: &Spec, view: &Arc<View>) -> Result<(), E
         if spec.work.copy {
             view.set_copying(Copying::Running);
             copier.run(&names, inner.settings.copy_slots).await?;
+            finish(inner, spec).await?;
             view.set_copying(Copying::Done);
         }
         std::future::pending::<Result<(), Ended>>().await
@@ -174,6 +214,47 @@ async fn once(inner: &Arc<Inner>, spec: &Spec, view: &Arc<View>) -> Result<(), E
     tokio::select! {
         done = follower.run(log, chunks) => Ok(done?),
         failed = copying => failed,
+    }
+}
+
+/// Makes what the target lacks of the route's tables and what belongs to them.
+async fn make(inner: &Inner, spec: &Spec) -> Result<(), Ended> {
+    let [source, target] = &inner.accounts;
+    let (tables, fold) = (spec.tables.clone(), inner.routes.load().fold_names);
+    let covered = move |db: &[u8], t: &[u8]| covers(&tables, db, t, fold);
+    let (options, progress) = (schema::Options::default(), schema::Progress::default());
+    let made = schema::create(source, target, &covered, options, &progress).await;
+    let report = made.map_err(|e| Ended::Passing(format!("the target's tables: {e}")))?;
+    say(spec, "making", &report);
+    Ok(())
+}
+
+/// Makes the keys that were left out while rows were copied.
+async fn finish(inner: &Inner, spec: &Spec) -> Result<(), Ended> {
+    let [source, target] = &inner.accounts;
+    let (tables, fold) = (spec.tables.clone(), inner.routes.load().fold_names);
+    let covered = move |db: &[u8], t: &[u8]| covers(&tables, db, t, fold);
+    let (options, progress) = (schema::Options::default(), schema::Progress::default());
+    let made = schema::finish(source, target, &covered, options, &progress).await;
+    let report = made.map_err(|e| Ended::Passing(format!("the target's keys: {e}")))?;
+    say(spec, "finishing", &report);
+    Ok(())
+}
+
+/// Logs what was made, and what could not be.
+fn say(spec: &Spec, doing: &str, report: &schema::Report) {
+    let route = &spec.name;
+    if let Some(first) = report.created.first() {
+        let made = report.created.len();
+        tracing::info!(
+            route,
+            "{doing} the target's schema: {made} objects, {first} first"
+        );
+    }
+    for note in report.notes.iter().take(NOTES_MAX) {
+        let (object, schema, name) = (note.object.as_str(), &note.schema, &note.name);
+        let (part, why) = (&note.part, &note.why);
+        tracing::warn!(route, "{doing} {object} {schema}.{name} {part}: {why}");
     }
 }
 

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use serde::Serialize;
 
 use crate::Side;
+use crate::binlog::Position;
 use crate::follow::beat::Beat;
 use crate::{copy, follow};
 
@@ -137,6 +138,8 @@ pub struct View {
     pub copied: Arc<copy::Status>,
     now: Mutex<Now>,
     beat: Mutex<Option<Arc<Beat>>>,
+    /// Where the follower stopped last.
+    stopped_at: Mutex<Option<Position>>,
 }
 
 /// Shows a beat while it lives.
@@ -157,7 +160,19 @@ impl View {
             copied: Arc::default(),
             now: Mutex::default(),
             beat: Mutex::default(),
+            stopped_at: Mutex::default(),
         }
+    }
+
+    /// Notes where the follower is, now that it has stopped.
+    pub(super) fn stopped(&self) {
+        *self.stopped_at.lock() = self.followed.position.lock().clone();
+    }
+
+    /// Whether the follower has not moved since it stopped.
+    pub(super) fn is_where_it_stopped(&self) -> bool {
+        let now = self.followed.position.lock();
+        now.is_some() && *now == *self.stopped_at.lock()
     }
 
     /// Takes the lag and barriers from this beat, as long as the guard lives.

@@ -210,7 +210,6 @@ fn storm(from: Family, to: Family, kills: u32) {
     let source = or_skip!(Server::start(from, durable.clone()));
     let target = or_skip!(Server::start(to, durable));
     fill(&source);
-    fill(&target);
     let values = |n: u32| {
         let all: Vec<String> = (0..n).map(|i| format!("({i}, 0)")).collect();
         all.join(",")
@@ -259,7 +258,6 @@ fn storm(from: Family, to: Family, kills: u32) {
     storm.wait("a healed mirror", |r| {
         r["follow"]["state"] == "running" && r["follow"]["lag_ms"].as_u64().is_some_and(|l| l < 400)
     });
-    println!("{:#}", storm.proxy.route("any"));
     let rows = compare::assert_equal(&storm.source, &storm.target, &TABLES);
     let mut increments = 0;
     for (n, told) in told.iter().enumerate() {

@@ -71,13 +71,8 @@ fn walk(from: (Family, usize), to: (Family, usize), prefix: &str) {
         big: format!("t.{prefix}s_big"),
     };
     walk.prepare();
-    walk.tables.create(target);
-    let big = &walk.big;
-    target.exec(&format!(
-        "DROP TABLE IF EXISTS {big}; CREATE TABLE {big} (id INT AUTO_INCREMENT PRIMARY KEY, n INT, t VARCHAR(200), KEY (n))"
-    ));
     for table in walk.all() {
-        walk.target.exec(&format!("TRUNCATE TABLE {table}"));
+        target.exec(&format!("DROP TABLE IF EXISTS {table}"));
     }
     let options = ProxyOptions::route("r", &[&format!("t.{prefix}*")]);
     let proxy = Proxy::start(source, target, options);
