@@ -70,6 +70,7 @@ use super::tables::Followed;
 use super::writer::WriteError;
 use found::Found;
 use link::{Fault, Link, Rows};
+pub(super) use sql::Literals;
 use sql::{Lock, Read};
 
 /// Keys in one look: enough that round trips do not count.
@@ -83,6 +84,9 @@ const LOOK_BYTES: usize = 4 << 20;
 /// twice as many each time, up to the last.
 const LOCKED_KEYS: usize = 16;
 const LOCKED_KEYS_MAX: usize = 128;
+
+/// Rows in a page of children of parents that were deleted or renamed.
+pub(super) const FAMILY_ROWS: usize = 1000;
 
 /// How long each of the steps under lock may take (locking, reading, writing):
 /// together less than the default deadline of a mirrored write. A row that
@@ -243,6 +247,39 @@ impl Healer {
         self.first_hold = limit;
         self.hold = limit;
         self
+    }
+
+    /// Rows of one side whose `columns` have one of the values, a page behind
+    /// `after`, in the key's order. Takes no lock.
+    pub(super) async fn family(
+        &mut self,
+        name: &TableName,
+        table: &Followed,
+        on_mirror: bool,
+        (columns, values): (&[usize], &[&Literals]),
+        after: Option<&Bound>,
+    ) -> Result<Vec<Vec<Value>>, WriteError> {
+        let mut pause = PAUSE;
+        for attempt in 1.. {
+            let (active, mirror) = self.reads(name, table);
+            let (link, read) = if on_mirror {
+                (&mut self.mirror, mirror)
+            } else {
+                (&mut self.active, active)
+            };
+            let sql = [read.family(columns, values, after, FAMILY_ROWS)];
+            match link.run(&sql, LOOK_MAX).await {
+                Ok(sets) => {
+                    let rows = images(sets.into_iter().flatten(), table);
+                    return rows.ok_or_else(|| refused(name, unreadable(name)));
+                }
+                Err(Fault::Lost(_) | Fault::Slow) if attempt < ATTEMPTS_MAX => link.drop_conn(),
+                Err(fault) => return Err(refused(name, fault)),
+            }
+            tokio::time::sleep(pause).await;
+            pause *= 2;
+        }
+        Ok(Vec::new())
     }
 
     /// Which keys are proven equal, with no lock held afterwards. `expected`,

@@ -10,6 +10,9 @@ use crate::follow::tables::Followed;
 
 const MISSING: Unwritable = Unwritable("a column that the table has not");
 
+/// A row's values in some columns, as literals.
+pub(in crate::follow) type Literals = Vec<Vec<u8>>;
+
 /// How a read treats the rows it finds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Lock {
@@ -76,7 +79,7 @@ impl Read<'_> {
         }
     }
 
-    fn put_head(&self, out: &mut Vec<u8>) {
+    fn put_columns(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(b"SELECT ");
         let mut first = true;
         for column in self.table.shape.columns.iter().filter(|c| !c.generated) {
@@ -87,6 +90,10 @@ impl Read<'_> {
         }
         out.extend_from_slice(b" FROM ");
         put_table(out, &self.name.schema, &self.name.table);
+    }
+
+    fn put_head(&self, out: &mut Vec<u8>) {
+        self.put_columns(out);
         let keys = &self.table.shape.unique_keys;
         let primary = keys.iter().find(|k| k.primary);
         if primary.is_some_and(|k| k.columns == self.table.key.columns) {
@@ -131,6 +138,45 @@ impl Read<'_> {
             }
         }
         out.extend_from_slice(lock.clause(self.mariadb));
+        out
+    }
+
+    /// Rows whose `columns` have one of the values, behind a key, in the key's
+    /// order.
+    pub(super) fn family(
+        &self,
+        columns: &[usize],
+        values: &[&Literals],
+        after: Option<&Bound>,
+        limit: usize,
+    ) -> Vec<u8> {
+        let (shape, key) = (&self.table.shape, &self.table.key);
+        let mut out = Vec::new();
+        self.put_columns(&mut out);
+        for (i, values) in values.iter().enumerate() {
+            out.extend_from_slice(if i == 0 { b" WHERE ((" } else { b" OR (" });
+            let columns = columns.iter().filter_map(|c| shape.columns.get(*c));
+            for (n, (column, value)) in columns.zip(*values).enumerate() {
+                if n > 0 {
+                    out.extend_from_slice(b" AND ");
+                }
+                put_name(&mut out, &column.name);
+                out.push(b'=');
+                out.extend_from_slice(value);
+            }
+            out.push(b')');
+        }
+        out.push(b')');
+        if let Some(after) = after {
+            out.extend_from_slice(b" AND ");
+            select::put_beyond(&mut out, key, shape, after, b">");
+        }
+        let columns = key.columns.iter().filter_map(|c| shape.columns.get(*c));
+        for (i, column) in columns.enumerate() {
+            out.extend_from_slice(if i == 0 { b" ORDER BY " } else { b"," });
+            put_name(&mut out, &column.name);
+        }
+        out.extend_from_slice(format!(" LIMIT {limit}").as_bytes());
         out
     }
 
