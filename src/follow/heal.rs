@@ -327,7 +327,8 @@ impl Healer {
                 Ok((active, mirror)) => {
                     let bytes = active.bytes + mirror.bytes;
                     self.size = next_size(keys.len(), bytes, self.size);
-                    return Ok(Found::equal(table, keys, expected, &active, &mirror));
+                    let sides = (&active, &mirror);
+                    return Ok(Found::equal(table, keys, expected, sides, self.is_cross()));
                 }
                 Err(Fault::Lost(e)) if attempt >= ATTEMPTS_MAX => return Err(e.into()),
                 Err(Fault::Lost(_)) => {}
@@ -381,6 +382,11 @@ impl Healer {
     async fn ready(&mut self) -> Result<(), Fault> {
         self.active.ready().await?;
         self.mirror.ready().await
+    }
+
+    /// The servers are of different families.
+    fn is_cross(&self) -> bool {
+        self.active.is_mariadb() != self.mirror.is_mariadb()
     }
 
     fn forget(&mut self) {
@@ -530,6 +536,7 @@ impl Healer {
         if ours.len() != keys.len() || theirs.len() != keys.len() {
             return Err(early(unreadable(name)));
         }
+        let cross = self.is_cross();
         let mut healed = Vec::with_capacity(keys.len());
         let (mut deletes, mut rows) = (Vec::new(), Vec::new());
         // Two keys can be one row to the server.
@@ -540,7 +547,7 @@ impl Healer {
                 return Err(early(unreadable(name)));
             };
             let mut pairs = ours.iter().zip(&theirs);
-            if ours.len() == theirs.len() && pairs.all(|(a, b)| sql::same(table, a, b)) {
+            if ours.len() == theirs.len() && pairs.all(|(a, b)| sql::same(table, a, b, cross)) {
                 healed.push(Healed::Equal);
                 continue;
             }
