@@ -70,6 +70,7 @@ use super::tables::Followed;
 use super::writer::WriteError;
 use found::Found;
 use link::{Fault, Link, Rows};
+pub(super) use sql::Literals;
 use sql::{Lock, Read};
 
 /// Keys in one look: enough that round trips do not count.
@@ -83,6 +84,9 @@ const LOOK_BYTES: usize = 4 << 20;
 /// twice as many each time, up to the last.
 const LOCKED_KEYS: usize = 16;
 const LOCKED_KEYS_MAX: usize = 128;
+
+/// Rows in a page of children of parents that were deleted or renamed.
+pub(super) const FAMILY_ROWS: usize = 1000;
 
 /// How long each of the steps under lock may take (locking, reading, writing):
 /// together less than the default deadline of a mirrored write. A row that
@@ -245,6 +249,39 @@ impl Healer {
         self
     }
 
+    /// Rows of one side whose `columns` have one of the values, a page behind
+    /// `after`, in the key's order. Takes no lock.
+    pub(super) async fn family(
+        &mut self,
+        name: &TableName,
+        table: &Followed,
+        on_mirror: bool,
+        (columns, values): (&[usize], &[&Literals]),
+        after: Option<&Bound>,
+    ) -> Result<Vec<Vec<Value>>, WriteError> {
+        let mut pause = PAUSE;
+        for attempt in 1.. {
+            let (active, mirror) = self.reads(name, table);
+            let (link, read) = if on_mirror {
+                (&mut self.mirror, mirror)
+            } else {
+                (&mut self.active, active)
+            };
+            let sql = [read.family(columns, values, after, FAMILY_ROWS)];
+            match link.run(&sql, LOOK_MAX).await {
+                Ok(sets) => {
+                    let rows = images(sets.into_iter().flatten(), table);
+                    return rows.ok_or_else(|| refused(name, unreadable(name)));
+                }
+                Err(Fault::Lost(_) | Fault::Slow) if attempt < ATTEMPTS_MAX => link.drop_conn(),
+                Err(fault) => return Err(refused(name, fault)),
+            }
+            tokio::time::sleep(pause).await;
+            pause *= 2;
+        }
+        Ok(Vec::new())
+    }
+
     /// Which keys are proven equal, with no lock held afterwards. `expected`,
     /// where not empty, are rows by key that the active side must show too
     /// (None: no row).
@@ -290,7 +327,8 @@ impl Healer {
                 Ok((active, mirror)) => {
                     let bytes = active.bytes + mirror.bytes;
                     self.size = next_size(keys.len(), bytes, self.size);
-                    return Ok(Found::equal(table, keys, expected, &active, &mirror));
+                    let sides = (&active, &mirror);
+                    return Ok(Found::equal(table, keys, expected, sides, self.is_cross()));
                 }
                 Err(Fault::Lost(e)) if attempt >= ATTEMPTS_MAX => return Err(e.into()),
                 Err(Fault::Lost(_)) => {}
@@ -344,6 +382,11 @@ impl Healer {
     async fn ready(&mut self) -> Result<(), Fault> {
         self.active.ready().await?;
         self.mirror.ready().await
+    }
+
+    /// The servers are of different families.
+    fn is_cross(&self) -> bool {
+        self.active.is_mariadb() != self.mirror.is_mariadb()
     }
 
     fn forget(&mut self) {
@@ -493,6 +536,7 @@ impl Healer {
         if ours.len() != keys.len() || theirs.len() != keys.len() {
             return Err(early(unreadable(name)));
         }
+        let cross = self.is_cross();
         let mut healed = Vec::with_capacity(keys.len());
         let (mut deletes, mut rows) = (Vec::new(), Vec::new());
         // Two keys can be one row to the server.
@@ -503,7 +547,7 @@ impl Healer {
                 return Err(early(unreadable(name)));
             };
             let mut pairs = ours.iter().zip(&theirs);
-            if ours.len() == theirs.len() && pairs.all(|(a, b)| sql::same(table, a, b)) {
+            if ours.len() == theirs.len() && pairs.all(|(a, b)| sql::same(table, a, b, cross)) {
                 healed.push(Healed::Equal);
                 continue;
             }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::batch::{Batch, Operation, TableBatch, TableName};
+use super::family::Families;
 use super::heal::{Healed, Healer, Kind};
 use super::retry::{Retry, RowKey};
 use super::tables::{Followed, Meaning, Tables};
@@ -17,6 +18,8 @@ use crate::copy::select::Bound;
 pub(super) struct Healing {
     healers: Vec<Healer>,
     pub(super) retry: Retry,
+    /// Parents in the batch whose children are to be looked at.
+    pub(super) families: Families,
     status: Arc<Status>,
 }
 
@@ -101,6 +104,7 @@ impl Healing {
         let healing = Healing {
             healers,
             retry,
+            families: Families::default(),
             status,
         };
         healing.tell();
@@ -136,7 +140,7 @@ impl Healing {
             equal.iter().for_each(|key| self.retry.healed(key));
             left.push(wanted);
         }
-        if left.iter().any(|w| !w.is_empty()) {
+        if left.iter().any(|w| !w.is_empty()) || !self.families.is_empty() {
             // Their events may not be readable yet.
             if let Some(first) = self.healers.first_mut() {
                 first.watermark().await?;
@@ -144,7 +148,27 @@ impl Healing {
             }
             self.heal(left, number).await?;
         }
+        self.children(tables, number).await?;
         self.tell();
+        Ok(())
+    }
+
+    /// Heals the children of parents in the batch.
+    async fn children(&mut self, tables: &dyn Tables, number: u64) -> Result<(), WriteError> {
+        while let Some(first) = self.healers.first_mut()
+            && let Some((name, table, keys)) = self.families.next(first, tables).await?
+        {
+            let each = keys.len().div_ceil(self.healers.len()).max(1);
+            let part = |keys: &[Bound]| {
+                vec![Wanted {
+                    name: name.clone(),
+                    table: table.clone(),
+                    keys: keys.to_vec(),
+                }]
+            };
+            let wanted = keys.chunks(each).map(part).collect();
+            self.heal(wanted, number).await?;
+        }
         Ok(())
     }
 

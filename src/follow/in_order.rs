@@ -205,6 +205,12 @@ impl Follower {
             }
         }
         if self.healing.heals() {
+            let (before, after) = (images.before.as_deref(), images.after.as_deref());
+            if !rows.no_foreign_key_checks {
+                let tables = self.tables.as_ref();
+                let families = &mut self.healing.families;
+                families.parent(tables, followed, before, after);
+            }
             return Some(images);
         }
         self.batch.add_ordered(Ordered {

@@ -37,6 +37,7 @@ pub mod tables;
 pub mod windows;
 pub mod writer;
 
+mod family;
 mod healing;
 mod in_order;
 mod mark;

@@ -22,7 +22,7 @@
 //! follower, and its checkpoint is before it: it needs no line either. A write
 //! noted after 2 keeps one, though it coalesced with a line from before.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, hash_map};
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -298,8 +298,8 @@ impl Journal {
         if state.overflowed {
             // Its route's line says everything since; a route that has none
             // yet gets one.
-            if !state.oldest.contains_key(&of) {
-                state.oldest.insert(of, entry.since);
+            if let hash_map::Entry::Vacant(new) = state.oldest.entry(of) {
+                new.insert(entry.since);
                 self.overflow(&mut state);
             }
             return;

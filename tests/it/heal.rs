@@ -61,6 +61,13 @@ impl Pair<'_> {
         let mut follower = Follower::new(vec![worker], tables, start, status, mode).await?;
         let mut wanted = request(follower.position().clone());
         wanted.until_end = until_end;
+        // Streams of one server need ids of their own.
+        let hash = self
+            .stream
+            .bytes()
+            .fold(7_u32, |h, b| h.wrapping_mul(31) ^ u32::from(b));
+        wanted.server_id = 4_000_000_100 + hash % 10_000_000;
+        wanted.uuid = format!("5f0c1d7a-0000-4000-8000-{:012}", wanted.server_id);
         let stream = BinlogStream::start(leg(self.active).await, &wanted).await?;
         let (_, no_chunks) = mpsc::channel(1);
         follower.run(stream, no_chunks).await

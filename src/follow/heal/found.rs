@@ -44,20 +44,20 @@ impl Found {
         table: &Followed,
         keys: &[&Bound],
         expected: &[Option<&[Value]>],
-        active: &Found,
-        mirror: &Found,
+        (active, mirror): (&Found, &Found),
+        cross: bool,
     ) -> Vec<bool> {
         let absent = mirror.whole && !active.strange && !mirror.strange;
         let one = |(i, key): (usize, &&Bound)| {
             let ours = active.rows.get(*key);
             let same = match (ours, mirror.rows.get(*key)) {
-                (Some(ours), Some(theirs)) => sql::same(table, ours, theirs),
+                (Some(ours), Some(theirs)) => sql::same(table, ours, theirs, cross),
                 (None, None) => absent,
                 _ => false,
             };
             same && match (expected.get(i), ours) {
                 (None, _) | (Some(None), None) => true,
-                (Some(Some(row)), Some(ours)) => sql::same(table, row, ours),
+                (Some(Some(row)), Some(ours)) => sql::same(table, row, ours, false),
                 _ => false,
             }
         };

@@ -10,6 +10,9 @@ use crate::follow::tables::Followed;
 
 const MISSING: Unwritable = Unwritable("a column that the table has not");
 
+/// A row's values in some columns, as literals.
+pub(in crate::follow) type Literals = Vec<Vec<u8>>;
+
 /// How a read treats the rows it finds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Lock {
@@ -76,7 +79,7 @@ impl Read<'_> {
         }
     }
 
-    fn put_head(&self, out: &mut Vec<u8>) {
+    fn put_columns(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(b"SELECT ");
         let mut first = true;
         for column in self.table.shape.columns.iter().filter(|c| !c.generated) {
@@ -87,6 +90,10 @@ impl Read<'_> {
         }
         out.extend_from_slice(b" FROM ");
         put_table(out, &self.name.schema, &self.name.table);
+    }
+
+    fn put_head(&self, out: &mut Vec<u8>) {
+        self.put_columns(out);
         let keys = &self.table.shape.unique_keys;
         let primary = keys.iter().find(|k| k.primary);
         if primary.is_some_and(|k| k.columns == self.table.key.columns) {
@@ -131,6 +138,45 @@ impl Read<'_> {
             }
         }
         out.extend_from_slice(lock.clause(self.mariadb));
+        out
+    }
+
+    /// Rows whose `columns` have one of the values, behind a key, in the key's
+    /// order.
+    pub(super) fn family(
+        &self,
+        columns: &[usize],
+        values: &[&Literals],
+        after: Option<&Bound>,
+        limit: usize,
+    ) -> Vec<u8> {
+        let (shape, key) = (&self.table.shape, &self.table.key);
+        let mut out = Vec::new();
+        self.put_columns(&mut out);
+        for (i, values) in values.iter().enumerate() {
+            out.extend_from_slice(if i == 0 { b" WHERE ((" } else { b" OR (" });
+            let columns = columns.iter().filter_map(|c| shape.columns.get(*c));
+            for (n, (column, value)) in columns.zip(*values).enumerate() {
+                if n > 0 {
+                    out.extend_from_slice(b" AND ");
+                }
+                put_name(&mut out, &column.name);
+                out.push(b'=');
+                out.extend_from_slice(value);
+            }
+            out.push(b')');
+        }
+        out.push(b')');
+        if let Some(after) = after {
+            out.extend_from_slice(b" AND ");
+            select::put_beyond(&mut out, key, shape, after, b">");
+        }
+        let columns = key.columns.iter().filter_map(|c| shape.columns.get(*c));
+        for (i, column) in columns.enumerate() {
+            out.extend_from_slice(if i == 0 { b" ORDER BY " } else { b"," });
+            put_name(&mut out, &column.name);
+        }
+        out.extend_from_slice(format!(" LIMIT {limit}").as_bytes());
         out
     }
 
@@ -239,8 +285,9 @@ pub(super) fn insert(
 
 /// Whether two rows are equal in every column that is written: bit by bit for
 /// floating point, and by content for JSON that one of the sides keeps as text
-/// or prints in its own way.
-pub(super) fn same(table: &Followed, a: &[Value], b: &[Value]) -> bool {
+/// or prints in its own way. `cross`: the servers are of different families,
+/// of which only MySQL keeps a -0.
+pub(super) fn same(table: &Followed, a: &[Value], b: &[Value], cross: bool) -> bool {
     let shape: &TableShape = &table.shape;
     let mut columns = shape.columns.iter().zip(a.iter().zip(b));
     a.len() == b.len()
@@ -249,8 +296,12 @@ pub(super) fn same(table: &Followed, a: &[Value], b: &[Value]) -> bool {
                 return true;
             }
             match (a, b) {
-                (Value::Float(a), Value::Float(b)) => a.to_bits() == b.to_bits(),
-                (Value::Double(a), Value::Double(b)) => a.to_bits() == b.to_bits(),
+                (Value::Float(a), Value::Float(b)) => {
+                    a.to_bits() == b.to_bits() || cross && *a == 0.0 && *b == 0.0
+                }
+                (Value::Double(a), Value::Double(b)) => {
+                    a.to_bits() == b.to_bits() || cross && *a == 0.0 && *b == 0.0
+                }
                 (Value::Json(a), Value::Json(b)) => {
                     a.text == b.text || same_json(a.text.as_bytes(), b.text.as_bytes())
                 }
@@ -258,9 +309,22 @@ pub(super) fn same(table: &Followed, a: &[Value], b: &[Value]) -> bool {
                     let json = |c: &ColumnShape| c.type_name() == "json";
                     other(table, column).is_some_and(json) && same_json(a, b)
                 }
+                // The sides may have different numbers of digits.
+                (Value::Decimal(a), Value::Decimal(b)) | (Value::Time(a), Value::Time(b)) => {
+                    a == b || digits(a) == digits(b)
+                }
                 _ => a == b,
             }
         })
+}
+
+/// A decimal's text without the zeros at its end.
+fn digits(text: &str) -> &str {
+    if text.contains('.') {
+        text.trim_end_matches('0').trim_end_matches('.')
+    } else {
+        text
+    }
 }
 
 fn same_json(a: &[u8], b: &[u8]) -> bool {
@@ -348,8 +412,12 @@ mod tests {
             ]
         };
         let one = row(0.0, r#"{"a": 1, "b": 2}"#);
-        assert!(same(&table, &one, &row(0.0, r#"{"b":2,"a":1}"#)));
-        assert!(!same(&table, &one, &row(-0.0, r#"{"b":2,"a":1}"#)));
-        assert!(!same(&table, &one, &row(0.0, r#"{"b":2,"a":"1"}"#)));
+        assert!(same(&table, &one, &row(0.0, r#"{"b":2,"a":1}"#), false));
+        assert!(!same(&table, &one, &row(-0.0, r#"{"b":2,"a":1}"#), false));
+        assert!(same(&table, &one, &row(-0.0, r#"{"b":2,"a":1}"#), true));
+        assert!(!same(&table, &one, &row(0.0, r#"{"b":2,"a":"1"}"#), true));
+        assert_eq!(digits("1.500"), digits("1.5"));
+        assert_eq!(digits("-10.00"), digits("-10"));
+        assert_ne!(digits("100"), digits("1"));
     }
 }

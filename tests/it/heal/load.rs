@@ -338,3 +338,44 @@ fn soak_heal() {
         healed_under_load(from, to, 120, true);
     }
 }
+
+/// How fast rows are healed that the mirror has missed for long, and seen to be
+/// equal where it has not.
+#[test]
+fn soak_heal_rate() {
+    if std::env::var_os("LOCKSTEP_SOAK").is_none() {
+        return;
+    }
+    const ROWS: u64 = 100_000;
+    for (from, to) in PAIRS {
+        let active = or_skip!(Server::start(from, ServerOptions::default()));
+        let mirror = or_skip!(Server::start(to, ServerOptions::default()));
+        for server in [&active, &mirror] {
+            server.exec("CREATE DATABASE hq");
+            server.exec("CREATE TABLE hq.t (id INT PRIMARY KEY, k INT, c CHAR(120), pad CHAR(60), INDEX (k))");
+        }
+        let pair = Pair {
+            active: &active,
+            mirror: &mirror,
+            schema: "hq",
+            stream: "rate/forward",
+            start: now(&active, false),
+        };
+        active.exec("CREATE TABLE test.n (n INT PRIMARY KEY)");
+        active.exec("INSERT INTO test.n WITH RECURSIVE s AS (SELECT 0 n UNION ALL SELECT n + 1 FROM s WHERE n < 999) SELECT n FROM s");
+        active.exec("INSERT INTO hq.t SELECT a.n * 1000 + b.n, b.n, REPEAT('c', 110), REPEAT('p', 50) FROM test.n a, test.n b WHERE a.n < 100");
+        let mut told_of = Vec::new();
+        for _ in ["missing", "equal"] {
+            let status: Arc<Status> = Arc::default();
+            mirror.exec("DROP DATABASE IF EXISTS lockstep");
+            let began = Instant::now();
+            runtime()
+                .block_on(pair.heal(true, status.clone()))
+                .unwrap_or_else(|e| panic!("{from} → {to}: {e}"));
+            let rate = ROWS as f64 / began.elapsed().as_secs_f64();
+            told_of.push(format!("{rate:.0}/s ({})", told(&status)));
+        }
+        compare::assert_equal(&active, &mirror, &["hq.t"]);
+        eprintln!("{from} → {to}: {}", told_of.join("; "));
+    }
+}
