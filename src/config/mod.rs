@@ -7,6 +7,7 @@
 //! is wrong with it, never the value: a value may be a password typed into the
 //! wrong line.
 
+mod copy;
 mod env;
 mod network;
 pub(crate) mod read;
@@ -23,6 +24,7 @@ use serde_saphyr::figment::Yaml;
 use crate::Side;
 use crate::route::table::{Ack, DdlPolicy, DeferredPolicy, ReadsBy};
 
+pub use copy::{CopySettings, Hours};
 pub use network::Network;
 pub use secret::Password;
 pub use validate::globs_overlap;
@@ -49,6 +51,8 @@ pub struct Config {
     pub routes: Vec<RouteConfig>,
     /// Bounds on time, memory and numbers.
     pub limits: Limits,
+    /// How hard the copy of existing rows may work.
+    pub copy: CopySettings,
     /// Where durable state lives: a directory.
     pub state: PathBuf,
 }
@@ -65,6 +69,7 @@ impl Default for Config {
             users: Vec::new(),
             routes: Vec::new(),
             limits: Limits::default(),
+            copy: CopySettings::default(),
             state: PathBuf::from("./state"),
         }
     }

@@ -15,6 +15,7 @@ pub mod select;
 
 mod family;
 mod status;
+mod throttle;
 mod whole;
 
 use std::collections::VecDeque;
@@ -36,6 +37,7 @@ use crate::rows::service::{ServiceAccount, ServiceError};
 use family::Family;
 use select::{Bound, READ_SESSION, image};
 pub use status::{Status, TableProgress};
+pub use throttle::{Lag, Throttle};
 
 /// Bytes of rows in a chunk: what a statement's parsing and a transaction's
 /// commit are small against.
@@ -98,6 +100,7 @@ pub struct Copier {
     status: Arc<Status>,
     next_window: AtomicU64,
     stop: AtomicBool,
+    throttle: Throttle,
     /// Made by [`Copier::prepare`].
     plan: Mutex<Option<Arc<Plan>>>,
 }
@@ -148,8 +151,16 @@ impl Copier {
             status,
             next_window: AtomicU64::new(first_token()),
             stop: AtomicBool::new(false),
+            throttle: Throttle::none(),
             plan: Mutex::default(),
         }
+    }
+
+    /// What holds the copy back; without it nothing does.
+    #[must_use]
+    pub fn with_throttle(mut self, throttle: Throttle) -> Copier {
+        self.throttle = throttle;
+        self
     }
 
     /// Plans, or takes up the plan of an earlier run. Must be done before the
@@ -447,6 +458,15 @@ impl Copier {
             if self.stop.load(Ordering::Relaxed) {
                 return Ok(());
             }
+            if let Err(e) = self.admitted(conn).await {
+                *conn = None;
+                failures += 1;
+                if failures >= ATTEMPTS_MAX {
+                    return Err(e);
+                }
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
             let window = self.next_window.fetch_add(1, Ordering::Relaxed);
             self.windows.open(&part.name, window);
             // Behind the window: a definition that changes from here on spoils
@@ -474,6 +494,7 @@ impl Copier {
                 }
             };
             let count = rows.len();
+            self.throttle.spent(count as u64);
             let finished = count < limit;
             let mut next = part.clone();
             next.rows += count as u64;
@@ -518,6 +539,16 @@ impl Copier {
                 limit = fitting.clamp(1, ROWS_MAX).min(limit * 4);
             }
         }
+    }
+
+    /// Waits until nothing holds the copy back.
+    async fn admitted(&self, conn: &mut Option<Conn>) -> Result<(), CopyError> {
+        let conn = match conn {
+            Some(conn) => conn,
+            None => conn.insert(connect(&self.source).await?),
+        };
+        let admitted = self.throttle.admit(&self.status, conn).await;
+        admitted.map_err(|e| failed(&self.source, &e).into())
     }
 
     /// The watermark, then the chunk.

@@ -30,6 +30,7 @@ pub mod batch;
 pub mod beat;
 pub mod cascade;
 pub mod heal;
+pub mod history;
 pub mod ordered;
 pub mod snapshots;
 pub mod statements;
@@ -43,6 +44,7 @@ mod in_order;
 mod mark;
 mod reader;
 mod retry;
+mod xa;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -195,6 +197,9 @@ pub struct Follower {
     /// was sent.
     beats: VecDeque<(u64, u64, u64)>,
     in_order: in_order::State,
+    xa: xa::State,
+    /// Who is read; None: no witnesses are kept.
+    server: Option<String>,
 }
 
 impl Follower {
@@ -212,12 +217,16 @@ impl Follower {
         status: Arc<Status>,
         mode: Mode,
     ) -> Result<Follower, FollowError> {
-        let mut from = start;
+        let (mut from, mut written) = (start, None);
         let mut retry = Retry::default();
         if let Some(first) = workers.first_mut() {
             first.prepare().await?;
             match first.checkpoint().await? {
-                Some(position) => from = position,
+                Some(position) => {
+                    let resume = first.resume()?;
+                    written = resume.is_some().then(|| position.clone());
+                    from = resume.unwrap_or(position);
+                }
                 None => first.write(&[], Some(&from), &[]).await?,
             }
             retry = Retry::load(first).await?;
@@ -228,7 +237,7 @@ impl Follower {
         };
         status.heals.store(heals, Ordering::Relaxed);
         let healing = Healing::new(healers, retry, status.clone());
-        *status.position.lock() = Some(from.clone());
+        *status.position.lock() = Some(written.clone().unwrap_or_else(|| from.clone()));
         Ok(Follower {
             tables,
             workers,
@@ -246,6 +255,8 @@ impl Follower {
             since: None,
             beats: VecDeque::new(),
             in_order: in_order::State::default(),
+            xa: xa::State::since(written),
+            server: None,
         })
     }
 
@@ -415,7 +426,9 @@ impl Follower {
         if event.header.timestamp > 0 {
             self.at_s = u64::from(event.header.timestamp);
         }
+        let taken = self.xa(event, place)?;
         match &event.body {
+            _ if taken => {}
             Body::Rows(rows) => self.rows(rows)?,
             Body::Query(query) => match self.tables.statement(query) {
                 Said::Nothing => {}
@@ -428,9 +441,6 @@ impl Follower {
             Body::Incident(text) => {
                 return Err(self.stopped(format!("the server reports an incident: {text}")));
             }
-            Body::XaPrepare { one_phase: false } if !self.batch.is_empty() => {
-                return Err(self.stopped("XA PREPARE of routed tables"));
-            }
             _ => {}
         }
         if matches!(
@@ -439,7 +449,10 @@ impl Follower {
         ) {
             self.ours = false;
             self.in_order.transaction_ended();
-            self.whole = Some(self.progress.position().clone());
+            if !self.xa.is_known() {
+                self.whole = Some(self.progress.position().clone());
+                self.remember(event);
+            }
             self.status.transactions.fetch_add(1, Ordering::Relaxed);
         }
         Ok(())
@@ -465,11 +478,7 @@ impl Follower {
                 return Ok(());
             }
             Meaning::Stop(why) => {
-                return Err(self.stopped(format!(
-                    "{}.{}: {why}",
-                    String::from_utf8_lossy(&name.schema),
-                    String::from_utf8_lossy(&name.table)
-                )));
+                return Err(self.stopped(format!("{name}: {why}")));
             }
             Meaning::Follow(followed) => followed,
         };
@@ -477,10 +486,11 @@ impl Follower {
             return Ok(());
         }
         if let Some(why) = followed.misfit(table) {
+            return Err(self.stopped(format!("{name}: {why}")));
+        }
+        if rows.change != Change::Delete && !rows.is_full() {
             return Err(self.stopped(format!(
-                "{}.{}: {why}",
-                String::from_utf8_lossy(&name.schema),
-                String::from_utf8_lossy(&name.table)
+                "{name}: an image lacks columns (binlog_row_image must be FULL)"
             )));
         }
         let watched = self.windows.is_open(&name);

@@ -26,10 +26,11 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error};
 
 use crate::binlog::Position;
-use crate::rows::literal::{SESSION, Unwritable};
+use crate::rows::literal::{SESSION, Unwritable, put_quoted};
 use crate::rows::service::{ServiceAccount, ServiceError};
 
 use super::batch::{Stage, TableBatch};
+use super::history::Witness;
 use super::mark;
 use super::ordered::{Expect, Ordered};
 use super::retry;
@@ -88,6 +89,9 @@ pub struct Worker {
     token: u64,
     /// A transaction of [`Worker::write_in_order`] is open.
     open: bool,
+    /// What stands beside the position in the checkpoint.
+    resume: Option<String>,
+    witness: Option<Witness>,
 }
 
 /// Whether trying again may help, on the same or a new connection.
@@ -118,6 +122,8 @@ impl Worker {
             conn: None,
             token: mark::first_token(),
             open: false,
+            resume: None,
+            witness: None,
         }
     }
 
@@ -167,7 +173,9 @@ impl Worker {
             "CREATE TABLE IF NOT EXISTS lockstep.checkpoint (\
              stream VARCHAR(64) CHARACTER SET ascii NOT NULL PRIMARY KEY, \
              position LONGTEXT CHARACTER SET ascii NOT NULL, \
-             written_us BIGINT UNSIGNED NOT NULL) ENGINE=InnoDB",
+             written_us BIGINT UNSIGNED NOT NULL, \
+             resume_from LONGTEXT CHARACTER SET ascii NULL, \
+             last_event TEXT CHARACTER SET ascii NULL) ENGINE=InnoDB",
             mark::TABLE,
             retry::CREATE,
             "CREATE TABLE IF NOT EXISTS lockstep.copied (\
@@ -190,7 +198,7 @@ impl Worker {
     pub async fn checkpoint(&mut self) -> Result<Option<Position>, WriteError> {
         let side = self.account.side;
         let sql = format!(
-            "SELECT position FROM lockstep.checkpoint WHERE stream='{}'",
+            "SELECT position, resume_from, last_event FROM lockstep.checkpoint WHERE stream='{}'",
             self.stream
         );
         let failed = |message: String| ServiceError {
@@ -204,14 +212,43 @@ impl Worker {
         begin.push(b"COMMIT".to_vec());
         self.run(&begin, "lockstep").await?;
         let conn = self.conn().await?;
-        let text: Option<Vec<u8>> = conn
+        let row: Option<(String, Option<String>, Option<String>)> = conn
             .query_first(sql)
             .await
             .map_err(|e| failed(e.to_string()))?;
-        let Some(text) = text else { return Ok(None) };
-        let text = String::from_utf8_lossy(&text).into_owned();
+        let Some((text, resume, witness)) = row else {
+            return Ok(None);
+        };
+        self.resume = resume;
+        let witness = witness.map(|w| w.parse()).transpose();
+        self.witness = witness.map_err(|_| failed("unreadable".to_owned()))?;
         let position = text.parse().map_err(|_| failed("unreadable".to_owned()))?;
         Ok(Some(position))
+    }
+
+    /// Where to read from, if that is before the checkpoint.
+    ///
+    /// # Errors
+    /// What was written there is not a position.
+    pub fn resume(&self) -> Result<Option<Position>, WriteError> {
+        let position = self.resume.as_ref().map(|text| text.parse()).transpose();
+        let unreadable = |_| ServiceError {
+            side: self.account.side,
+            kind: "checkpoint",
+            message: "unreadable".to_owned(),
+        };
+        Ok(position.map_err(unreadable)?)
+    }
+
+    /// The last event behind the checkpoint.
+    pub fn witness(&self) -> Option<&Witness> {
+        self.witness.as_ref()
+    }
+
+    /// What the next checkpoint says beside its position.
+    pub(super) fn remember(&mut self, resume: Option<&Position>, witness: Option<Witness>) {
+        self.resume = resume.map(ToString::to_string);
+        self.witness = witness;
     }
 
     /// Writes a part of a batch in one transaction; the position and the
@@ -252,9 +289,20 @@ impl Worker {
     /// The statement that moves the checkpoint.
     fn moved(&self, position: &Position) -> Vec<u8> {
         let stream = &self.stream;
+        let literal = |text: Option<String>| {
+            let mut out = b"NULL".to_vec();
+            if let Some(text) = text {
+                out.clear();
+                put_quoted(&mut out, text.as_bytes());
+            }
+            String::from_utf8_lossy(&out).into_owned()
+        };
+        let resume = literal(self.resume.clone());
+        let witness = literal(self.witness.as_ref().map(ToString::to_string));
         format!(
             "REPLACE INTO lockstep.checkpoint VALUES \
-             ('{stream}', '{position}', CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS UNSIGNED))"
+             ('{stream}', '{position}', CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS UNSIGNED), \
+             {resume}, {witness})"
         )
         .into_bytes()
     }

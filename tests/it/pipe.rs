@@ -2,7 +2,12 @@
 //! keyed rows does not cover.
 
 mod cascades;
+mod gap;
+mod history;
 mod keyless;
+mod keys;
+mod statements;
+mod xa;
 
 use crate::binlog::{leg, now, request};
 use crate::follow::{account, catalog};
@@ -146,6 +151,17 @@ impl<'a> Pipe<'a> {
         start: &Position,
         status: Arc<copy::Status>,
     ) -> Result<(), String> {
+        let throttle = copy::Throttle::none();
+        self.copy_throttled(tables, start, status, throttle).await
+    }
+
+    pub async fn copy_throttled(
+        &self,
+        tables: &[&str],
+        start: &Position,
+        status: Arc<copy::Status>,
+        throttle: copy::Throttle,
+    ) -> Result<(), String> {
         let known = self.tables().await;
         let mut follower = self
             .follower(known.clone(), start, Arc::default())
@@ -160,6 +176,7 @@ impl<'a> Pipe<'a> {
         ];
         let windows = follower.windows();
         let copier = Copier::new(accounts, self.stream, known, windows, chunks, status);
+        let copier = copier.with_throttle(throttle);
         let names: Vec<TableName> = tables.iter().map(|t| name(self.schema, t)).collect();
         copier.prepare(&names).await.map_err(|e| e.to_string())?;
         tokio::select! {

@@ -45,8 +45,8 @@ const EDGES: &[(&str, &[&str])] = &[
     ),
     ("binlog", &["wire", "leg"]),
     ("rows", &["binlog", "config", "telemetry"]),
-    ("follow", &["binlog", "rows", "sql", "copy::select"]),
-    ("copy", &["binlog", "follow", "rows", "wire"]),
+    ("follow", &["binlog", "rows", "sql", "copy::select", "leg"]),
+    ("copy", &["binlog", "config", "follow", "rows", "wire"]),
     (
         "plane",
         &[
