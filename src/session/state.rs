@@ -356,6 +356,10 @@ impl State {
                 self.track_schema = true;
                 return;
             }
+            b"session_track_transaction_info" => {
+                self.shows_transactions = !value.eq_ignore_ascii_case(b"off");
+                return;
+            }
             _ if self.for_one_statement => {
                 self.unsure_of(name);
                 return;

@@ -98,7 +98,9 @@ fn its_read_is_ended() {
 }
 
 /// One that never reads its answer is given up by its server, after
-/// net_write_timeout, and that is seen behind bytes that nobody takes.
+/// net_write_timeout, and that is seen behind bytes that nobody takes. MySQL
+/// leaves the end of its connection behind those bytes, where nobody, client
+/// or proxy, sees it before they are taken.
 #[test]
 fn its_answer_is_not_read() {
     for family in Family::BOTH {
@@ -117,7 +119,7 @@ fn its_answer_is_not_read() {
                 running(pair.source, "unread_mark") == 0
             });
             println!("{family} at {port}: {:?}", began.elapsed());
-            if port == proxy.port() {
+            if port == proxy.port() && family == Family::MariaDb {
                 let gone = || proxy.status()["sessions"]["clients"] == 0;
                 wait_for("the proxy gives up", GIVEN_UP, gone);
             }
