@@ -52,8 +52,8 @@ impl Pair {
     ) -> Result<[super::reader::Sum; 2], ReadError> {
         let sql = |side| table.digest(side, extent, strength);
         both(tokio::join!(
-            self.active.sum(sql(0)),
-            self.mirror.sum(sql(1))
+            self.active.sum(sql(0), strength),
+            self.mirror.sum(sql(1), strength)
         ))
     }
 
@@ -67,8 +67,8 @@ impl Pair {
     ) -> Result<Vec<(u32, u64)>, ReadError> {
         let sql = |side| table.buckets(side, extent, strength, of);
         let [active, mut mirror] = both(tokio::join!(
-            self.active.sums(sql(0)),
-            self.mirror.sums(sql(1))
+            self.active.sums(sql(0), strength),
+            self.mirror.sums(sql(1), strength)
         ))?;
         let mut differing = Vec::new();
         for (bucket, sum) in active {
@@ -135,7 +135,7 @@ fn passes(differing: &[(u32, u64)]) -> Vec<Vec<u32>> {
 
 fn buckets_for(rows: u64, each: u64) -> u32 {
     let wanted = u32::try_from(rows / each.max(1)).unwrap_or(u32::MAX);
-    wanted.clamp(2, BUCKETS_MAX / 2).next_power_of_two()
+    wanted.clamp(2, BUCKETS_MAX).next_power_of_two()
 }
 
 impl Comparer {

@@ -9,7 +9,7 @@ use mysql_async::{Conn, Error, Row, Value};
 use sha2::{Digest, Sha256};
 
 use crate::copy::select::{Bound, READ_SESSION, image};
-use crate::rows::digest;
+use crate::rows::digest::{self, Strength};
 use crate::rows::service::{ServiceAccount, ServiceError};
 
 use super::json;
@@ -124,10 +124,10 @@ fn strange<T>(option: Option<T>) -> Result<T, ReadError> {
     option.ok_or_else(|| ReadError::Refused(STRANGE.to_owned()))
 }
 
-fn sum(rows: Option<&Value>, sum: Option<&Value>) -> Result<Sum, ReadError> {
+fn sum(rows: Option<&Value>, sum: Option<&Value>, strength: Strength) -> Result<Sum, ReadError> {
     let rows = strange(number(rows))?;
     let sum = bytes(sum).unwrap_or_default();
-    if digest::unread(sum) {
+    if digest::unread(rows, sum, strength) {
         return Err(ReadError::Refused(STRANGE.to_owned()));
     }
     Ok(Sum {
@@ -214,18 +214,22 @@ impl Reader {
     }
 
     /// The answer to [`Table::digest`].
-    pub async fn sum(&mut self, sql: Vec<u8>) -> Result<Sum, ReadError> {
+    pub async fn sum(&mut self, sql: Vec<u8>, strength: Strength) -> Result<Sum, ReadError> {
         let rows = self.query(sql).await?;
         let row = strange(rows.first())?;
-        sum(row.first(), row.get(1))
+        sum(row.first(), row.get(1), strength)
     }
 
     /// The answer to [`Table::buckets`].
-    pub async fn sums(&mut self, sql: Vec<u8>) -> Result<HashMap<u32, Sum>, ReadError> {
+    pub async fn sums(
+        &mut self,
+        sql: Vec<u8>,
+        strength: Strength,
+    ) -> Result<HashMap<u32, Sum>, ReadError> {
         let rows = self.query(sql).await?;
         let buckets = rows.iter().map(|row| {
             let bucket = strange(number(row.first()))?;
-            Ok((bucket, sum(row.get(1), row.get(2))?))
+            Ok((bucket, sum(row.get(1), row.get(2), strength)?))
         });
         buckets.collect()
     }

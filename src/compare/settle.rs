@@ -87,6 +87,8 @@ struct Suspect {
     busy: u32,
     /// The healer saw no difference, and has written nothing.
     doubted: bool,
+    /// It was added to the list as a new one.
+    added: bool,
     due: Instant,
 }
 
@@ -99,6 +101,7 @@ impl Suspect {
             repairs: 0,
             busy: 0,
             doubted: false,
+            added: false,
             due: Instant::now(),
         }
     }
@@ -361,17 +364,25 @@ impl Comparer {
         let name = &suspect.item.table.name;
         let list = &self.parts.divergences;
         match id {
-            Some(id) if suspect.doubted && list.withdraw(name, id) => {
-                self.parts.status.divergent.fetch_sub(1, Ordering::Relaxed);
+            Some(id) if suspect.doubted => {
+                if list.withdraw(name, id) && suspect.added {
+                    self.parts.status.divergent.fetch_sub(1, Ordering::Relaxed);
+                }
             }
-            Some(id) if list.is_open(name, id) => list.repaired(name, id),
+            Some(id) if list.is_open(name, id) => {
+                list.repaired(name, id);
+                if suspect.busy > 0 {
+                    // The healer's COMMIT was too slow to be told.
+                    self.parts.status.repaired.fetch_add(1, Ordering::Relaxed);
+                }
+            }
             Some(_) => {}
             // Neither side has it: it is known by its key only.
             None => list.gone(name, &suspect.item.key),
         }
     }
 
-    fn different(&self, suspect: Suspect, both: Both, kind: Difference) -> Option<Proven> {
+    fn different(&self, mut suspect: Suspect, both: Both, kind: Difference) -> Option<Proven> {
         let (active, mirror) = both;
         let table = &suspect.item.table;
         let proof = Proof {
@@ -384,6 +395,7 @@ impl Comparer {
         let id = active.or(mirror).map(|s| s.id)?;
         match self.parts.divergences.add(&proof) {
             Added::New => {
+                suspect.added = true;
                 self.parts.status.divergent.fetch_add(1, Ordering::Relaxed);
             }
             Added::Known => {}

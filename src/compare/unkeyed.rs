@@ -96,15 +96,16 @@ impl Comparer {
         walk: &Walk,
         pair: &mut Pair,
     ) -> Result<Result<[Sum; 3], ReadError>, CompareError> {
-        let sql = |side| walk.table.digest(side, &Extent::ALL, Strength::Strong);
-        let before = match pair.active.sum(sql(0)).await {
+        let strong = Strength::Strong;
+        let sql = |side| walk.table.digest(side, &Extent::ALL, strong);
+        let before = match pair.active.sum(sql(0), strong).await {
             Ok(sum) => sum,
             Err(e) => return Ok(Err(e)),
         };
         self.barrier().await?;
         let read = async {
-            let mirror = pair.mirror.sum(sql(1)).await?;
-            Ok([before, mirror, pair.active.sum(sql(0)).await?])
+            let mirror = pair.mirror.sum(sql(1), strong).await?;
+            Ok([before, mirror, pair.active.sum(sql(0), strong).await?])
         };
         Ok(read.await)
     }

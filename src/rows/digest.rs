@@ -48,9 +48,10 @@ pub enum Strength {
 /// usual `max_allowed_packet`.
 const HEX_MAX: usize = 1020;
 
-/// Stands in a sum for a row without a digest: above what the digests of a
-/// chunk can add up to ([`unread`]).
-const NO_DIGEST: u128 = 1 << 100;
+/// Stand in a sum for a row without a digest: above what the digests of a
+/// billion rows add up to ([`unread`]). Fast ones are integers, which are
+/// added up faster.
+const NO_DIGEST: [u128; 2] = [1 << 62, 1 << 100];
 
 /// How a column of one side is compared with its partner.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -161,12 +162,12 @@ fn form(mine: &ColumnShape, theirs: &ColumnShape, same_family: bool) -> Form {
     }
 }
 
-/// The columns that are compared, as indexes into `shape` and `other`, in an
+/// A column on this side and on the other.
+type Pair<'a> = (&'a ColumnShape, &'a ColumnShape);
+
+/// The columns that are compared, as `shape` and `other` have them, in an
 /// order that does not depend on which is which.
-fn pairs<'a>(
-    shape: &'a TableShape,
-    other: &'a TableShape,
-) -> Vec<(&'a ColumnShape, &'a ColumnShape)> {
+fn pairs<'a>(shape: &'a TableShape, other: &'a TableShape) -> Vec<Pair<'a>> {
     let mut pairs: Vec<_> = shape
         .columns
         .iter()
@@ -177,6 +178,26 @@ fn pairs<'a>(
         .collect();
     pairs.sort_by_key(|(c, _)| c.name.to_ascii_lowercase());
     pairs
+}
+
+/// The column that a fast digest takes as it is, behind all others: whatever
+/// is in it, it ends with the row. The longest of the short ones.
+fn last(pairs: &[Pair<'_>], same_family: bool) -> Option<usize> {
+    let plain = |c: &ColumnShape| match c.charset.as_deref() {
+        None => true,
+        // Digits in it are ASCII: nothing is converted in joining them.
+        Some(charset) => is_utf8(charset) || charset == "latin1",
+    };
+    let length = |(a, b): &Pair<'_>| {
+        let bytes = form(a, b, same_family) == Form::Bytes && plain(a) && plain(b);
+        let longest = longest(a)?.max(longest(b)?);
+        (bytes && longest <= HEX_MAX).then_some(longest)
+    };
+    let lengths = pairs.iter().enumerate();
+    let lengths = lengths.filter_map(|(n, pair)| Some((length(pair)?, n)));
+    lengths
+        .max_by_key(|(length, n)| (*length, usize::MAX - n))
+        .map(|(_, n)| n)
 }
 
 /// Names of columns that one side has and the other has not, which nothing can
@@ -322,30 +343,41 @@ pub fn row_digest(
     same_family: bool,
     strength: Strength,
 ) {
-    let pairs = pairs(shape, other);
-    out.extend_from_slice(match strength {
-        Strength::Fast => b"CRC32(CONCAT_WS('#'",
-        Strength::Strong => b"SHA2(CONCAT_WS('#'",
-    });
-    for pair in &pairs {
-        if form(pair.0, pair.1, same_family) != Form::Fetched {
+    let pairs: Vec<Pair<'_>> = pairs(shape, other)
+        .into_iter()
+        .filter(|(a, b)| form(a, b, same_family) != Form::Fetched)
+        .collect();
+    let last = match strength {
+        Strength::Fast => last(&pairs, same_family),
+        Strength::Strong => None,
+    };
+    let (open, close): (&[u8], &[u8]) = match strength {
+        Strength::Fast => (b"CRC32(CONCAT_WS('#'", b"))"),
+        Strength::Strong => (b"SHA2(CONCAT_WS('#'", b"),256)"),
+    };
+    out.extend_from_slice(open);
+    for (n, pair) in pairs.iter().enumerate() {
+        if Some(n) != last {
             out.push(b',');
             put_column(out, *pair, same_family, strength);
         }
     }
     let nullable = pairs.iter().filter(|(a, b)| a.nullable || b.nullable);
-    for (n, (mine, _)) in nullable.enumerate() {
-        out.extend_from_slice(if n == 0 { b",CONCAT(" } else { b"," });
+    let mut between: &[u8] = b",CONCAT(";
+    for (mine, _) in nullable {
+        out.extend_from_slice(std::mem::replace(&mut between, b","));
         wrapped(out, "ISNULL(", mine, ")");
     }
-    if pairs.iter().any(|(a, b)| a.nullable || b.nullable) {
+    if between == b"," {
         out.push(b')');
     }
-    // CONCAT_WS needs something besides the separator.
-    out.extend_from_slice(match strength {
-        Strength::Fast => b",''))",
-        Strength::Strong => b",''),256)",
-    });
+    match last.and_then(|n| pairs.get(n)) {
+        Some((mine, _)) => wrapped(out, ",", mine, ""),
+        // CONCAT_WS needs something besides the separator.
+        None if pairs.is_empty() => out.extend_from_slice(b",''"),
+        None => {}
+    }
+    out.extend_from_slice(close);
 }
 
 /// Appends the digest of some columns only, a key's: equal on both sides where
@@ -385,16 +417,28 @@ pub fn chunk_digest(
     if strength == Strength::Strong {
         out.extend_from_slice(b",16),16,10) AS UNSIGNED)");
     }
-    out.extend_from_slice(format!(",{NO_DIGEST}))").as_bytes());
+    let [fast, strong] = NO_DIGEST;
+    let nothing = match strength {
+        Strength::Fast => fast,
+        Strength::Strong => strong,
+    };
+    out.extend_from_slice(format!(",{nothing}))").as_bytes());
 }
 
-/// Whether a sum of [`chunk_digest`] says that a row has no digest: the server
-/// gave NULL for one, with no more than a warning. Such a chunk is not
-/// compared.
-pub fn unread(sum: &[u8]) -> bool {
-    let digits = sum.split(|b| *b == b'.').next().unwrap_or_default();
-    let text = std::str::from_utf8(digits).unwrap_or_default();
-    text.parse::<u128>().is_ok_and(|sum| sum >= NO_DIGEST)
+/// Whether a sum of [`chunk_digest`] over `rows` rows says that a row has no
+/// digest: the server gave NULL for one, with no more than a warning. Such a
+/// chunk is not compared.
+pub fn unread(rows: u64, sum: &[u8], strength: Strength) -> bool {
+    let bits = match strength {
+        Strength::Fast => 32,
+        Strength::Strong => 64,
+    };
+    let text = std::str::from_utf8(sum).unwrap_or_default();
+    match text.parse::<u128>() {
+        Ok(sum) => sum >= u128::from(rows) << bits,
+        // NULL: the sum of no rows.
+        Err(_) => rows > 0,
+    }
 }
 
 #[cfg(test)]
@@ -433,11 +477,11 @@ mod tests {
         let theirs = table(vec![column("a", "bigint", None), column("b", "int", None)]);
         assert_eq!(
             digest(&mine, &theirs, false, Strength::Fast),
-            "CRC32(CONCAT_WS('#',`a`,`B`,CONCAT(ISNULL(`B`)),''))"
+            "CRC32(CONCAT_WS('#',`a`,`B`,CONCAT(ISNULL(`B`))))"
         );
         assert_eq!(
             digest(&theirs, &mine, false, Strength::Fast),
-            "CRC32(CONCAT_WS('#',`a`,`b`,CONCAT(ISNULL(`b`)),''))"
+            "CRC32(CONCAT_WS('#',`a`,`b`,CONCAT(ISNULL(`b`))))"
         );
         assert!(alone(&mine, &theirs).is_empty());
         let further = table(vec![column("c", "int", None)]);
@@ -456,11 +500,11 @@ mod tests {
         ]);
         assert_eq!(
             digest(&mine, &theirs, true, Strength::Fast),
-            "CRC32(CONCAT_WS('#',CRC32(CONVERT(`c` USING utf8mb4)),CRC32(`t`),''))"
+            "CRC32(CONCAT_WS('#',CRC32(CONVERT(`c` USING utf8mb4)),CRC32(`t`)))"
         );
         assert_eq!(
             digest(&theirs, &mine, true, Strength::Strong),
-            "SHA2(CONCAT_WS('#',HEX(`c`),SHA2(`t`,256),''),256)"
+            "SHA2(CONCAT_WS('#',HEX(`c`),SHA2(`t`,256)),256)"
         );
     }
 
@@ -495,10 +539,33 @@ mod tests {
     }
 
     #[test]
+    fn one_text_stands_last_as_it_is() {
+        let mut long = column("a", "varchar(200)", Some("utf8mb4"));
+        long.nullable = true;
+        let both = table(vec![
+            long,
+            column("b", "char(20)", Some("latin1")),
+            column("c", "varchar(255)", Some("utf16")),
+            column("d", "int", None),
+        ]);
+        assert_eq!(
+            digest(&both, &both, true, Strength::Fast),
+            "CRC32(CONCAT_WS('#',CRC32(`b`),CRC32(`c`),`d`,CONCAT(ISNULL(`a`)),`a`))"
+        );
+        assert_eq!(
+            digest(&table(vec![]), &both, true, Strength::Fast),
+            "CRC32(CONCAT_WS('#',''))"
+        );
+    }
+
+    #[test]
     fn a_row_without_a_digest_is_seen() {
-        assert!(!unread(b"18446744073709551615000000"));
-        assert!(unread(b"1267650600228229401496703205376"));
-        assert!(unread(b"2535301200456458802993406410752"));
-        assert!(!unread(b""));
+        let fast = |rows, sum: &[u8]| unread(rows, sum, Strength::Fast);
+        assert!(!fast(2, b"8589934590") && fast(1, b"8589934590"));
+        assert!(fast(1_000_000_000, b"4611686018427387905"));
+        assert!(!fast(0, b"") && fast(1, b""));
+        let strong = |rows, sum: &[u8]| unread(rows, sum, Strength::Strong);
+        assert!(!strong(2, b"18446744073709551616"));
+        assert!(strong(1_000_000, b"1267650600228229401496703205376"));
     }
 }

@@ -20,6 +20,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 mod load;
 mod odd;
 mod planted;
+mod speed;
 mod watch;
 
 /// The stream's name in these tests.
