@@ -266,6 +266,8 @@ pub struct Limits {
     pub catalog_refresh_ms: u64,
     /// How far behind a follower may be when a phase changes.
     pub follow_lag_ms: u64,
+    /// How old a comparison may be that the flip rests on.
+    pub compare_age_s: u64,
 }
 
 impl Default for Limits {
@@ -283,6 +285,7 @@ impl Default for Limits {
             shutdown_ms: 10_000,
             catalog_refresh_ms: 10_000,
             follow_lag_ms: 1_000,
+            compare_age_s: 3_600,
         }
     }
 }
@@ -291,6 +294,10 @@ impl Limits {
     /// [`Limits::mirror_deadline_ms`].
     pub const fn mirror_deadline(&self) -> Duration {
         Duration::from_millis(self.mirror_deadline_ms)
+    }
+    /// [`Limits::compare_age_s`].
+    pub const fn compare_age(&self) -> Duration {
+        Duration::from_secs(self.compare_age_s)
     }
     /// [`Limits::drain_ms`].
     pub const fn drain(&self) -> Duration {

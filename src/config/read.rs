@@ -405,5 +405,6 @@ fn limits(mut s: Section<'_>, out: &mut Limits) {
         HOUR_MS,
     );
     s.number("follow_lag_ms", &mut out.follow_lag_ms, 1, HOUR_MS);
+    s.number("compare_age_s", &mut out.compare_age_s, 1, 7 * 86_400);
     s.finish();
 }

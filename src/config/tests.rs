@@ -60,6 +60,7 @@ fn the_shipped_file_has_every_key() {
         "limits.shutdown_ms",
         "limits.catalog_refresh_ms",
         "limits.follow_lag_ms",
+        "limits.compare_age_s",
         "copy.slots",
         "copy.rows_per_s",
         "copy.max_lag_ms",

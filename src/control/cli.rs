@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
 use super::client::{Client, segment};
-use super::{ROW_PLANE, preflight, print};
+use super::{preflight, print};
 use crate::config::Password;
 
 /// Between two looks of `status --watch`.
@@ -73,7 +73,7 @@ enum Command {
         #[arg(long)]
         by: Option<By>,
     },
-    /// Compare both sides' rows (needs the row plane)
+    /// Compare both sides' rows
     Compare {
         /// The route
         route: String,
@@ -87,7 +87,7 @@ enum Command {
         #[arg(long)]
         wait: bool,
     },
-    /// Rows proven different (needs the row plane)
+    /// Rows proven different
     Divergences {
         /// The route
         route: String,
@@ -406,7 +406,9 @@ fn human(command: &Command, answer: &Value) -> String {
         Command::Pause { .. } | Command::Resume { .. } => {
             print::status(&json!({ "routes": [answer] }), None)
         }
-        _ => format!("{ROW_PLANE}\n"),
+        Command::Compare { .. } => print::compared(answer),
+        Command::Divergences { .. } => print::divergences(answer),
+        _ => pretty(answer),
     }
 }
 

@@ -28,9 +28,6 @@ pub use preflight::Preflight;
 /// The version operators see.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// Why an unfinished part answers 409.
-pub(crate) const ROW_PLANE: &str = "this needs the row plane, which is not in this version";
-
 /// What the control port shows of parts it does not own.
 pub trait Views: Send + Sync {
     /// The clients, as a JSON list.

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::{Control, VERSION};
 use crate::Side;
 use crate::migration::edges;
+use crate::migration::events::rfc3339;
 use crate::route::table::{Route, RouteTable};
 
 /// Everything.
@@ -78,9 +79,24 @@ pub fn route(control: &Control, route: &Route, table: &RouteTable) -> Value {
         "ddl": route.ddl,
         "copy": copy,
         "follow": follow,
-        "compare": null,
+        "compare": compare(control, route),
         "mirror": mirror,
         "next": next(control, route, table),
+    })
+}
+
+fn compare(control: &Control, route: &Route) -> Value {
+    let Some(view) = control.migration.plane().compare_view(route) else {
+        return Value::Null;
+    };
+    json!({
+        "running": view.running,
+        "last_clean_at": view.last_clean_at.map(rfc3339),
+        "rows_compared": view.rows_compared,
+        "rows_estimated": view.rows_estimated,
+        "divergent_open": view.divergent_open,
+        "repaired": view.repaired,
+        "error": view.error,
     })
 }
 

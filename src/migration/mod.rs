@@ -19,13 +19,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::Side;
+use crate::compare::Report;
 use crate::config::{Limits, RouteConfig};
 use crate::plane::{Plane, shapes};
 use crate::route::gate::{GateLimits, GateRefusal, RouteChange, Routes};
 use crate::route::table::{Phase, ReadsBy, Route, RouteTable};
 use crate::rows::catalog::CatalogLoader;
 use crate::store::{Store, StoredRoute};
-use edges::{Condition, CopyFact, Direction, Facts, FollowFact};
+use edges::{CompareFact, Condition, CopyFact, Direction, Facts, FollowFact};
 use events::Events;
 use monitor::Backends;
 
@@ -245,7 +246,10 @@ impl Migration {
                 lag_max_ms: self.limits().follow_lag_ms,
                 detail: f.detail,
             }),
-            compare: None,
+            compare: self
+                .plane()
+                .compare_fact(route, self.limits().compare_age())
+                .map(|(clean, detail)| CompareFact { clean, detail }),
         }
     }
 
@@ -442,6 +446,23 @@ impl Migration {
                 self.events.say("row_plane", Some(&route.name), detail);
             }
         }
+    }
+
+    /// Compares a route's rows, and repairs the mirror's where asked to.
+    ///
+    /// # Errors
+    /// No such route, or not now.
+    pub async fn compare(&self, name: &str, strong: bool, repair: bool) -> Result<Report, Refusal> {
+        let (_, route) = self.find(name)?;
+        let done = self.plane().compare(&route, strong, repair).await;
+        let done = done.map_err(|e| Refusal::plain(e.to_string()))?;
+        let detail = match &done {
+            Ok(r) if r.is_clean() => format!("{name}: {} rows compared, no difference", r.rows),
+            Ok(r) => format!("{name}: {} rows compared, {} rows differ", r.rows, r.open),
+            Err(why) => format!("{name}: the comparison did not end: {why}"),
+        };
+        self.events.say("compare", Some(name), detail);
+        done.map_err(Refusal::Failed)
     }
 
     /// Stops a route's background work, or lets it go on.

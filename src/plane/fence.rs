@@ -15,11 +15,9 @@ use std::time::Duration;
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 
+use crate::follow::batch::TableName;
 use crate::rows::literal::put_table;
 use crate::rows::service::{ServiceAccount, ServiceError};
-
-/// A table's database and name.
-pub type Name = (Vec<u8>, Vec<u8>);
 
 /// The locks. They end with the connection.
 pub struct Fence {
@@ -33,7 +31,7 @@ pub struct Fence {
 /// not answer.
 pub async fn put_up(
     account: &ServiceAccount,
-    tables: &[Name],
+    tables: &[TableName],
     limit: Duration,
 ) -> Result<Option<Fence>, ServiceError> {
     if tables.is_empty() {
@@ -47,11 +45,11 @@ pub async fn put_up(
     let mut conn = account.connect().await?;
     let mut sql = format!("SET SESSION lock_wait_timeout={};", limit.as_secs().max(1)).into_bytes();
     sql.extend_from_slice(b"LOCK TABLES ");
-    for (i, (database, table)) in tables.iter().enumerate() {
+    for (i, name) in tables.iter().enumerate() {
         if i > 0 {
             sql.push(b',');
         }
-        put_table(&mut sql, database, table);
+        put_table(&mut sql, &name.schema, &name.table);
         sql.extend_from_slice(b" READ");
     }
     match tokio::time::timeout(limit, conn.query_drop(sql)).await {

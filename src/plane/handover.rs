@@ -10,7 +10,7 @@ use crate::route::table::{FollowStart, Phase, Route};
 use crate::rows::service::ServiceConn;
 
 use super::fence::{self, Fence};
-use super::{Plane, position, work};
+use super::{Plane, position, shapes, work};
 
 /// What an edge asks of the row plane.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -161,16 +161,9 @@ impl Handover<'_> {
 
     async fn fence(&self, side: Side, until: Instant) -> Result<Option<Fence>, String> {
         let inner = &self.plane.inner;
-        let catalog = inner.catalog.snapshot();
         let fold = inner.routes.load().fold_names;
-        let tables: Vec<fence::Name> = catalog
-            .iter()
-            .filter(|(db, table, pair)| {
-                let shape = pair.on(side);
-                self.route.covers(db, table, fold) && shape.is_some_and(|s| !s.is_view)
-            })
-            .map(|(db, table, _)| (db.to_vec(), table.to_vec()))
-            .collect();
+        let covers = |db: &[u8], t: &[u8]| self.route.covers(db, t, fold);
+        let tables = shapes::tables(covers, side, &inner.catalog.snapshot());
         let left = until.saturating_duration_since(Instant::now());
         let put_up = fence::put_up(inner.account(side), &tables, left).await;
         put_up.map_err(|e| e.to_string())

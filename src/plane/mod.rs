@@ -14,6 +14,7 @@
 //!
 //! Never changes a phase, and never sees a session.
 
+pub mod compare;
 pub mod shapes;
 pub mod view;
 
@@ -33,6 +34,7 @@ use tokio::task::JoinHandle;
 
 use crate::Side;
 use crate::auth::Account;
+use crate::config::CopySettings;
 use crate::leg::Leg;
 use crate::leg::connect::{self, BackendConfig};
 use crate::leg::grants::service_params;
@@ -41,6 +43,7 @@ use crate::route::table::{Phase, Route};
 use crate::rows::catalog::CatalogLoader;
 use crate::rows::service::ServiceAccount;
 
+use compare::Compared;
 pub use handover::Handover;
 use route::Spec;
 use view::{CopyView, Copying, FollowView, State, View, Work};
@@ -52,19 +55,19 @@ const RECONCILE: Duration = Duration::from_secs(1);
 const LEG_LIMIT: Duration = Duration::from_secs(5);
 
 /// Numbers of the row plane.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Settings {
     /// Connections that write, a route.
     pub workers: usize,
-    /// Chunks copied at a time, a route.
-    pub copy_slots: usize,
+    /// How the copy is to hold back.
+    pub copy: CopySettings,
 }
 
 impl Default for Settings {
     fn default() -> Self {
         Settings {
             workers: 4,
-            copy_slots: 4,
+            copy: CopySettings::default(),
         }
     }
 }
@@ -153,6 +156,7 @@ pub struct Plane {
     tasks: Mutex<Tasks>,
     /// One reconciliation at a time.
     one: tokio::sync::Mutex<()>,
+    compared: Mutex<HashMap<String, Arc<Compared>>>,
 }
 
 /// What a phase has to be done in the background.
@@ -183,6 +187,7 @@ impl Plane {
             inner: Arc::new(inner),
             tasks: Mutex::default(),
             one: tokio::sync::Mutex::new(()),
+            compared: Mutex::default(),
         })
     }
 

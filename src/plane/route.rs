@@ -6,11 +6,9 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
-use crate::Side;
 use crate::binlog::Position;
 use crate::binlog::stream::{BinlogStream, Request, StreamError};
-use crate::copy::{Copier, CopyError};
-use crate::follow::batch::TableName;
+use crate::copy::{Copier, CopyError, Throttle};
 use crate::follow::beat::Beat;
 use crate::follow::heal::Healer;
 use crate::follow::tables::{CatalogTables, Ddl, Definitions, Verdict};
@@ -155,19 +153,9 @@ async fn once(inner: &Arc<Inner>, spec: &Spec, view: &Arc<View>) -> Result<(), E
     }
     let catalog = inner.catalog.snapshot();
     let fold = inner.routes.load().fold_names;
-    let names: Vec<TableName> = catalog
-        .iter()
-        .filter(|(db, table, pair)| {
-            let shape = pair.on(read);
-            covers(&spec.tables, db, table, fold) && shape.is_some_and(|s| !s.is_view)
-        })
-        .map(|(db, table, _)| TableName {
-            schema: db.to_vec(),
-            table: table.to_vec(),
-        })
-        .collect();
     let globs = spec.tables.clone();
     let covered = move |db: &[u8], t: &[u8]| covers(&globs, db, t, fold);
+    let names = shapes::tables(&covered, read, &catalog);
     let (_, differing) = shapes::compare(&covered, read, &catalog);
     let logs_cascades = position::logs_cascades(&mut ServiceConn::new(from.clone())).await?;
     let tables = CatalogTables::new(catalog, read, covered)
@@ -195,17 +183,32 @@ async fn once(inner: &Arc<Inner>, spec: &Spec, view: &Arc<View>) -> Result<(), E
     };
     let mut follower =
         Follower::new(workers, tables.clone(), start, followed.clone(), mode).await?;
-    let log = open(inner, read, stream, follower.position().clone()).await?;
+    let request = Request {
+        from: follower.position().clone(),
+        server_id: server_id(stream),
+        uuid: uuid(stream),
+        until_end: false,
+    };
+    let leg = inner.leg(read).await.map_err(Ended::Passing)?;
+    follower.verify(&from, leg, &request).await?;
+    let leg = inner.leg(read).await.map_err(Ended::Passing)?;
+    let log = BinlogStream::start(leg, &request).await;
+    let log = log.map_err(FollowError::from)?;
     let (send, chunks) = mpsc::channel(CHUNKS_MAX);
     let copied = view.copied.clone();
     let beat = Beat::start(from.clone(), stream, followed);
-    let copier = Copier::new([from, to], stream, tables, follower.windows(), send, copied);
+    let lag = view.clone();
+    let lag = move || lag.lag_ms().map(Duration::from_millis);
+    let throttle = Throttle::new(inner.settings.copy.clone(), Arc::new(lag));
+    let copier = Copier::new([from, to], stream, tables, follower.windows(), send, copied)
+        .with_throttle(throttle);
     let _beating = view.beating(beat);
     view.set(State::Running, None);
+    let slots = usize::try_from(inner.settings.copy.slots).unwrap_or(1);
     let copying = async {
         if spec.work.copy {
             view.set_copying(Copying::Running);
-            copier.run(&names, inner.settings.copy_slots).await?;
+            copier.run(&names, slots).await?;
             finish(inner, spec).await?;
             view.set_copying(Copying::Done);
         }
@@ -260,24 +263,6 @@ fn say(spec: &Spec, doing: &str, report: &schema::Report) {
 
 fn covers(tables: &[TableGlob], database: &[u8], table: &[u8], fold: bool) -> bool {
     tables.iter().any(|g| g.matches(database, table, fold))
-}
-
-/// Opens the log of a side.
-async fn open(
-    inner: &Inner,
-    side: Side,
-    stream: &str,
-    from: Position,
-) -> Result<BinlogStream, Ended> {
-    let leg = inner.leg(side).await.map_err(Ended::Passing)?;
-    let request = Request {
-        from,
-        server_id: server_id(stream),
-        uuid: uuid(stream),
-        until_end: false,
-    };
-    let opened = BinlogStream::start(leg, &request).await;
-    opened.map_err(|e| FollowError::from(e).into())
 }
 
 /// Two numbers from a stream's name: they only have to differ from those of

@@ -1,7 +1,8 @@
 //! Compares the two sides' shapes of tables.
 
 use crate::Side;
-use crate::rows::shape::{Catalog, ColumnShape, TableShape};
+use crate::follow::batch::TableName;
+use crate::rows::shape::{Catalog, ColumnShape, TablePair, TableShape};
 
 /// Most differences named; the rest is a number.
 const NAMED_MAX: usize = 10;
@@ -39,6 +40,23 @@ pub fn compare(
         differing.push(format!("and {more} more"));
     }
     (tables, differing)
+}
+
+/// The covered tables that a side has, without views.
+pub fn tables(
+    covers: impl Fn(&[u8], &[u8]) -> bool,
+    side: Side,
+    catalog: &Catalog,
+) -> Vec<TableName> {
+    let has_rows = |pair: &TablePair| pair.on(side).is_some_and(|s| !s.is_view);
+    let covered = catalog
+        .iter()
+        .filter(|(db, t, pair)| covers(db, t) && has_rows(pair));
+    let named = covered.map(|(db, table, _)| TableName {
+        schema: db.to_vec(),
+        table: table.to_vec(),
+    });
+    named.collect()
 }
 
 /// Covered tables that the other side has and `side` has not.

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -88,44 +88,11 @@ pub struct FollowView {
     pub events: u64,
 }
 
-/// Seconds over which the rate of the copy is averaged.
-const RATE_WINDOW_S: f64 = 5.0;
-
-#[derive(Default)]
-struct Rate {
-    at: Option<(Instant, u64)>,
-    per_s: f64,
-}
-
-impl Rate {
-    /// The rate with `done` reached now.
-    fn sample(&mut self, done: u64) -> f64 {
-        let now = Instant::now();
-        let Some((then, before)) = self.at else {
-            self.at = Some((now, done));
-            return 0.0;
-        };
-        let passed = now.duration_since(then).as_secs_f64();
-        if passed >= 1.0 {
-            let fresh = done.saturating_sub(before) as f64 / passed;
-            let share = (passed / RATE_WINDOW_S).min(1.0);
-            self.per_s = if self.per_s == 0.0 {
-                fresh
-            } else {
-                self.per_s * (1.0 - share) + fresh * share
-            };
-            self.at = Some((now, done));
-        }
-        self.per_s
-    }
-}
-
 #[derive(Default)]
 struct Now {
     state: State,
     detail: Option<String>,
     copying: Copying,
-    rate: Rate,
 }
 
 /// Shared by a route's task and those who ask.
@@ -211,20 +178,22 @@ impl View {
         if !self.work.copy {
             return None;
         }
-        let mut now = self.now.lock();
+        let now = self.now.lock();
         let done = self.copied.rows_done.load(Ordering::Relaxed);
         let estimated = self.copied.rows_estimated.load(Ordering::Relaxed).max(done);
-        let rate = match now.copying {
-            Copying::Running => now.rate.sample(done),
-            _ => 0.0,
+        let running = now.copying == Copying::Running;
+        let rate = if running {
+            self.copied.rows_per_s()
+        } else {
+            0.0
         };
-        let left = (estimated - done) as f64;
+        let left = self.copied.eta().filter(|_| running);
         Some(CopyView {
             state: now.copying,
             rows_done: done,
             rows_estimated: estimated,
             rows_per_s: rate as u64,
-            eta_s: (rate >= 1.0).then_some((left / rate) as u64),
+            eta_s: left.map(|l| l.as_secs()),
         })
     }
 

@@ -92,7 +92,10 @@ pub fn all(config: &Config) -> Result<Built, String> {
         accounts: accounts.clone(),
         backends: [Side::Source, Side::Target].map(read_as),
         instance,
-        settings: plane::Settings::default(),
+        settings: plane::Settings {
+            copy: config.copy.clone(),
+            ..plane::Settings::default()
+        },
     });
     let migration = Migration::new(Parts {
         routes: routes.clone(),

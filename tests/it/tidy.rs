@@ -56,6 +56,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "follow",
             "copy",
             "compare",
+            "config",
             "route",
             "rows",
             "schema",
@@ -73,6 +74,7 @@ const EDGES: &[(&str, &[&str])] = &[
         "migration",
         &[
             "plane",
+            "compare",
             "route",
             "store",
             "rows",
