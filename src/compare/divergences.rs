@@ -13,9 +13,9 @@ use crate::follow::batch::TableName;
 use super::reader::{Id, Seen};
 use super::table::{shown, shown_key};
 
-/// Divergences kept: more than anybody reads, and at some hundred bytes each a
-/// few megabytes. The others are counted, and found again by the next compare.
-pub const LISTED_MAX: usize = 10_000;
+/// Divergences kept: more than anybody reads, and at some 300 bytes each about
+/// 15 MB. The others are counted, and found again by the next compare.
+pub const LISTED_MAX: usize = 50_000;
 
 /// Repaired ones kept, the newest: to see what was, and to notice a row that
 /// diverges again.

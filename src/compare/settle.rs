@@ -481,3 +481,85 @@ impl Comparer {
         *self.parts.status.repair_error.lock() = Some(text);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn suspect() -> Suspect {
+        Suspect::new(Item {
+            table: Arc::new(super::super::table::tests::plain()),
+            key: Bound(vec![b"1".to_vec()]),
+        })
+    }
+
+    fn row(digest: u8) -> Option<Seen> {
+        Some(Seen {
+            id: [1; 16],
+            digest: [digest; 16],
+        })
+    }
+
+    #[test]
+    fn only_what_is_stable_and_different_is_a_divergence() {
+        let mut s = suspect();
+        for _ in 1..ROUNDS {
+            assert!(matches!(s.round(row(1), row(2), row(1)), Step::Later));
+        }
+        let last = s.round(row(1), row(2), row(1));
+        assert!(matches!(last, Step::Different(_, Difference::Changed)));
+
+        // Another state of the mirror begins anew.
+        let mut s = suspect();
+        for n in 0..20 {
+            assert!(matches!(
+                s.round(row(1), row(2 + n % 2), row(1)),
+                Step::Later
+            ));
+        }
+        let mut s = suspect();
+        assert!(matches!(
+            s.round(row(1), row(2), row(2)),
+            Step::Equal(Some(_))
+        ));
+        assert!(matches!(s.round(None, None, row(2)), Step::Equal(Some(_))));
+        assert!(matches!(s.round(None, None, None), Step::Equal(None)));
+    }
+
+    #[test]
+    fn a_row_that_always_changes_is_let_go() {
+        let mut s = suspect();
+        for n in 1..HOT_ROUNDS {
+            let (before, after) = (row(3), row(4 + u8::try_from(n).unwrap()));
+            assert!(matches!(s.round(before, row(2), after), Step::Later));
+        }
+        assert!(matches!(s.round(row(3), row(2), None), Step::Hot));
+        // A round in which it changed ends a row of rounds in which it did not.
+        let mut s = suspect();
+        for _ in 0..4 {
+            assert!(matches!(s.round(None, row(2), None), Step::Later));
+            assert!(matches!(s.round(None, row(2), row(3)), Step::Later));
+        }
+    }
+
+    #[tokio::test]
+    async fn the_queue_waits_for_what_is_due_and_ends() {
+        let (sender, received) = tokio::sync::mpsc::channel(10);
+        let mut queue = Queue {
+            received,
+            closed: false,
+            waiting: Vec::new(),
+        };
+        let mut later = suspect();
+        later.due = Instant::now() + Duration::from_millis(100);
+        queue.waiting.push(later);
+        let item = suspect().item;
+        sender.send(item).await.unwrap();
+        drop(sender);
+        assert_eq!(queue.next().await.map(|b| b.len()), Some(1));
+        let began = Instant::now();
+        assert_eq!(queue.next().await.map(|b| b.len()), Some(1));
+        assert!(began.elapsed() >= Duration::from_millis(90));
+        assert!(queue.next().await.is_none());
+    }
+}

@@ -502,3 +502,119 @@ pub fn shown_key(key: &Bound) -> String {
         .map(|c| if c.is_control() { '\u{FFFD}' } else { c });
     plain.take(KEY_SHOWN_MAX).collect()
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::rows::shape::KeyShape;
+
+    fn shape(columns: &[(&str, &str, Option<&str>)], key: &[usize]) -> TableShape {
+        let columns = columns.iter().map(|(name, kind, collation)| ColumnShape {
+            name: (*name).into(),
+            column_type: (*kind).into(),
+            charset: collation.map(|_| "utf8mb4".to_owned()),
+            collation: collation.map(str::to_owned),
+            ..ColumnShape::default()
+        });
+        TableShape {
+            columns: columns.collect(),
+            unique_keys: vec![KeyShape {
+                name: b"PRIMARY".to_vec(),
+                columns: key.to_vec(),
+                primary: true,
+                all_not_null: true,
+            }],
+            ..TableShape::default()
+        }
+    }
+
+    fn name() -> TableName {
+        TableName {
+            schema: b"s".to_vec(),
+            table: b"t".to_vec(),
+        }
+    }
+
+    /// A table with an integer key and a number.
+    pub fn plain() -> Table {
+        let shape = shape(&[("id", "int(11)", None), ("v", "int(11)", None)], &[0]);
+        Table::new(name(), &shape, &shape, true).unwrap()
+    }
+
+    fn order(mine: &[(&str, &str, Option<&str>)], theirs: &[(&str, &str, Option<&str>)]) -> Order {
+        let (mine, theirs) = (shape(mine, &[0]), shape(theirs, &[0]));
+        Table::new(name(), &mine, &theirs, false).unwrap().order
+    }
+
+    #[test]
+    fn ranges_need_one_order() {
+        let text = |collation| [("k", "varchar(9)", Some(collation))];
+        let number = |kind| [("k", kind, None)];
+        let ranges = [
+            (number("int(11)"), number("bigint")),
+            (text("utf8mb4_bin"), text("utf8mb4_bin")),
+            (text("utf8mb4_general_ci"), text("utf8mb4_general_ci")),
+            (number("varbinary(9)"), number("varbinary(9)")),
+        ];
+        for (mine, theirs) in ranges {
+            assert_eq!(order(&mine, &theirs), Order::Ranges, "{mine:?}");
+        }
+        let whole = [
+            (text("utf8mb4_0900_ai_ci"), text("utf8mb4_uca1400_ai_ci")),
+            (text("utf8mb4_czech_ci"), text("utf8mb4_czech_ci")),
+            (number("enum('a','b')"), number("enum('b','a')")),
+            (number("int(11)"), text("utf8mb4_bin")),
+        ];
+        for (mine, theirs) in whole {
+            assert_eq!(order(&mine, &theirs), Order::Whole, "{mine:?}");
+        }
+        // The mirror's unique key is another one.
+        let columns = [("a", "int", None), ("b", "int", None)];
+        let (mine, theirs) = (shape(&columns, &[0]), shape(&columns, &[1]));
+        let table = Table::new(name(), &mine, &theirs, true).unwrap();
+        assert_eq!(table.order, Order::Whole);
+        let none = shape(&columns, &[]);
+        let table = Table::new(name(), &none, &none, true).unwrap();
+        assert_eq!(table.order, Order::NoKey);
+    }
+
+    #[test]
+    fn queries_of_a_range() {
+        let table = plain();
+        let bound = |n: &str| Some(Bound(vec![n.as_bytes().to_vec()]));
+        let extent = Extent::Range {
+            after: bound("7"),
+            until: bound("9"),
+        };
+        let text = |sql: Vec<u8>| String::from_utf8(sql).unwrap();
+        let from = "FROM `s`.`t` FORCE INDEX (`PRIMARY`) WHERE ((`id`>7)) AND ((`id`<=9))";
+        assert_eq!(
+            text(table.digest(1, &extent, Strength::Fast)),
+            format!(
+                "SELECT COUNT(*),SUM(IFNULL(CRC32(CONCAT_WS('#',`id`,`v`)),{})) {from}",
+                1_u64 << 62
+            )
+        );
+        let only = Buckets {
+            of: 8,
+            only: &[1, 5],
+        };
+        let rows = text(table.rows(0, &extent, Some(only)));
+        let buckets = " AND CRC32(CONCAT_WS('#',`id`))%8 IN (1,5)";
+        assert!(
+            rows.ends_with(&format!(",0,`id` {from}{buckets}")),
+            "{rows}"
+        );
+        assert_eq!(
+            text(table.lookup(bound("7").as_ref(), 100)),
+            "SELECT `id` FROM `s`.`t` FORCE INDEX (`PRIMARY`) WHERE ((`id`>7)) \
+             ORDER BY `id` LIMIT 1 OFFSET 99"
+        );
+    }
+
+    #[test]
+    fn keys_for_people() {
+        let key = Bound(vec![b"-5".to_vec(), b"_utf8mb4'a\\'b\n'".to_vec()]);
+        assert_eq!(shown_key(&key), "-5,'a\\'b\u{FFFD}'");
+    }
+}

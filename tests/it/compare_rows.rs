@@ -51,6 +51,17 @@ impl Rig {
         schema: &'static str,
         barrier: Option<Barrier>,
     ) -> Rig {
+        Rig::with(active, mirror, schema, barrier, [None, None])
+    }
+
+    /// Walks on replicas first.
+    pub fn with(
+        active: &Server,
+        mirror: &Server,
+        schema: &'static str,
+        barrier: Option<Barrier>,
+        replicas: [Option<String>; 2],
+    ) -> Rig {
         let catalog = block_on(catalog(active, mirror, schema));
         let mut tables: Vec<TableName> = catalog
             .iter()
@@ -63,7 +74,7 @@ impl Rig {
         let list: Arc<Divergences> = Arc::default();
         let parts = Parts {
             accounts: [account(active, Side::Source), account(mirror, Side::Target)],
-            replicas: [None, None],
+            replicas,
             catalog: Arc::new(ArcSwap::new(catalog)),
             barrier,
             healers: Some(healers(active, mirror)),

@@ -31,6 +31,24 @@ fn tables_of_all_sorts() {
         windows(active, mirror);
         paused(active, mirror);
     }
+    let [[active, replica], [mirror, _]] = &servers;
+    replicas(active, replica, mirror);
+}
+
+/// A replica that is behind makes suspects, which the backend itself clears;
+/// what both it and the backend have wrong is found.
+fn replicas(active: &Server, replica: &Server, mirror: &Server) {
+    let create = "CREATE TABLE od.q (id INT PRIMARY KEY, v INT NOT NULL)";
+    let rows = [format!("INSERT INTO od.q SELECT n, n FROM {MANY}")];
+    fresh(active, mirror, [create, create], &rows);
+    fresh(replica, mirror, [create, create], &rows);
+    replica.exec("UPDATE od.q SET v = 0 WHERE id % 100 = 0;\nDELETE FROM od.q WHERE id = 1007");
+    mirror.exec("UPDATE od.q SET v = 0 WHERE id = 1009");
+    let address = [Some(replica.address()), None];
+    let rig = Rig::with(active, mirror, "od", quiet(), address);
+    let report = rig.run(Kind::Full, false);
+    let suspects = rig.comparer.status().suspects.load(Ordering::Relaxed);
+    assert_eq!((suspects, report.open), (52, 1), "{report:?}");
 }
 
 /// A key of text that the two sides collate differently, with JSON, which two
