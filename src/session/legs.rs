@@ -127,8 +127,12 @@ impl Session {
         self.sandboxed = matches!(parsed, Ok(QueryAnswer::Err(..)));
         if let Ok(QueryAnswer::Rows(rows)) = parsed {
             for (i, name) in names.iter().enumerate() {
-                if let Some(Some(value)) = rows.value(0, i) {
-                    self.state.set_defaults(name.as_bytes(), value);
+                // NULL is a value of those that differ, too.
+                let own = i <= DEFAULT_NAMES.len();
+                match rows.value(0, i) {
+                    Some(Some(value)) => self.state.set_defaults(name.as_bytes(), value),
+                    Some(None) if !own => self.state.set_defaults(name.as_bytes(), b""),
+                    _ => {}
                 }
             }
         }
