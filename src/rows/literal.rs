@@ -96,11 +96,20 @@ pub fn put_value(out: &mut Vec<u8>, value: &Value, column: &ColumnShape) -> Resu
 
 fn put_bytes(out: &mut Vec<u8>, bytes: &[u8], column: &ColumnShape) -> Result<(), Unwritable> {
     match column.type_name() {
-        // The image lacks trailing zeros; these take their exact width only.
-        "uuid" | "inet6" | "inet4" => {
-            let width = if column.type_name() == "inet4" { 4 } else { 16 };
+        // The image lacks trailing zeros. These take their exact width only,
+        // and a BINARY column is compared with all of them: without, no row
+        // whose key ends in a zero would be found.
+        kind @ ("uuid" | "inet6" | "inet4" | "binary") => {
+            let width = match kind {
+                "inet4" => 4,
+                "binary" => {
+                    let digits = column.column_type.split(['(', ')']).nth(1);
+                    digits.and_then(|d| d.parse().ok()).unwrap_or(1)
+                }
+                _ => 16,
+            };
             let mut whole = bytes.to_vec();
-            whole.resize(width, 0);
+            whole.resize(bytes.len().max(width), 0);
             out.extend_from_slice(b"_binary");
             put_quoted(out, &whole);
         }
@@ -140,6 +149,11 @@ mod tests {
             "_latin1'a\\'b\\\\c\\0'"
         );
         assert_eq!(literal(&bytes(b""), "blob", None), "_binary''");
+        assert_eq!(
+            literal(&bytes(b"a"), "binary(3)", None),
+            "_binary'a\\0\\0'",
+            "as wide as the column"
+        );
     }
 
     #[test]
