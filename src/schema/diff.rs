@@ -65,6 +65,28 @@ pub fn tables(wanted: &Table, has: &Table, same_family: bool) -> Vec<(String, St
     out
 }
 
+/// The table with the collation of each text column, said or not.
+fn outspoken(table: &Table) -> Table {
+    const TEXT: [&str; 8] = [
+        "char",
+        "varchar",
+        "tinytext",
+        "text",
+        "mediumtext",
+        "longtext",
+        "enum",
+        "set",
+    ];
+    let mut table = table.clone();
+    let default = table.option("COLLATE").map(str::to_owned);
+    for column in &mut table.columns {
+        if column.collation.is_none() && TEXT.contains(&column.base().as_str()) {
+            column.collation.clone_from(&default);
+        }
+    }
+    table
+}
+
 /// As operators read it.
 pub fn title(key: &Key) -> String {
     match key.kind {

@@ -225,16 +225,21 @@ pub async fn table(
         let raw = column.default.as_ref().and_then(|d| unmarked(d));
         column.default = raw.or(column.default.take());
     }
+    let of_table = collations.0.get(&(name.to_owned(), String::new()));
+    if let Some((charset, collation)) = of_table {
+        table.set_option("CHARSET", charset.clone());
+        table.set_option("COLLATE", collation.clone());
+    }
     for column in &mut table.columns {
         let known = collations.0.get(&(name.to_owned(), column.name.clone()));
-        if let Some((charset, collation)) = known {
+        // The table's own is left unsaid where the server leaves it unsaid.
+        let said = column.collation.is_some() || column.charset.is_some();
+        if let Some((charset, collation)) = known
+            && (said || of_table.is_none_or(|(_, c)| c != collation))
+        {
             column.charset = Some(charset.clone());
             column.collation = Some(collation.clone());
         }
-    }
-    if let Some((charset, collation)) = collations.0.get(&(name.to_owned(), String::new())) {
-        table.set_option("CHARSET", charset.clone());
-        table.set_option("COLLATE", collation.clone());
     }
     Ok(Ok(table))
 }

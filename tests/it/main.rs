@@ -5,6 +5,7 @@
 
 mod between;
 mod binlog;
+mod check;
 mod commands;
 mod crash;
 mod docker;

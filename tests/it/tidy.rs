@@ -40,7 +40,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("follow", &["binlog", "rows", "sql"]),
     ("copy", &["binlog", "follow", "rows", "wire"]),
     ("schema", &["rows"]),
-    ("check", &["schema", "follow", "rows", "route"]),
+    ("check", &["config", "follow", "route", "rows", "schema"]),
     ("store", &["config"]),
     (
         "migration",
