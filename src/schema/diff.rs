@@ -15,6 +15,7 @@ pub const MISSING: &str = "missing";
 /// The differences of a table from what it should be, as (part, why).
 /// `same_family`: both texts were printed alike, so expressions can be compared.
 pub fn tables(wanted: &Table, has: &Table, same_family: bool) -> Vec<(String, String)> {
+    let (wanted, has) = (&outspoken(wanted), &outspoken(has));
     let mut out = Vec::new();
     let order =
         |t: &Table| -> Vec<String> { t.columns.iter().map(|c| c.name.to_lowercase()).collect() };

@@ -237,7 +237,10 @@ pub async fn table(
         if let Some((charset, collation)) = known
             && (said || of_table.is_none_or(|(_, c)| c != collation))
         {
-            column.charset = Some(charset.clone());
+            // A collation alone says its character set.
+            if column.charset.is_some() || column.collation.is_none() {
+                column.charset = Some(charset.clone());
+            }
             column.collation = Some(collation.clone());
         }
     }
@@ -273,9 +276,10 @@ fn unmarked(literal: &str) -> Option<String> {
     for c in literal_value(literal).chars() {
         let mut utf8 = [0; 4];
         let one = mark(c).map(|b| [b]);
-        let bytes = one
-            .as_ref()
-            .map_or_else(|| c.encode_utf8(&mut utf8).as_bytes(), |b| b);
+        let bytes: &[u8] = match &one {
+            Some(byte) => byte,
+            None => c.encode_utf8(&mut utf8).as_bytes(),
+        };
         out.extend(bytes.iter().map(|b| format!("{b:02X}")));
     }
     out.push('\'');

@@ -123,7 +123,12 @@ fn absent(report: &Report) -> BTreeSet<String> {
 
 /// A column's type in words of both families, by our own reckoning.
 fn plain(kind: &str, mapped: &BTreeMap<&str, &str>) -> String {
-    let kind = mapped.get(kind).copied().unwrap_or(kind).to_string();
+    let kind = kind.replace(" /*M!100301 COMPRESSED*/", "");
+    let kind = mapped
+        .get(kind.as_str())
+        .copied()
+        .unwrap_or(&kind)
+        .to_string();
     let (head, rest) = kind.split_once('(').unwrap_or((&kind, ""));
     let integer = ["tinyint", "smallint", "mediumint", "int", "bigint", "year"];
     if integer.contains(&head) && !kind.contains("zerofill") {
