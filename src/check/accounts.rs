@@ -48,9 +48,20 @@ pub async fn check(
                 let why = "the account is not on the target: its sessions have one side only, their writes are deferred";
                 findings.warning("account_missing", at, why, remedy);
             }
+            Some((other, _)) if other != plugin && plugin == "caching_sha2_password" => {
+                let why = format!(
+                    "it logs in by {plugin} on the source and by {other} on the target: its password is learnt from logins over TLS, and not any more once the target is home"
+                );
+                findings.info(
+                    "account_plugin",
+                    at,
+                    why,
+                    "name it under `users:` in the settings, or let clients use TLS",
+                );
+            }
             Some((other, _)) if other != plugin => {
                 let why = format!(
-                    "it logs in by {plugin} on the source and by {other} on the target, which wants the password itself: its sessions have one side only"
+                    "it logs in by {plugin} on the source, from which the password is not learnt, and by {other} on the target: its sessions have one side only"
                 );
                 findings.warning(
                     "account_plugin",

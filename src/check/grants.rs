@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{At, Checked, Context, Findings};
+use super::{At, Checked, Context, Findings, Severity};
 use crate::Side;
 use crate::schema::tokens::{Kind, Token, literal_value, tokens};
 use crate::schema::{Refused, SchemaError};
@@ -80,6 +80,32 @@ const MAKING: [Need; 5] = [
     },
 ];
 
+/// For what else a schema may have; without them such objects stay behind.
+const OBJECTS: [Need; 4] = [
+    Need {
+        names: &["TRIGGER"],
+        purpose: "to carry triggers over, and to switch them with the active side",
+    },
+    Need {
+        names: &["EVENT"],
+        purpose: "to carry events over, and to switch them with the active side",
+    },
+    Need {
+        names: &["SHOW VIEW"],
+        purpose: "to carry views over",
+    },
+    Need {
+        names: &["CREATE ROUTINE"],
+        purpose: "to carry procedures and functions over",
+    },
+];
+
+/// In other accounts' names.
+const DEFINERS: Need = Need {
+    names: &["SET USER", "SET_ANY_DEFINER", "SET_USER_ID", "SUPER"],
+    purpose: "to make views, routines, triggers and events in their definers' names",
+};
+
 /// Where a right holds.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Grant {
@@ -101,20 +127,28 @@ pub async fn check(
     let user = user.unwrap_or_default();
     for need in &GLOBAL {
         if !global(&grants, need.names) {
-            lacks(findings, side, &user, need, "*.*");
+            lacks(findings, Severity::Error, side, &user, need, "*.*");
         }
+    }
+    if !global(&grants, DEFINERS.names) {
+        let mut need = DEFINERS;
+        if !checked.session.server.mariadb {
+            need.names = DEFINERS.names.get(1..).unwrap_or_default();
+        }
+        lacks(findings, Severity::Warning, side, &user, &need, "*.*");
     }
     for scope in &context.scopes {
         findings.route = Some(scope.name.clone());
         for glob in &scope.globs {
             let schema = String::from_utf8_lossy(&glob.database).into_owned();
             let table = String::from_utf8_lossy(&glob.table).into_owned();
-            let needs = TABLES
-                .iter()
-                .chain(MAKING.iter().filter(|_| side == Side::Target));
-            for need in needs {
+            let making = MAKING.iter().filter(|_| side == Side::Target);
+            let needs = TABLES.iter().chain(making).map(|n| (Severity::Error, n));
+            let objects = OBJECTS.iter().map(|n| (Severity::Warning, n));
+            for (severity, need) in needs.chain(objects) {
                 if !on_tables(&grants, need.names, &schema, &table) {
-                    lacks(findings, side, &user, need, &format!("{schema}.{table}"));
+                    let on = format!("{schema}.{table}");
+                    lacks(findings, severity, side, &user, need, &on);
                 }
             }
         }
@@ -124,14 +158,21 @@ pub async fn check(
     own_schema(checked, findings, &user).await
 }
 
-fn lacks(findings: &mut Findings, side: Side, user: &str, need: &Need, on: &str) {
+fn lacks(
+    findings: &mut Findings,
+    severity: Severity,
+    side: Side,
+    user: &str,
+    need: &Need,
+    on: &str,
+) {
     let right = need.names.first().copied().unwrap_or_default();
     let why = format!(
         "the service account {user} lacks {right} on {on}, {}",
         need.purpose
     );
     let remedy = format!("GRANT {right} ON {on} TO {}", quoted(user));
-    findings.error("grant_missing", At::Side(side), why, &remedy);
+    findings.put(severity, "grant_missing", At::Side(side), why, remedy);
 }
 
 /// `a@b` as a statement names it.
@@ -247,16 +288,20 @@ async fn own_schema(
     findings: &mut Findings,
     user: &str,
 ) -> Result<(), SchemaError> {
+    // Of this check alone: others may run at the same time.
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let nonce = now.map_or(0, |n| n.as_nanos());
+    let table = format!("lockstep.preflight_{}_{nonce}", std::process::id());
     let steps = [
-        "CREATE DATABASE IF NOT EXISTS lockstep",
-        "CREATE TABLE IF NOT EXISTS lockstep.preflight (id INT PRIMARY KEY, v INT) ENGINE=InnoDB",
-        "REPLACE INTO lockstep.preflight VALUES (1, 1)",
-        "UPDATE lockstep.preflight SET v = v + 1",
-        "DELETE FROM lockstep.preflight",
-        "DROP TABLE IF EXISTS lockstep.preflight",
+        "CREATE DATABASE IF NOT EXISTS lockstep".to_owned(),
+        format!("CREATE TABLE {table} (id INT PRIMARY KEY, v INT) ENGINE=InnoDB"),
+        format!("REPLACE INTO {table} VALUES (1, 1)"),
+        format!("UPDATE {table} SET v = v + 1"),
+        format!("DELETE FROM {table}"),
+        format!("DROP TABLE {table}"),
     ];
     for sql in steps {
-        match checked.session.run(sql).await {
+        match checked.session.run(&sql).await {
             Ok(()) => {}
             Err(Refused::Server(code, said)) => {
                 let why = format!(

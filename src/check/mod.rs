@@ -22,6 +22,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::Side;
+use crate::config::Config;
 use crate::rows::service::ServiceAccount;
 use crate::schema::{Refused, SchemaError, Session};
 
@@ -86,6 +87,18 @@ pub struct Context {
     pub users: Vec<String>,
     /// Client connections the proxy lets in.
     pub connections: u64,
+}
+
+impl Context {
+    /// What the settings say of both sides, for these routes.
+    pub fn of(config: &Config, scopes: Vec<Scope>) -> Context {
+        Context {
+            accounts: [Side::Source, Side::Target].map(|s| ServiceAccount::of(config, s)),
+            scopes,
+            users: config.users.iter().map(|u| u.name.clone()).collect(),
+            connections: config.limits.connections,
+        }
+    }
 }
 
 /// Collects findings.

@@ -1,5 +1,6 @@
 //! Which tables a check is about.
 
+use crate::Side;
 use crate::route::table::TableGlob;
 use crate::rows::load::Wanted;
 
@@ -12,6 +13,8 @@ pub struct Scope {
     pub globs: Vec<TableGlob>,
     /// Whether names compare without case.
     pub fold: bool,
+    /// The side that is active.
+    pub active: Side,
 }
 
 impl Scope {

@@ -21,9 +21,6 @@ const ALIKE: [(&str, &str); 5] = [
     ),
 ];
 
-/// Tells whether both connections are to one server.
-const LOCK: &str = "lockstep check of one server twice";
-
 /// Everything that takes both.
 pub async fn check(source: &mut Checked, target: &mut Checked, findings: &mut Findings) {
     same_server(source, target, findings).await;
@@ -102,8 +99,12 @@ fn modes(mode: &str) -> Vec<&str> {
 
 /// A lock taken on one connection and seen on the other.
 async fn same_server(source: &mut Checked, target: &mut Checked, findings: &mut Findings) {
-    let lock = format!("SELECT GET_LOCK('{LOCK}', 0)");
-    let look = format!("SELECT IS_USED_LOCK('{LOCK}')");
+    // Of this check alone: others may run at the same time.
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let nonce = now.map_or(0, |n| n.as_nanos());
+    let name = format!("lockstep check {} {nonce}", std::process::id());
+    let lock = format!("SELECT GET_LOCK('{name}', 0)");
+    let look = format!("SELECT IS_USED_LOCK('{name}')");
     let me = source.session.one("SELECT CONNECTION_ID()").await;
     let free = target.session.one(&look).await;
     let (Ok(Some(me)), Ok(None)) = (me, free) else {
@@ -113,7 +114,7 @@ async fn same_server(source: &mut Checked, target: &mut Checked, findings: &mut 
         return;
     }
     let seen = target.session.one(&look).await;
-    let release = format!("SELECT RELEASE_LOCK('{LOCK}')");
+    let release = format!("SELECT RELEASE_LOCK('{name}')");
     let _ = source.session.one(&release).await;
     if matches!(seen, Ok(Some(holder)) if holder == me) {
         let why = "source and target are one server";

@@ -64,7 +64,12 @@ pub async fn check(
     for (name, shape) in theirs.iter().filter(|(_, s)| !s.is_view) {
         let title = title(name);
         let other = ours.get(name);
-        one(&title, shape, other, logged, crosses, findings);
+        let kind = Kind {
+            logged,
+            crosses,
+            mirror: scope.active.other(),
+        };
+        one(&title, shape, other, kind, findings);
     }
     extra(&theirs, &ours, findings);
     if let Err(e) = modes(source, &theirs, findings).await {
@@ -87,27 +92,60 @@ fn title(name: &(Vec<u8>, Vec<u8>)) -> String {
     )
 }
 
+/// What both servers are to each other.
+#[derive(Clone, Copy)]
+struct Kind {
+    /// Each logs the rows that foreign keys change.
+    logged: [bool; 2],
+    /// Two families.
+    crosses: bool,
+    /// The side that is not active.
+    mirror: Side,
+}
+
 fn one(
     title: &str,
     shape: &TableShape,
     other: Option<&TableShape>,
-    logged: [bool; 2],
-    crosses: bool,
+    kind: Kind,
     findings: &mut Findings,
 ) {
     let at = At::Table(title);
     let key = Key::of(shape);
-    if key.is_none() {
-        let why = "it has neither a primary key nor a unique one without NULL: its rows are copied as a whole, followed one by one, and compared by their number";
+    // Sequences and the like are no plain tables either.
+    let plain = shape.transactional || !shape.engine.eq_ignore_ascii_case("InnoDB");
+    if key.is_none() && plain {
+        let why = "it has no primary key and no unique one of whole columns without NULL: its rows are copied as a whole, followed one by one, and compared by their number";
         findings.warning("no_key", at, why, "give it a primary key");
     }
-    if !shape.transactional {
+    if !plain {
+        let why = "it is a sequence or system-versioned: its writes are deferred and never mirrored at once";
+        findings.warning("engine", at, why, "nothing, or a plain table");
+    } else if !shape.transactional {
         let why = format!(
-            "its engine is {} or it is no plain table: no row locks, so its writes are deferred and never mirrored at once",
+            "its engine is {}: no row locks, so its writes are deferred and never mirrored at once",
             shape.engine
         );
         findings.warning("engine", at, why, "ALTER TABLE … ENGINE=InnoDB");
     }
+    effects(title, shape, other, kind, findings);
+    if let (Some(key), Some(other)) = (&key, other) {
+        collated(title, shape, other, key, findings);
+    }
+    if kind.crosses {
+        values(title, shape, findings);
+    }
+}
+
+/// What a write to the table does beside the write.
+fn effects(
+    title: &str,
+    shape: &TableShape,
+    other: Option<&TableShape>,
+    kind: Kind,
+    findings: &mut Findings,
+) {
+    let at = At::Table(title);
     if shape.triggers > 0 {
         let why = "it has triggers: they run on the active side only (on the other their effects come with the rows), and its writes are deferred";
         findings.info(
@@ -118,16 +156,16 @@ fn one(
         );
     }
     if other.is_some_and(|o| o.triggers > 0) && shape.triggers > 0 {
-        let why = "its triggers are live on the target while the source is active: what they do would be done twice";
-        let at = At::TableOn(Side::Target, title);
+        let why = "its triggers are live on the side that is not active too: what they do would be done twice";
+        let at = At::TableOn(kind.mirror, title);
         findings.error(
-            "triggers_on_target",
+            "triggers_on_mirror",
             at,
             why,
             "going to `syncing` holds them back; or drop them there",
         );
     }
-    if shape.fk_parent_cascades && !logged[0] {
+    if shape.fk_parent_cascades && kind.logged != [true, true] {
         let why = "rows of other tables follow it by CASCADE or SET NULL, and the server does not log them: they are followed by the foreign key itself, which must be on both sides";
         findings.warning(
             "cascades",
@@ -149,12 +187,6 @@ fn one(
             why,
             "nothing, or let the application give the value",
         );
-    }
-    if let (Some(key), Some(other)) = (&key, other) {
-        collated(title, shape, other, key, findings);
-    }
-    if crosses {
-        values(title, shape, findings);
     }
 }
 
@@ -386,13 +418,14 @@ async fn objects(
         }
     }
     for (side, name) in on {
-        if side == Side::Source {
+        if side == scope.active {
             let why = "an event: it runs on the active side only, and is brought over disabled";
             findings.info("events", At::TableOn(side, &name), why, "nothing");
         } else {
-            let why = "an event that runs on the target while the source is active: its writes are divergences";
+            let why =
+                "an event that runs on the side that is not active: its writes are divergences";
             findings.error(
-                "events_on_target",
+                "events_on_mirror",
                 At::TableOn(side, &name),
                 why,
                 "going to `syncing` disables it; or ALTER EVENT … DISABLE",

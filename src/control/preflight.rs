@@ -9,11 +9,9 @@ use axum::response::{IntoResponse, Json, Response};
 use serde_json::{Value, json};
 
 use super::page::text;
-use crate::Side;
 use crate::check::{self, Context, Finding, Scope, Severity};
 use crate::config::{self, Config};
 use crate::migration::Migration;
-use crate::rows::service::ServiceAccount;
 
 /// Width of the text behind the margin, in characters.
 const WIDTH: usize = 96;
@@ -29,7 +27,7 @@ pub struct Preflight {
 impl Preflight {
     /// Says once which backends are checked.
     pub fn set(&self, config: &Config) {
-        let _ = self.context.set(context(config, Vec::new()));
+        let _ = self.context.set(Context::of(config, Vec::new()));
     }
 
     /// All routes, or one of them, which exists.
@@ -48,21 +46,13 @@ impl Preflight {
             name: r.name.clone(),
             globs: r.tables.clone(),
             fold: table.fold_names,
+            active: r.phase.active(),
         });
         let context = Context {
             scopes: scopes.collect(),
             ..context.clone()
         };
         Json(answer(&check::run(&context).await)).into_response()
-    }
-}
-
-fn context(config: &Config, scopes: Vec<Scope>) -> Context {
-    Context {
-        accounts: [Side::Source, Side::Target].map(|s| ServiceAccount::of(config, s)),
-        scopes,
-        users: config.users.iter().map(|u| u.name.clone()).collect(),
-        connections: config.limits.connections,
     }
 }
 
@@ -96,6 +86,7 @@ pub(super) fn from_settings(path: &Path, only: Option<&str>) -> Result<Value, St
             // Not known before the servers are asked; names that differ in
             // case alone are rare, and only widen what is looked at.
             fold: false,
+            active: crate::Side::Source,
         })
         .collect();
     if let Some(name) = only.filter(|_| scopes.is_empty()) {
@@ -105,7 +96,7 @@ pub(super) fn from_settings(path: &Path, only: Option<&str>) -> Result<Value, St
         .enable_all()
         .build()
         .map_err(|e| e.to_string())?;
-    let context = context(&config, scopes);
+    let context = Context::of(&config, scopes);
     Ok(answer(&runtime.block_on(check::run(&context))))
 }
 
@@ -145,10 +136,17 @@ pub(super) fn human(answer: &Value) -> String {
             out.push_str(&wrapped("         → ", remedy));
         }
     }
-    out.push_str(&format!(
-        "{} errors, {} warnings, {} notes\n",
-        answer["errors"], answer["warnings"], answer["infos"]
-    ));
+    let counted = |key: &str, word: &str| match answer[key].as_u64().unwrap_or(0) {
+        1 => format!("1 {word}"),
+        n => format!("{n} {word}s"),
+    };
+    let counts = [
+        counted("errors", "error"),
+        counted("warnings", "warning"),
+        counted("infos", "note"),
+    ];
+    out.push_str(&counts.join(", "));
+    out.push('\n');
     out
 }
 

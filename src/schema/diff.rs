@@ -15,6 +15,7 @@ pub const MISSING: &str = "missing";
 /// The differences of a table from what it should be, as (part, why).
 /// `same_family`: both texts were printed alike, so expressions can be compared.
 pub fn tables(wanted: &Table, has: &Table, same_family: bool) -> Vec<(String, String)> {
+    let (wanted, has) = (&outspoken(wanted), &outspoken(has));
     let mut out = Vec::new();
     let order =
         |t: &Table| -> Vec<String> { t.columns.iter().map(|c| c.name.to_lowercase()).collect() };
@@ -63,6 +64,28 @@ pub fn tables(wanted: &Table, has: &Table, same_family: bool) -> Vec<(String, St
         out.push(("partitions".to_owned(), why));
     }
     out
+}
+
+/// The table with the collation of each text column, said or not.
+fn outspoken(table: &Table) -> Table {
+    const TEXT: [&str; 8] = [
+        "char",
+        "varchar",
+        "tinytext",
+        "text",
+        "mediumtext",
+        "longtext",
+        "enum",
+        "set",
+    ];
+    let mut table = table.clone();
+    let default = table.option("COLLATE").map(str::to_owned);
+    for column in &mut table.columns {
+        if column.collation.is_none() && TEXT.contains(&column.base().as_str()) {
+            column.collation.clone_from(&default);
+        }
+    }
+    table
 }
 
 /// As operators read it.

@@ -225,16 +225,24 @@ pub async fn table(
         let raw = column.default.as_ref().and_then(|d| unmarked(d));
         column.default = raw.or(column.default.take());
     }
-    for column in &mut table.columns {
-        let known = collations.0.get(&(name.to_owned(), column.name.clone()));
-        if let Some((charset, collation)) = known {
-            column.charset = Some(charset.clone());
-            column.collation = Some(collation.clone());
-        }
-    }
-    if let Some((charset, collation)) = collations.0.get(&(name.to_owned(), String::new())) {
+    let of_table = collations.0.get(&(name.to_owned(), String::new()));
+    if let Some((charset, collation)) = of_table {
         table.set_option("CHARSET", charset.clone());
         table.set_option("COLLATE", collation.clone());
+    }
+    for column in &mut table.columns {
+        let known = collations.0.get(&(name.to_owned(), column.name.clone()));
+        // The table's own is left unsaid where the server leaves it unsaid.
+        let said = column.collation.is_some() || column.charset.is_some();
+        if let Some((charset, collation)) = known
+            && (said || of_table.is_none_or(|(_, c)| c != collation))
+        {
+            // A collation alone says its character set.
+            if column.charset.is_some() || column.collation.is_none() {
+                column.charset = Some(charset.clone());
+            }
+            column.collation = Some(collation.clone());
+        }
     }
     Ok(Ok(table))
 }
@@ -268,9 +276,10 @@ fn unmarked(literal: &str) -> Option<String> {
     for c in literal_value(literal).chars() {
         let mut utf8 = [0; 4];
         let one = mark(c).map(|b| [b]);
-        let bytes = one
-            .as_ref()
-            .map_or_else(|| c.encode_utf8(&mut utf8).as_bytes(), |b| b);
+        let bytes: &[u8] = match &one {
+            Some(byte) => byte,
+            None => c.encode_utf8(&mut utf8).as_bytes(),
+        };
         out.extend(bytes.iter().map(|b| format!("{b:02X}")));
     }
     out.push('\'');

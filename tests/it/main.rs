@@ -6,6 +6,7 @@
 mod anywhere;
 mod between;
 mod binlog;
+mod check;
 mod commands;
 mod compare_rows;
 mod crash;

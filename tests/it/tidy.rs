@@ -64,7 +64,7 @@ const EDGES: &[(&str, &[&str])] = &[
         ],
     ),
     ("schema", &["rows"]),
-    ("check", &["schema", "follow", "rows", "route"]),
+    ("check", &["config", "follow", "route", "rows", "schema"]),
     (
         "compare",
         &["binlog", "copy", "follow", "rows", "telemetry"],
