@@ -33,20 +33,6 @@ pub async fn end(conn: &mut ServiceConn) -> Result<Position, ServiceError> {
     by_file(conn).await
 }
 
-/// Whether a server logs the rows that foreign keys change by themselves:
-/// MySQL does since 9.6, MariaDB does not.
-///
-/// # Errors
-/// The server does not answer.
-pub async fn logs_cascades(conn: &mut ServiceConn) -> Result<bool, ServiceError> {
-    let version = one(conn, "SELECT VERSION()").await?.unwrap_or_default();
-    let mut numbers = version
-        .split(['.', '-'])
-        .map_while(|n| n.parse::<u32>().ok());
-    let number = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    Ok(!version.contains("MariaDB") && number >= (9, 6))
-}
-
 /// A single value; None where it is empty.
 async fn one(conn: &mut ServiceConn, sql: &str) -> Result<Option<String>, ServiceError> {
     let rows = conn.rows(sql, LIMIT).await?;

@@ -10,16 +10,17 @@ use crate::binlog::Position;
 use crate::binlog::stream::{BinlogStream, Request, StreamError};
 use crate::copy::{Copier, CopyError, Throttle};
 use crate::follow::beat::Beat;
+use crate::follow::cascade;
 use crate::follow::heal::Healer;
 use crate::follow::tables::{CatalogTables, Ddl, Definitions, Verdict};
 use crate::follow::writer::{Worker, WriteError};
 use crate::follow::{FollowError, Follower, Mode};
 use crate::route::table::{FollowStart, TableGlob};
-use crate::rows::service::{ServiceConn, ServiceError};
+use crate::rows::service::ServiceError;
 use crate::schema;
 
 use super::view::{Copying, State, View, Work};
-use super::{Inner, position, shapes};
+use super::{Inner, shapes};
 
 /// Chunks handed over and not yet written: as many as are read at a time, so
 /// that reading never waits for writing alone.
@@ -157,7 +158,7 @@ async fn once(inner: &Arc<Inner>, spec: &Spec, view: &Arc<View>) -> Result<(), E
     let covered = move |db: &[u8], t: &[u8]| covers(&globs, db, t, fold);
     let names = shapes::tables(&covered, read, &catalog);
     let (_, differing) = shapes::compare(&covered, read, &catalog);
-    let logs_cascades = position::logs_cascades(&mut ServiceConn::new(from.clone())).await?;
+    let logs_cascades = cascade::are_logged(&from).await?;
     let tables = CatalogTables::new(catalog, read, covered)
         .with_cascades_logged(logs_cascades)
         .with_definitions(Arc::new(Fresh {
@@ -203,6 +204,9 @@ async fn once(inner: &Arc<Inner>, spec: &Spec, view: &Arc<View>) -> Result<(), E
     let copier = Copier::new([from, to], stream, tables, follower.windows(), send, copied)
         .with_throttle(throttle);
     let _beating = view.beating(beat);
+    if spec.work.copy {
+        copier.prepare(&names).await?;
+    }
     view.set(State::Running, None);
     let slots = usize::try_from(inner.settings.copy.slots).unwrap_or(1);
     let copying = async {

@@ -19,6 +19,7 @@ use lockstep::follow::tables::{CatalogTables, Followed, Meaning, Tables};
 use lockstep::follow::writer::Worker;
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
+use std::cell::Cell;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -289,11 +290,17 @@ async fn while_held(scene: &mut Scene, mirror: &str, write: &str, (mirrored, lat
     });
     let key = Bound(vec![b"1".to_vec()]);
     let keys = [&key];
-    let healing = scene.healer.repair(&scene.name, &scene.table, &keys);
+    let ended = Cell::new(false);
+    let healing = async {
+        let healed = scene.healer.repair(&scene.name, &scene.table, &keys).await;
+        ended.set(true);
+        healed
+    };
     let (relay, a, m) = (&scene.relay, &mut scene.a, &mut scene.m);
     let mut probe = scene.mirror.conn().await;
     let writing = async {
-        while !is_held(&mut probe, scene.mirror.family(), mirror.is_empty()).await {
+        // A slow machine may miss the moment: then the healer comes first.
+        while !ended.get() && !is_held(&mut probe, scene.mirror.family(), mirror.is_empty()).await {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         run(a, "BEGIN").await;
