@@ -38,7 +38,7 @@ const COPY: &str = "rows: copy";
 const FOLLOW: &str = "rows: follow";
 const TABLES: u64 = 4;
 
-type Failed = Box<dyn std::error::Error>;
+type Failed = Box<dyn std::error::Error + Send + Sync>;
 
 /// Whether one of the headings here is wanted, and none of the others.
 pub fn is_all(plan: &Plan) -> bool {
@@ -169,7 +169,14 @@ impl Stage {
         let workers = (0..4).map(|n| Worker::new(target.clone(), "bench", n));
         let start = format!("mariadb:{}", self.source.one("SELECT @@gtid_binlog_pos"));
         let start: Position = start.parse()?;
-        Ok(Follower::new(workers.collect(), tables, start, status, Mode::Apply).await?)
+        Ok(Follower::new(
+            workers.collect(),
+            tables,
+            start,
+            status,
+            Mode::Apply(Vec::new()),
+        )
+        .await?)
     }
 
     async fn stream(&self, from: &Position, until_end: bool) -> Result<BinlogStream, Failed> {
