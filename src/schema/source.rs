@@ -232,16 +232,16 @@ pub async fn table(
     }
     for column in &mut table.columns {
         let known = collations.0.get(&(name.to_owned(), column.name.clone()));
-        // The table's own is left unsaid where the server leaves it unsaid.
-        let said = column.collation.is_some() || column.charset.is_some();
-        if let Some((charset, collation)) = known
-            && (said || of_table.is_none_or(|(_, c)| c != collation))
-        {
-            // A collation alone says its character set.
-            if column.charset.is_some() || column.collation.is_none() {
+        // The table's own is left unsaid where the server leaves its character
+        // set unsaid: said, it would be the column's own.
+        if let Some((charset, collation)) = known {
+            let own = of_table.is_none_or(|(_, c)| c != collation);
+            if column.charset.is_some() || (own && column.collation.is_none()) {
                 column.charset = Some(charset.clone());
+                column.collation = Some(collation.clone());
+            } else {
+                column.collation = own.then(|| collation.clone());
             }
-            column.collation = Some(collation.clone());
         }
     }
     Ok(Ok(table))

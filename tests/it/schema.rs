@@ -211,6 +211,7 @@ fn mapped(source: Family, target: Family) -> BTreeMap<&'static str, &'static str
         (Family::MariaDb, Family::MySql) => BTreeMap::from([
             ("uuid", "char(36)"),
             ("inet6", "varchar(39)"),
+            ("inet4", "varchar(15)"),
             ("geometrycollection", "geomcollection"),
         ]),
         (Family::MySql, Family::MariaDb) => BTreeMap::from([
