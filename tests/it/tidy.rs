@@ -109,6 +109,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "leg",
             "migration",
             "mirror",
+            "plane",
             "route",
             "rows",
             "session",
