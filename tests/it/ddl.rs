@@ -88,6 +88,13 @@ impl Pair {
         source
     }
 
+    /// The route is mirrored, and no write went to one side only.
+    fn assert_all_mirrored(&self) {
+        self.assert_running();
+        let missed = (self.failed(), self.deferred());
+        assert_eq!(missed, (0, 0), "{}", self.proxy.log());
+    }
+
     fn assert_running(&self) {
         let route = self.proxy.route(ROUTE);
         assert_eq!(route["mirror"]["suspended"], false, "{route}");
