@@ -45,8 +45,9 @@ demo: ## move a shop between two databases while it is used
 	cargo build --release --bin lockstep --example demo
 	exec cargo run --quiet --release --example demo
 
-bench: ## the proxy against direct connections and HAProxy
+bench: ## the proxy against direct connections and HAProxy, copies against mydumper
 	@scripts/install-servers.sh
+	@scripts/install-bench.sh
 	cargo build --release --bin lockstep --example bench
 	ulimit -S -n "$$(ulimit -H -n)" # 500 idle sessions, up to three sockets each
 	exec cargo run --quiet --release --example bench

@@ -7,6 +7,8 @@
 
 pub mod auth;
 pub mod binlog;
+pub mod check;
+pub mod compare;
 pub mod config;
 pub mod control;
 pub mod copy;
@@ -14,8 +16,10 @@ pub mod follow;
 pub mod leg;
 pub mod migration;
 pub mod mirror;
+pub mod plane;
 pub mod route;
 pub mod rows;
+pub mod schema;
 pub mod server;
 pub mod session;
 pub mod sql;

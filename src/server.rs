@@ -203,6 +203,8 @@ fn background(config: &Config, built: &Built) {
     let shared = built.shared.clone();
     tokio::spawn(async move { shared.prepared_xa.recover(home).await });
     tokio::spawn(monitor::resume(migration.clone(), accounts));
+    tokio::spawn(migration.plane().clone().run());
+    tokio::spawn(monitor::adopt(migration.clone()));
     tokio::spawn(migration.catalog().clone().run());
     let shared = built.shared.clone();
     tokio::spawn(async move { shared.variables.keep_fresh().await });

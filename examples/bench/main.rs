@@ -1,4 +1,5 @@
-//! `make bench`: what the proxy costs, against direct connections and HAProxy.
+//! `make bench`: what the proxy costs, against direct connections and HAProxy;
+//! and how fast rows are copied and followed, against the tools for that.
 //!
 //! All variants run one after the other within each round, in an order that
 //! moves on from round to round, so that what the machine does besides hits
@@ -16,6 +17,7 @@ mod client;
 mod cost;
 mod crowd;
 mod extras;
+mod plane;
 mod reads;
 mod report;
 mod scanner;
@@ -55,6 +57,13 @@ impl Plan {
 
 fn main() -> ExitCode {
     let plan = Plan::from_env();
+    if let Err(why) = plane::all(&plan) {
+        eprintln!("bench: {why}");
+        return ExitCode::FAILURE;
+    }
+    if plane::is_all(&plan) {
+        return ExitCode::SUCCESS;
+    }
     let stage = match stage::Stage::start(&plan) {
         Ok(stage) => stage,
         Err(why) => {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::event::{self, Body, Event, HEADER_LEN, Header};
+use super::event::{self, Body, Event, HEADER_LEN, Header, Origin};
 use super::payload::Payload;
 use super::rows::{Form, Rows};
 use super::table_map::TableMap;
@@ -36,6 +36,8 @@ pub struct Decoder {
     /// Table ids have 4 bytes (MySQL 5.1's first versions).
     short_ids: bool,
     maps: HashMap<u64, Arc<TableMap>>,
+    /// Of the event read last from the log.
+    origin: Origin,
 }
 
 /// CRC-32 as the servers compute it (that of zlib).
@@ -64,7 +66,12 @@ impl Decoder {
             end: header.end,
             ..e
         };
-        let bytes = self.verified(bytes, &header).map_err(place)?;
+        let (bytes, sum) = self.verified(bytes, &header).map_err(place)?;
+        self.origin = Origin {
+            start: header.end.saturating_sub(header.length),
+            end: header.end,
+            sum,
+        };
         let body = bytes.slice(HEADER_LEN..);
         self.body(&header, &body).map_err(place)
     }
@@ -87,8 +94,8 @@ impl Decoder {
         }
     }
 
-    /// The event without its checksum, which is right.
-    fn verified(&self, bytes: &Bytes, header: &Header) -> Result<Bytes, DecodeError> {
+    /// The event without its checksum, which is right, and the sum.
+    fn verified(&self, bytes: &Bytes, header: &Header) -> Result<(Bytes, u32), DecodeError> {
         const FORMAT: u8 = 15;
         if usize::try_from(header.length) != Ok(bytes.len()) {
             return Err(DecodeError::new("length of the event", 9));
@@ -96,7 +103,12 @@ impl Decoder {
         let end = bytes.len() - CHECKSUM_LEN.min(bytes.len() - HEADER_LEN);
         let (data, sum) = bytes.split_at(end);
         let sum = Reader::new(sum).u32();
-        let right = || Some(crc32([data, &[]])) == sum || Some(Self::crc_not_in_use(data)) == sum;
+        if self.checksums == Some(false) && header.kind != FORMAT {
+            // Only needed to know the event again.
+            return Ok((bytes.clone(), crc32([bytes, &[]])));
+        }
+        let made = crc32([data, &[]]);
+        let right = || Some(made) == sum || Some(Self::crc_not_in_use(data)) == sum;
         match self.checksums {
             _ if header.kind == FORMAT => {
                 // It always has the place, and a sum if it says so.
@@ -105,14 +117,13 @@ impl Decoder {
                 }
             }
             Some(true) if !right() => return Err(DecodeError::new("checksum", end)),
-            Some(true) => {}
-            Some(false) => return Ok(bytes.clone()),
+            Some(_) => {}
             // Before the format is known there are artificial events only;
             // whether they have a sum shows.
             None if right() => {}
-            None => return Ok(bytes.clone()),
+            None => return Ok((bytes.clone(), made)),
         }
-        Ok(bytes.slice(..end))
+        Ok((bytes.slice(..end), made))
     }
 
     /// A format description's sum is made without its "in use" flag.
@@ -150,6 +161,7 @@ impl Decoder {
         };
         Ok(Decoded::Event(Event {
             header: *header,
+            origin: self.origin,
             body,
         }))
     }

@@ -56,8 +56,22 @@ impl Header {
 pub struct Event {
     /// Its header.
     pub header: Header,
+    /// Its bytes in the log, or those of the payload it came in.
+    pub origin: Origin,
     /// What it says.
     pub body: Body,
+}
+
+/// Where an event's bytes stand in the log's file, and what they add up to: to
+/// know it again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Origin {
+    /// Offset of its first byte; 0 if it stands in no file.
+    pub start: u32,
+    /// Offset behind its last byte.
+    pub end: u32,
+    /// CRC-32 of its bytes without their checksum.
+    pub sum: u32,
 }
 
 /// Who a transaction is.
@@ -134,6 +148,8 @@ pub enum Body {
     XaPrepare {
         /// XA COMMIT … ONE PHASE: committed here.
         one_phase: bool,
+        /// Its id: format, lengths of its two parts, the parts.
+        xid: Bytes,
     },
     /// The text of the statement whose rows follow (annotations, rows query).
     Text(Bytes),
@@ -194,10 +210,20 @@ pub(super) fn rotate(body: &[u8]) -> Result<Body, DecodeError> {
 }
 
 /// XA_PREPARE (38).
-pub(super) fn xa_prepare(body: &[u8]) -> Result<Body, DecodeError> {
+pub(super) fn xa_prepare(body: &Bytes) -> Result<Body, DecodeError> {
     let r = &mut Reader::new(body);
     let one_phase = need(r.u8(), "XA PREPARE", r)? != 0;
-    Ok(Body::XaPrepare { one_phase })
+    need(r.u32(), "XA PREPARE", r)?;
+    let parts = [
+        need(r.u32(), "XA PREPARE", r)?,
+        need(r.u32(), "XA PREPARE", r)?,
+    ];
+    for part in parts {
+        let length = need(usize::try_from(part).ok(), "XA PREPARE", r)?;
+        need(r.bytes(length), "id of XA PREPARE", r)?;
+    }
+    let xid = body.slice(1..r.pos());
+    Ok(Body::XaPrepare { one_phase, xid })
 }
 
 /// INCIDENT (26): a number and a message.

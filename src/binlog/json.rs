@@ -19,6 +19,14 @@ use crate::wire::Reader;
 /// The server's own limit on nesting, in levels.
 const DEPTH_MAX: usize = 100;
 
+/// How much longer than its bytes a document's text may be, and what every
+/// document may have: the largest honest growth is a byte of a string that
+/// becomes `\\u0001`, a key of one letter with its quotes and separators, a
+/// literal of two bytes. Values at offsets that overlap would grow without
+/// bound: each of a hundred levels may name the next one a thousand times.
+const GROWTH_MAX: usize = 16;
+const TEXT_MIN: usize = 4096;
+
 /// A document as text.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Text {
@@ -40,23 +48,39 @@ pub fn text(bytes: &[u8]) -> Result<Text, DecodeError> {
     };
     match bytes.split_first() {
         None => out.text.push_str("null"),
-        Some((kind, rest)) => value(*kind, rest, &mut out, 0)?,
+        Some((kind, rest)) => {
+            let limit = bytes.len().saturating_mul(GROWTH_MAX).max(TEXT_MIN);
+            value(*kind, rest, &mut out, Bounds { depth: 0, limit })?;
+        }
     }
     Ok(out)
 }
 
+/// What a value may take.
+#[derive(Clone, Copy)]
+struct Bounds {
+    /// Levels above it.
+    depth: usize,
+    /// Bytes of text in all.
+    limit: usize,
+}
+
 const BAD: DecodeError = DecodeError::new("JSON", 0);
 
-fn value(kind: u8, bytes: &[u8], out: &mut Text, depth: usize) -> Result<(), DecodeError> {
-    if depth > DEPTH_MAX {
+fn value(kind: u8, bytes: &[u8], out: &mut Text, bounds: Bounds) -> Result<(), DecodeError> {
+    if bounds.depth > DEPTH_MAX {
         return Err(DecodeError::new("JSON nested too deeply", 0));
+    }
+    // Values are as long as their bytes allow, so one more is bounded too.
+    if out.text.len() > bounds.limit {
+        return Err(DecodeError::new("JSON whose values overlap", 0));
     }
     let mut r = Reader::new(bytes);
     match kind {
-        0x00 => container(bytes, false, true, out, depth),
-        0x01 => container(bytes, true, true, out, depth),
-        0x02 => container(bytes, false, false, out, depth),
-        0x03 => container(bytes, true, false, out, depth),
+        0x00 => container(bytes, false, true, out, bounds),
+        0x01 => container(bytes, true, true, out, bounds),
+        0x02 => container(bytes, false, false, out, bounds),
+        0x03 => container(bytes, true, false, out, bounds),
         0x04 => literal(r.u8().ok_or(BAD)?, out),
         0x05 => number(out, r.u16().ok_or(BAD)?.cast_signed()),
         0x06 => number(out, r.u16().ok_or(BAD)?),
@@ -155,8 +179,12 @@ fn container(
     large: bool,
     object: bool,
     out: &mut Text,
-    depth: usize,
+    bounds: Bounds,
 ) -> Result<(), DecodeError> {
+    let inner = Bounds {
+        depth: bounds.depth + 1,
+        ..bounds
+    };
     let mut r = Reader::new(bytes);
     let count = sized(&mut r, large)?;
     let size = sized(&mut r, large)?;
@@ -180,6 +208,9 @@ fn container(
             let length = usize::from(keys_at.u16().ok_or(BAD)?);
             let key = whole.get(offset..).and_then(|k| k.get(..length));
             let key = std::str::from_utf8(key.ok_or(BAD)?).map_err(|_| BAD)?;
+            if out.text.len() > bounds.limit {
+                return Err(DecodeError::new("JSON whose values overlap", 0));
+            }
             string(key, out);
             out.text.push_str(": ");
         }
@@ -190,14 +221,14 @@ fn container(
             for (to, from) in scalar.iter_mut().zip(raw) {
                 *to = *from;
             }
-            value(kind, &scalar, out, depth + 1)?;
+            value(kind, &scalar, out, inner)?;
         } else {
             let offset = sized(&mut values_at, large)?;
             // An offset into the tables could make a document contain itself.
             if offset < 2 * width + tables {
                 return Err(BAD);
             }
-            value(kind, whole.get(offset..).ok_or(BAD)?, out, depth + 1)?;
+            value(kind, whole.get(offset..).ok_or(BAD)?, out, inner)?;
         }
     }
     out.text.push(if object { '}' } else { ']' });
@@ -316,6 +347,57 @@ mod tests {
         // An array whose only value is the array at offset 0.
         let bytes = [2, 1, 0, 7, 0, 2, 0, 0];
         assert!(text(&bytes).is_err());
+    }
+
+    /// Small arrays in a chain, each naming the next `wide` times.
+    fn bomb(levels: usize, wide: usize) -> Vec<u8> {
+        let mut inner = vec![0x0C, 1, b'x'];
+        for _ in 0..levels {
+            let kind = inner[0];
+            let offset = 4 + wide * 3;
+            let mut array = vec![0x02];
+            array.extend_from_slice(&u16::try_from(wide).unwrap().to_le_bytes());
+            let size = offset + inner.len() - 1;
+            array.extend_from_slice(&u16::try_from(size).unwrap().to_le_bytes());
+            for _ in 0..wide {
+                array.push(kind);
+                array.extend_from_slice(&u16::try_from(offset).unwrap().to_le_bytes());
+            }
+            array.extend_from_slice(&inner[1..]);
+            inner = array;
+        }
+        inner
+    }
+
+    #[test]
+    fn values_that_overlap_do_not_grow_without_bound() {
+        assert!(text(&bomb(2, 8)).is_ok(), "as written by nobody, but small");
+        let error = text(&bomb(40, 100)).unwrap_err();
+        assert_eq!(error.what, "JSON whose values overlap");
+    }
+
+    #[test]
+    fn honest_documents_stay_below_the_bound() {
+        // The most text for the bytes: an object of one-letter keys and
+        // literals, an array of them, a string of control characters.
+        let mut object = vec![0x00, 100, 0];
+        let size = 4 + 100 * (4 + 3) + 100;
+        object.extend_from_slice(&u16::try_from(size).unwrap().to_le_bytes());
+        for i in 0..100u16 {
+            object.extend_from_slice(&(4 + 700 + i).to_le_bytes());
+            object.extend_from_slice(&[1, 0]);
+        }
+        (0..100).for_each(|_| object.extend_from_slice(&[4, 2, 0]));
+        object.extend_from_slice(&[b'k'; 100]);
+        assert!(text(&object).is_ok());
+        let mut string = vec![
+            0x0C,
+            0x80 | (20_000 & 0x7F) as u8,
+            0x80 | (20_000 >> 7 & 0x7F) as u8,
+            1,
+        ];
+        string.extend_from_slice(&[1; 20_000]);
+        assert!(text(&string).is_ok());
     }
 
     #[test]

@@ -65,6 +65,11 @@ impl Progress {
         &self.position
     }
 
+    /// The file being read; empty before its name came.
+    pub fn file(&self) -> &str {
+        &self.file
+    }
+
     /// The id of the transaction being read.
     pub fn running(&self) -> Option<&TransactionId> {
         self.running.as_ref().map(|(id, _)| id)
@@ -102,8 +107,10 @@ impl Progress {
             }
             Body::Transaction(transaction) => self.begins(transaction),
             Body::Commit { .. } => Place::Commits,
-            Body::XaPrepare { one_phase: true } => Place::Commits,
-            Body::XaPrepare { one_phase: false } => Place::Prepares,
+            Body::XaPrepare {
+                one_phase: true, ..
+            } => Place::Commits,
+            Body::XaPrepare { .. } => Place::Prepares,
             Body::Query(query) if query.is(b"COMMIT") => Place::Commits,
             Body::Query(query) if query.is(b"ROLLBACK") => Place::RollsBack,
             Body::Query(query) if self.begins_by_query(&query.sql) => {

@@ -346,7 +346,9 @@ impl BinlogStream {
         match ErrPacket::parse(packet) {
             Ok(error) => {
                 let message = String::from_utf8_lossy(error.message).into_owned();
-                if error.code == ER_READING_BINLOG {
+                // It also says so to a reader whose ids another one has taken.
+                let taken = message.contains("server_uuid");
+                if error.code == ER_READING_BINLOG && !taken {
                     StreamError::HistoryLost { side, message }
                 } else {
                     StreamError::Refused {

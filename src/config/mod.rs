@@ -7,6 +7,7 @@
 //! is wrong with it, never the value: a value may be a password typed into the
 //! wrong line.
 
+mod copy;
 mod env;
 mod network;
 pub(crate) mod read;
@@ -23,6 +24,7 @@ use serde_saphyr::figment::Yaml;
 use crate::Side;
 use crate::route::table::{Ack, DdlPolicy, DeferredPolicy, ReadsBy};
 
+pub use copy::{CopySettings, Hours};
 pub use network::Network;
 pub use secret::Password;
 pub use validate::globs_overlap;
@@ -49,6 +51,8 @@ pub struct Config {
     pub routes: Vec<RouteConfig>,
     /// Bounds on time, memory and numbers.
     pub limits: Limits,
+    /// How hard the copy of existing rows may work.
+    pub copy: CopySettings,
     /// Where durable state lives: a directory.
     pub state: PathBuf,
 }
@@ -65,6 +69,7 @@ impl Default for Config {
             users: Vec::new(),
             routes: Vec::new(),
             limits: Limits::default(),
+            copy: CopySettings::default(),
             state: PathBuf::from("./state"),
         }
     }
@@ -259,6 +264,10 @@ pub struct Limits {
     pub shutdown_ms: u64,
     /// How old table shapes may get without a known DDL.
     pub catalog_refresh_ms: u64,
+    /// How far behind a follower may be when a phase changes.
+    pub follow_lag_ms: u64,
+    /// How old a comparison may be that the flip rests on.
+    pub compare_age_s: u64,
 }
 
 impl Default for Limits {
@@ -275,6 +284,8 @@ impl Default for Limits {
             journal_bytes: 64 * 1024 * 1024,
             shutdown_ms: 10_000,
             catalog_refresh_ms: 10_000,
+            follow_lag_ms: 1_000,
+            compare_age_s: 3_600,
         }
     }
 }
@@ -283,6 +294,10 @@ impl Limits {
     /// [`Limits::mirror_deadline_ms`].
     pub const fn mirror_deadline(&self) -> Duration {
         Duration::from_millis(self.mirror_deadline_ms)
+    }
+    /// [`Limits::compare_age_s`].
+    pub const fn compare_age(&self) -> Duration {
+        Duration::from_secs(self.compare_age_s)
     }
     /// [`Limits::drain_ms`].
     pub const fn drain(&self) -> Duration {

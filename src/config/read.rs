@@ -5,9 +5,10 @@ use std::path::PathBuf;
 
 use serde_json::{Map, Value};
 
+use super::copy::minute_of_day;
 use super::{
-    Backend, ClientCerts, ClientTls, Config, Control, Credentials, Limits, Network, Password,
-    ProxyProtocol, RouteConfig, TlsMode, UserEntry,
+    Backend, ClientCerts, ClientTls, Config, Control, CopySettings, Credentials, Hours, Limits,
+    Network, Password, ProxyProtocol, RouteConfig, TlsMode, UserEntry,
 };
 use crate::route::table::{Ack, DdlPolicy, DeferredPolicy, ReadsBy};
 
@@ -192,6 +193,7 @@ pub fn config(tree: Value, problems: &mut Vec<String>) -> Config {
         out.routes.push(route_section(section, String::new()));
     }
     limits(root.section("limits"), &mut out.limits);
+    copy(root.section("copy"), &mut out.copy);
     let mut state = "./state".to_owned();
     root.text("state", &mut state);
     out.state = PathBuf::from(state);
@@ -316,6 +318,62 @@ fn route_section(mut s: Section<'_>, name: String) -> RouteConfig {
     out
 }
 
+/// Most entries of a day's schedule.
+const SCHEDULE_MAX: usize = 48;
+
+/// Rows a second that no server reaches.
+const RATE_MAX: u64 = 1_000_000_000;
+
+fn copy(mut s: Section<'_>, out: &mut CopySettings) {
+    s.number("slots", &mut out.slots, 1, 64);
+    s.number("rows_per_s", &mut out.rows_per_s, 0, RATE_MAX);
+    s.number("max_lag_ms", &mut out.max_lag_ms, 0, HOUR_MS);
+    s.number(
+        "max_threads_running",
+        &mut out.max_threads_running,
+        0,
+        1_000_000,
+    );
+    let list = s.list("schedule");
+    if list.len() > SCHEDULE_MAX {
+        s.problem("schedule", &format!("more than {SCHEDULE_MAX} entries"));
+    }
+    for (i, value) in list.into_iter().take(SCHEDULE_MAX).enumerate() {
+        let mut below = Section::new(format!("{}.schedule[{i}]", s.path), value, s.problems);
+        let mut minute = |key: &str| {
+            let mut text = String::new();
+            below.text(key, &mut text);
+            let minute = minute_of_day(&text);
+            if minute.is_none() {
+                below.problem(
+                    key,
+                    "must be a time of day in UTC like \"22:30\", in quotes",
+                );
+            }
+            minute.unwrap_or(0)
+        };
+        let mut hours = Hours {
+            from: minute("from"),
+            to: minute("to"),
+            rows_per_s: 0,
+            pause: false,
+        };
+        below.number("rows_per_s", &mut hours.rows_per_s, 0, RATE_MAX);
+        let pause = [("no", false), ("yes", true)];
+        match below.take("pause") {
+            Some(Value::Bool(pause)) => hours.pause = pause,
+            Some(other) => {
+                below.values.insert("pause".to_owned(), other);
+                below.choice("pause", &mut hours.pause, &pause);
+            }
+            None => {}
+        }
+        below.finish();
+        out.schedule.push(hours);
+    }
+    s.finish();
+}
+
 /// An hour in milliseconds: longer waits than this are a typing error.
 const HOUR_MS: u64 = 3_600_000;
 
@@ -346,5 +404,7 @@ fn limits(mut s: Section<'_>, out: &mut Limits) {
         100,
         HOUR_MS,
     );
+    s.number("follow_lag_ms", &mut out.follow_lag_ms, 1, HOUR_MS);
+    s.number("compare_age_s", &mut out.compare_age_s, 1, 7 * 86_400);
     s.finish();
 }

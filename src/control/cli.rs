@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
 use super::client::{Client, segment};
-use super::{ROW_PLANE, print};
+use super::{preflight, print};
 use crate::config::Password;
 
 /// Between two looks of `status --watch`.
@@ -43,7 +43,9 @@ pub struct Cli {
 enum Command {
     /// Run the proxy and its control port
     Serve,
-    /// Preflight (not in this version)
+    /// Preflight: every finding with severity, table, why and remedy. Asks the
+    /// servers itself with the settings file; with --control the running proxy
+    /// does
     Check {
         /// Only this route
         route: Option<String>,
@@ -71,7 +73,7 @@ enum Command {
         #[arg(long)]
         by: Option<By>,
     },
-    /// Compare both sides' rows (needs the row plane)
+    /// Compare both sides' rows
     Compare {
         /// The route
         route: String,
@@ -85,7 +87,7 @@ enum Command {
         #[arg(long)]
         wait: bool,
     },
-    /// Rows proven different (needs the row plane)
+    /// Rows proven different
     Divergences {
         /// The route
         route: String,
@@ -98,12 +100,12 @@ enum Command {
         /// The statement
         sql: String,
     },
-    /// Pause a route's background work (needs the row plane)
+    /// Pause a route's background work
     Pause {
         /// The route
         route: String,
     },
-    /// Resume a route's background work (needs the row plane)
+    /// Resume a route's background work: also one that waits, or is stuck
     Resume {
         /// The route
         route: String,
@@ -176,14 +178,9 @@ pub fn run(serve: impl FnOnce(&std::path::Path) -> Result<(), String>) -> ExitCo
         }
     };
     let done = match &cli.command {
-        Command::Serve => {
-            let path = cli
-                .config
-                .clone()
-                .or_else(|| variable("LOCKSTEP_CONFIG").map(PathBuf::from));
-            serve(&path.unwrap_or_else(|| PathBuf::from("proxy.yaml")))
-        }
-        Command::Check { .. } | Command::Record { .. } | Command::Replay { .. } => {
+        Command::Serve => serve(&settings_file(&cli)),
+        Command::Check { route } => check(&cli, route.as_deref()),
+        Command::Record { .. } | Command::Replay { .. } => {
             Err("this is not in this version".to_owned())
         }
         Command::Status { watch: true, route } => watch(&cli, route.as_deref()),
@@ -210,6 +207,40 @@ fn client(cli: &Cli) -> Client {
         .unwrap_or_else(|| DEFAULT_CONTROL.to_owned());
     let token = cli.token.clone().or_else(|| variable("LOCKSTEP_TOKEN"));
     Client::new(&base, Password::new(token.unwrap_or_default()))
+}
+
+fn settings_file(cli: &Cli) -> PathBuf {
+    let path = cli.config.clone();
+    let path = path.or_else(|| variable("LOCKSTEP_CONFIG").map(PathBuf::from));
+    path.unwrap_or_else(|| PathBuf::from("proxy.yaml"))
+}
+
+/// Asks the servers with the settings file, unless a control port is named or
+/// there is no file. An error among the findings is a failure.
+fn check(cli: &Cli, route: Option<&str>) -> Result<(), String> {
+    let file = settings_file(cli);
+    let named = cli.control.is_some() || variable("LOCKSTEP_CONTROL").is_some();
+    let answer = if named || !file.exists() {
+        let path = route.map_or("/v1/check".to_owned(), |r| of_route(r, "check"));
+        let (code, answer) = client(cli).call("GET", &path, None)?;
+        if code != 200 {
+            return Err(refusal(code, &answer));
+        }
+        answer
+    } else {
+        preflight::from_settings(&file, route)?
+    };
+    show(&if cli.json {
+        pretty(&answer)
+    } else {
+        preflight::human(&answer)
+    });
+    match answer["errors"].as_u64() {
+        Some(0) => Ok(()),
+        Some(1) => Err("1 error stands in the way".to_owned()),
+        Some(n) => Err(format!("{n} errors stand in the way")),
+        None => Err("the answer is not a check's".to_owned()),
+    }
 }
 
 /// One request and its answer.
@@ -372,7 +403,12 @@ fn human(command: &Command, answer: &Value) -> String {
             answer["reads_target_percent"],
             answer["reads_by"].as_str().unwrap_or("-")
         ),
-        _ => format!("{ROW_PLANE}\n"),
+        Command::Pause { .. } | Command::Resume { .. } => {
+            print::status(&json!({ "routes": [answer] }), None)
+        }
+        Command::Compare { .. } => print::compared(answer),
+        Command::Divergences { .. } => print::divergences(answer),
+        _ => pretty(answer),
     }
 }
 

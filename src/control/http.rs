@@ -14,7 +14,7 @@ use axum::routing::{get, post, put};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::{Control, ROW_PLANE, explain, page, status, stream};
+use super::{Control, explain, page, status, stream};
 use crate::migration::edges::Direction;
 use crate::migration::{Refusal, Wish};
 use crate::route::table::{Phase, ReadsBy};
@@ -28,6 +28,9 @@ const REQUESTS_MAX: usize = 64;
 
 /// Between two tries of an edge that was asked to wait.
 const WAIT_INTERVAL: Duration = Duration::from_millis(500);
+
+/// For a comparison to be refused, where nobody waits for its end.
+const COMPARE_STARTS: Duration = Duration::from_millis(100);
 
 /// Longest wait for an edge's conditions. A longer one is a script's loop.
 const WAIT_MAX: Duration = Duration::from_secs(600);
@@ -57,18 +60,20 @@ pub fn router(control: Arc<Control>) -> Router {
         .route("/v1/openapi.json", get(openapi))
         .route("/v1/sessions", get(sessions))
         .route("/v1/events", get(events))
+        .route("/v1/check", get(check_all))
         .route("/v1/explain", post(explain_it))
         .route(
             "/v1/routes/{name}",
             get(show_route).put(put_route).delete(delete_route),
         )
+        .route("/v1/routes/{name}/check", get(check_one))
         .route("/v1/routes/{name}/advance", post(advance))
         .route("/v1/routes/{name}/rollback", post(rollback))
         .route("/v1/routes/{name}/reads", put(reads))
-        .route("/v1/routes/{name}/compare", post(row_plane))
-        .route("/v1/routes/{name}/pause", post(row_plane))
-        .route("/v1/routes/{name}/resume", post(row_plane))
-        .route("/v1/routes/{name}/divergences", get(row_plane))
+        .route("/v1/routes/{name}/compare", post(compare))
+        .route("/v1/routes/{name}/pause", post(pause))
+        .route("/v1/routes/{name}/resume", post(resume))
+        .route("/v1/routes/{name}/divergences", get(divergences))
         .fallback(async || error(StatusCode::NOT_FOUND, "no such path"))
         .method_not_allowed_fallback(async || {
             error(
@@ -135,7 +140,7 @@ fn authorized(control: &Control, headers: &HeaderMap) -> bool {
         .is_some_and(|token| control.token.same_as(token))
 }
 
-fn error(status: StatusCode, message: &str) -> Response {
+pub(super) fn error(status: StatusCode, message: &str) -> Response {
     (status, Json(json!({ "error": message }))).into_response()
 }
 
@@ -382,10 +387,84 @@ async fn reads(State(control): Shared, Path(name): Path<String>, bytes: Bytes) -
     }
 }
 
-async fn row_plane(State(control): Shared, Path(name): Path<String>) -> Response {
+async fn pause(control: Shared, name: Path<String>) -> Response {
+    pausing(control, name, true).await
+}
+
+async fn resume(control: Shared, name: Path<String>) -> Response {
+    pausing(control, name, false).await
+}
+
+async fn pausing(State(control): Shared, Path(name): Path<String>, paused: bool) -> Response {
+    let table = control.migration.routes().load();
+    let Some(route) = table.routes.iter().find(|r| r.name == name) else {
+        return no_route(&name);
+    };
+    let migration = control.migration.clone();
+    let named = name.clone();
+    let done = tokio::spawn(async move { migration.pause(&named, paused).await }).await;
+    match done {
+        Ok(()) => Json(status::route(&control, route, &table)).into_response(),
+        Err(_) => failed(),
+    }
+}
+
+async fn check_all(State(control): Shared) -> Response {
+    control.preflight.answer(&control.migration, None).await
+}
+
+async fn check_one(State(control): Shared, Path(name): Path<String>) -> Response {
     if control.migration.routes().load().index_of(&name).is_none() {
         return no_route(&name);
     }
-    let body = json!({ "error": ROW_PLANE, "conditions": [] });
-    (StatusCode::CONFLICT, Json(body)).into_response()
+    let only = Some(name.as_str());
+    control.preflight.answer(&control.migration, only).await
+}
+
+/// The body of `compare`.
+#[derive(serde::Deserialize, Default)]
+#[serde(default, deny_unknown_fields)]
+struct CompareBody {
+    strong: bool,
+    repair: bool,
+    wait: bool,
+}
+
+/// Starts a comparison; with `wait` the answer is its report. It goes on when
+/// the client hangs up.
+async fn compare(State(control): Shared, Path(name): Path<String>, bytes: Bytes) -> Response {
+    let asked: CompareBody = match body(&bytes) {
+        Ok(asked) => asked,
+        Err(refusal) => return refusal.into_response(),
+    };
+    let migration = control.migration.clone();
+    let route = name.clone();
+    let task = tokio::spawn(async move {
+        let done = migration.compare(&route, asked.strong, asked.repair);
+        done.await
+    });
+    if !asked.wait {
+        // Long enough for a refusal.
+        tokio::time::sleep(COMPARE_STARTS).await;
+        if !task.is_finished() {
+            return Json(json!({ "route": name, "running": true })).into_response();
+        }
+    }
+    match task.await {
+        Ok(Ok(report)) => {
+            let clean = report.is_clean();
+            Json(json!({ "route": name, "running": false, "clean": clean, "report": report }))
+                .into_response()
+        }
+        Ok(Err(refusal)) => refusal.into_response(),
+        Err(_) => failed(),
+    }
+}
+
+async fn divergences(State(control): Shared, Path(name): Path<String>) -> Response {
+    if control.migration.routes().load().index_of(&name).is_none() {
+        return no_route(&name);
+    }
+    let (list, more) = control.migration.plane().divergences(&name);
+    Json(json!({ "route": name, "divergences": list, "more": more })).into_response()
 }

@@ -11,6 +11,7 @@ mod client;
 mod explain;
 mod http;
 mod page;
+mod preflight;
 mod print;
 mod status;
 mod stream;
@@ -22,12 +23,10 @@ use crate::config::Password;
 use crate::migration::Migration;
 
 pub use http::{router, serve};
+pub use preflight::Preflight;
 
 /// The version operators see.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
-
-/// Why an unfinished part answers 409.
-pub(crate) const ROW_PLANE: &str = "this needs the row plane, which is not in this version";
 
 /// What the control port shows of parts it does not own.
 pub trait Views: Send + Sync {
@@ -49,6 +48,8 @@ pub struct Control {
     pub token: Password,
     /// Whether the data port listens.
     pub listening: AtomicBool,
+    /// `lockstep check` on the running proxy.
+    pub preflight: Preflight,
     /// Requests being answered now.
     pub(crate) requests: AtomicUsize,
 }
@@ -67,6 +68,7 @@ impl Control {
             addresses,
             token,
             listening: AtomicBool::new(false),
+            preflight: Preflight::default(),
             requests: AtomicUsize::new(0),
         })
     }

@@ -94,6 +94,124 @@ pub fn status(status: &Value, only: Option<&str>) -> String {
     out
 }
 
+/// Copy and follower of a route, a line each.
+fn background(route: &Value) -> String {
+    let mut out = String::new();
+    let name = text(&route["name"]);
+    let copy = &route["copy"];
+    if !copy.is_null() {
+        let done = copy["rows_done"].as_u64().unwrap_or(0);
+        let of = copy["rows_estimated"].as_u64().unwrap_or(0);
+        out.push_str(&format!(
+            "\n{name}: copy {}: {done} of about {of} rows",
+            text(&copy["state"])
+        ));
+        if copy["state"] == "running" {
+            let percent = done.saturating_mul(100).checked_div(of).unwrap_or(0);
+            out.push_str(&format!(
+                " ({percent} %), {} rows/s, {} left",
+                text(&copy["rows_per_s"]),
+                copy["eta_s"].as_u64().map_or("?".to_owned(), duration)
+            ));
+        }
+        out.push('\n');
+    }
+    let follow = &route["follow"];
+    if !follow.is_null() {
+        out.push_str(&format!(
+            "\n{name}: follow {} ({}): {}, {} ms behind, at {}\n",
+            text(&follow["direction"]),
+            text(&follow["mode"]),
+            text(&follow["state"]),
+            text(&follow["lag_ms"]),
+            text(&follow["position"])
+        ));
+        if !follow["detail"].is_null() {
+            out.push_str(&format!("  {}\n", text(&follow["detail"])));
+        }
+    }
+    out
+}
+
+/// `POST …/compare`.
+pub fn compared(answer: &Value) -> String {
+    let name = text(&answer["route"]);
+    if answer["running"] == true {
+        return format!("{name}: comparing; lockstep status shows how far it is\n");
+    }
+    let report = &answer["report"];
+    let mut rows = vec![heading(&["TABLE", "ROWS", "VERDICT"])];
+    for table in report["tables"].as_array().into_iter().flatten() {
+        let verdict = match &table["verdict"] {
+            Value::Object(why) => why
+                .iter()
+                .map(|(word, why)| format!("{word}: {}", text(why)))
+                .collect(),
+            word => text(word),
+        };
+        rows.push(vec![text(&table["table"]), text(&table["rows"]), verdict]);
+    }
+    let mut out = columns(&rows);
+    out.push_str(&format!(
+        "\n{name}: {} rows compared, {} differed, {} repaired, {} differ still\n",
+        text(&report["rows"]),
+        text(&report["divergent"]),
+        text(&report["repaired"]),
+        text(&report["open"]),
+    ));
+    if !report["weak"].is_null() {
+        out.push_str(&format!("{}\n", text(&report["weak"])));
+    }
+    out
+}
+
+/// `GET …/divergences`.
+pub fn divergences(answer: &Value) -> String {
+    let list = answer["divergences"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default();
+    if list.is_empty() {
+        return format!("{}: none\n", text(&answer["route"]));
+    }
+    let mut rows = vec![heading(&[
+        "TABLE",
+        "KEY",
+        "KIND",
+        "STATE",
+        "FIRST SEEN",
+        "ACTIVE",
+        "MIRROR",
+    ])];
+    for one in &list {
+        let seen = one["first_seen_ms"].as_u64().unwrap_or(0);
+        let seen = std::time::UNIX_EPOCH + std::time::Duration::from_millis(seen);
+        rows.push(vec![
+            text(&one["table"]),
+            text(&one["key"]),
+            text(&one["kind"]),
+            text(&one["state"]),
+            crate::migration::events::rfc3339(seen),
+            text(&one["active_digest"]),
+            text(&one["mirror_digest"]),
+        ]);
+    }
+    let mut out = columns(&rows);
+    if answer["more"].as_u64().is_some_and(|n| n > 0) {
+        out.push_str(&format!("and {} more\n", text(&answer["more"])));
+    }
+    out
+}
+
+/// Seconds as people say them.
+fn duration(seconds: u64) -> String {
+    match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
+        (0, 0, s) => format!("{s} s"),
+        (0, m, s) => format!("{m} min {s} s"),
+        (h, m, _) => format!("{h} h {m} min"),
+    }
+}
+
 fn next(route: &Value) -> String {
     let mut out = String::new();
     if route["mirror"]["suspended"] == Value::Bool(true) {
@@ -103,6 +221,7 @@ fn next(route: &Value) -> String {
             text(&route["mirror"]["suspended_reason"])
         ));
     }
+    out.push_str(&background(route));
     if !route["next"].is_null() {
         out.push_str(&format!(
             "\n{}: conditions of {}\n",

@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 use super::{Control, VERSION};
 use crate::Side;
 use crate::migration::edges;
-use crate::route::table::{Phase, Route, RouteTable};
+use crate::migration::events::rfc3339;
+use crate::route::table::{Route, RouteTable};
 
 /// Everything.
 pub fn all(control: &Control) -> Value {
@@ -63,6 +64,7 @@ pub fn route(control: &Control, route: &Route, table: &RouteTable) -> Value {
             "suspended_reason": suspended.then(|| live.suspended_reason.lock().clone()),
         })
     });
+    let (copy, follow) = control.migration.plane().show(route);
     let tables: Vec<String> = route.tables.iter().map(ToString::to_string).collect();
     json!({
         "name": route.name,
@@ -75,23 +77,32 @@ pub fn route(control: &Control, route: &Route, table: &RouteTable) -> Value {
         "ack": route.ack,
         "deferred": route.deferred,
         "ddl": route.ddl,
-        // The row plane fills these.
-        "copy": null,
-        "follow": null,
-        "compare": null,
+        "copy": copy,
+        "follow": follow,
+        "compare": compare(control, route),
         "mirror": mirror,
         "next": next(control, route, table),
     })
 }
 
-/// The step that `advance` would take, with its conditions. From `source_only`
-/// that is `source_first`, the one this version can take.
-fn next(control: &Control, route: &Route, table: &RouteTable) -> Value {
-    let next = match route.phase {
-        Phase::SourceOnly => Some(Phase::SourceFirst),
-        phase => edges::next(phase),
+fn compare(control: &Control, route: &Route) -> Value {
+    let Some(view) = control.migration.plane().compare_view(route) else {
+        return Value::Null;
     };
-    let Some(next) = next else {
+    json!({
+        "running": view.running,
+        "last_clean_at": view.last_clean_at.map(rfc3339),
+        "rows_compared": view.rows_compared,
+        "rows_estimated": view.rows_estimated,
+        "divergent_open": view.divergent_open,
+        "repaired": view.repaired,
+        "error": view.error,
+    })
+}
+
+/// The step that `advance` would take, with its conditions.
+fn next(control: &Control, route: &Route, table: &RouteTable) -> Value {
+    let Some(next) = edges::next(route.phase) else {
         return Value::Null;
     };
     let facts = control.migration.facts(route, table);

@@ -13,10 +13,15 @@
 
 pub mod select;
 
+mod family;
+mod status;
+mod throttle;
+mod whole;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Row};
@@ -29,7 +34,10 @@ use crate::follow::windows::{Chunk, Windows};
 use crate::rows::literal::put_quoted;
 use crate::rows::service::{ServiceAccount, ServiceError};
 
+use family::Family;
 use select::{Bound, READ_SESSION, image};
+pub use status::{Status, TableProgress};
+pub use throttle::{Lag, Throttle};
 
 /// Bytes of rows in a chunk: what a statement's parsing and a transaction's
 /// commit are small against.
@@ -38,6 +46,10 @@ const CHUNK_BYTES: usize = 2 << 20;
 /// Rows in the first chunk of a part, and at most in any.
 const FIRST_ROWS: usize = 1000;
 const ROWS_MAX: usize = 20_000;
+
+/// Rows that a chunk is not made smaller than when it has to be read again:
+/// reading them takes less than the round trips around it.
+const LEAST_ROWS: usize = 50;
 
 /// Rows in a part of a table with an integer key, about, and parts of one
 /// table.
@@ -77,17 +89,6 @@ struct Part {
     rows: u64,
 }
 
-/// How far a copy is.
-#[derive(Debug, Default)]
-pub struct Status {
-    /// Rows copied, those of earlier runs included.
-    pub rows_done: AtomicU64,
-    /// Rows in all, as the server estimates.
-    pub rows_estimated: AtomicU64,
-    /// Parts left.
-    pub parts_left: AtomicU64,
-}
-
 /// Copies tables from one side to the other.
 pub struct Copier {
     source: ServiceAccount,
@@ -99,14 +100,19 @@ pub struct Copier {
     status: Arc<Status>,
     next_window: AtomicU64,
     stop: AtomicBool,
+    throttle: Throttle,
+    /// Made by [`Copier::prepare`].
+    plan: Mutex<Option<Arc<Plan>>>,
+}
+
+/// What is to be copied, in which order.
+struct Plan {
+    family: Family,
+    levels: Vec<Vec<Part>>,
 }
 
 fn shown(name: &TableName) -> String {
-    format!(
-        "{}.{}",
-        String::from_utf8_lossy(&name.schema),
-        String::from_utf8_lossy(&name.table)
-    )
+    name.to_string()
 }
 
 fn failed(account: &ServiceAccount, e: &mysql_async::Error) -> ServiceError {
@@ -143,9 +149,37 @@ impl Copier {
             windows,
             chunks,
             status,
-            next_window: AtomicU64::new(1),
+            next_window: AtomicU64::new(first_token()),
             stop: AtomicBool::new(false),
+            throttle: Throttle::none(),
+            plan: Mutex::default(),
         }
+    }
+
+    /// What holds the copy back; without it nothing does.
+    #[must_use]
+    pub fn with_throttle(mut self, throttle: Throttle) -> Copier {
+        self.throttle = throttle;
+        self
+    }
+
+    /// Plans, or takes up the plan of an earlier run. Must be done before the
+    /// follower runs where a table has no key: its events are in the copy then.
+    ///
+    /// # Errors
+    /// A backend, or a table that cannot be copied.
+    pub async fn prepare(&self, tables: &[TableName]) -> Result<(), CopyError> {
+        self.prepare_source().await?;
+        let parts = self.parts(tables).await?;
+        let family = Family::of(tables, self.tables.as_ref());
+        let levels = family.levels(parts);
+        for (n, level) in levels.iter().enumerate() {
+            for part in level.iter().filter(|p| n > 0 || family.whole(&p.name)) {
+                self.windows.snapshots.want(&part.name);
+            }
+        }
+        *self.plan.lock() = Some(Arc::new(Plan { family, levels }));
+        Ok(())
     }
 
     /// Copies the tables, `slots` chunks at a time; returns when all rows are
@@ -154,15 +188,26 @@ impl Copier {
     /// # Errors
     /// A backend, a table, or the follower. What is copied stays.
     pub async fn run(&self, tables: &[TableName], slots: usize) -> Result<(), CopyError> {
-        self.prepare_source().await?;
-        let parts = self.parts(tables).await?;
-        let left = parts.len() as u64;
-        self.status.parts_left.store(left, Ordering::Relaxed);
-        let queue = Mutex::new(VecDeque::from(parts));
-        let slots = (0..slots.max(1)).map(|n| self.slot(n, &queue)).collect();
-        for result in crate::follow::join_all(slots).await {
-            result?;
+        if self.plan.lock().is_none() {
+            self.prepare(tables).await?;
         }
+        let Some(plan) = self.plan.lock().take() else {
+            return Ok(());
+        };
+        let left: usize = plan.levels.iter().map(Vec::len).sum();
+        self.status.parts_left.store(left as u64, Ordering::Relaxed);
+        for level in &plan.levels {
+            for part in level.iter().filter(|p| !plan.family.whole(&p.name)) {
+                self.windows.snapshots.copied(&part.name);
+            }
+            let queue = Mutex::new(VecDeque::from(level.clone()));
+            let slots = (0..slots.max(1)).map(|n| self.slot(n, &queue, &plan.family));
+            let slots = slots.collect();
+            for result in crate::follow::join_all(slots).await {
+                result?;
+            }
+        }
+        self.status.finished.store(true, Ordering::Relaxed);
         Ok(())
     }
 
@@ -182,9 +227,11 @@ impl Copier {
 
     fn followed(&self, name: &TableName) -> Result<Arc<Followed>, CopyError> {
         let what = match self.tables.meaning(name) {
-            Meaning::Follow(followed) => return Ok(followed),
+            Meaning::Follow(followed) | Meaning::Keyless(followed) => return Ok(followed),
             Meaning::Stop(why) => why,
-            Meaning::Skip | Meaning::Mark => "it is not routed",
+            Meaning::Skip | Meaning::Mark | Meaning::Beat | Meaning::Watermark => {
+                "it is not routed"
+            }
         };
         Err(CopyError::Table {
             table: shown(name),
@@ -200,8 +247,30 @@ impl Copier {
             Some(kept) => kept,
             None => self.plan(tables, &mut target).await?,
         };
+        self.status.clear();
+        let mut source = connect(&self.source).await?;
+        for name in tables {
+            let estimated = self.estimated(&mut source, name).await?;
+            self.status.planned(name, estimated);
+        }
+        for (part, finished) in &mut parts {
+            // A table without a key starts over.
+            if !*finished && part.after.is_none() {
+                part.rows = 0;
+            }
+            self.status.part(&part.name, part.rows, *finished);
+        }
         let done: u64 = parts.iter().map(|(p, _)| p.rows).sum();
         self.status.rows_done.store(done, Ordering::Relaxed);
+        let estimated = self
+            .status
+            .tables()
+            .values()
+            .map(|t| t.rows_estimated)
+            .sum();
+        self.status
+            .rows_estimated
+            .store(estimated, Ordering::Relaxed);
         parts.retain(|(_, finished)| !finished);
         Ok(parts.into_iter().map(|(part, _)| part).collect())
     }
@@ -251,11 +320,9 @@ impl Copier {
     ) -> Result<Vec<(Part, bool)>, CopyError> {
         let mut source = connect(&self.source).await?;
         let mut parts = Vec::new();
-        let mut estimated = 0;
         for name in tables {
             let followed = self.followed(name)?;
-            let (rows, bounds) = self.bounds(&mut source, name, &followed).await?;
-            estimated += rows;
+            let bounds = self.bounds(&mut source, name, &followed).await?;
             let mut after = None;
             for until in bounds.into_iter().map(Some).chain([None]) {
                 let number = u32::try_from(parts.len()).unwrap_or(u32::MAX);
@@ -270,9 +337,6 @@ impl Copier {
                 parts.push((part, false));
             }
         }
-        self.status
-            .rows_estimated
-            .store(estimated, Ordering::Relaxed);
         let mut sql = Vec::new();
         for (part, _) in &parts {
             sql.extend_from_slice(if sql.is_empty() {
@@ -289,14 +353,8 @@ impl Copier {
         Ok(parts)
     }
 
-    /// A table's rows as estimated, and where a table with a single integer key
-    /// is split.
-    async fn bounds(
-        &self,
-        source: &mut Conn,
-        name: &TableName,
-        followed: &Followed,
-    ) -> Result<(u64, Vec<Bound>), CopyError> {
+    /// A table's rows, as the side that is read estimates.
+    async fn estimated(&self, conn: &mut Conn, name: &TableName) -> Result<u64, CopyError> {
         let quoted = |bytes: &[u8]| {
             let mut out = b"_utf8mb4".to_vec();
             put_quoted(&mut out, bytes);
@@ -307,17 +365,27 @@ impl Copier {
         sql.extend_from_slice(&quoted(&name.schema));
         sql.extend_from_slice(b" AND TABLE_NAME=");
         sql.extend_from_slice(&quoted(&name.table));
-        let rows: Option<Option<u64>> = source
+        let rows: Option<Option<u64>> = conn
             .query_first(sql)
             .await
             .map_err(|e| failed(&self.source, &e))?;
-        let rows = rows.flatten().unwrap_or(0);
+        Ok(rows.flatten().unwrap_or(0))
+    }
+
+    /// Where a table with a single integer key is split.
+    async fn bounds(
+        &self,
+        source: &mut Conn,
+        name: &TableName,
+        followed: &Followed,
+    ) -> Result<Vec<Bound>, CopyError> {
+        let rows = self.estimated(source, name).await?;
         let column = match followed.key.columns[..] {
             [column] => followed.shape.columns.get(column),
             _ => None,
         };
         let Some(column) = column.filter(|c| c.column_type.contains("int")) else {
-            return Ok((rows, Vec::new()));
+            return Ok(Vec::new());
         };
         let mut sql = b"SELECT CAST(MIN(".to_vec();
         crate::rows::literal::put_name(&mut sql, &column.name);
@@ -329,7 +397,7 @@ impl Copier {
             .query_first(sql)
             .await
             .map_err(|e| failed(&self.source, &e))?;
-        Ok((rows, split(range, rows)))
+        Ok(split(range, rows))
     }
 
     /// The row of `lockstep.copied`.
@@ -349,19 +417,31 @@ impl Copier {
         sql
     }
 
-    async fn slot(&self, slot: usize, queue: &Mutex<VecDeque<Part>>) -> Result<(), CopyError> {
+    async fn slot(
+        &self,
+        slot: usize,
+        queue: &Mutex<VecDeque<Part>>,
+        family: &Family,
+    ) -> Result<(), CopyError> {
         let mut conn = None;
         loop {
             let next = queue.lock().pop_front();
             let Some(part) = next else { return Ok(()) };
-            if let Err(e) = self.part(slot, part, &mut conn).await {
+            let name = part.name.clone();
+            let copied = if family.whole(&name) {
+                self.whole(slot, &part).await
+            } else {
+                let exact = family.related(&name);
+                self.part(slot, part, exact, &mut conn).await
+            };
+            if let Err(e) = copied {
                 self.stop.store(true, Ordering::Relaxed);
                 return Err(e);
             }
             if self.stop.load(Ordering::Relaxed) {
                 return Ok(());
             }
-            self.status.parts_left.fetch_sub(1, Ordering::Relaxed);
+            self.status.part_finished(&name);
         }
     }
 
@@ -369,19 +449,38 @@ impl Copier {
         &self,
         slot: usize,
         mut part: Part,
+        exact: bool,
         conn: &mut Option<Conn>,
     ) -> Result<(), CopyError> {
-        let followed = self.followed(&part.name)?;
         let mut limit = FIRST_ROWS;
         let mut failures = 0;
         loop {
             if self.stop.load(Ordering::Relaxed) {
                 return Ok(());
             }
+            if let Err(e) = self.admitted(conn).await {
+                *conn = None;
+                failures += 1;
+                if failures >= ATTEMPTS_MAX {
+                    return Err(e);
+                }
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
             let window = self.next_window.fetch_add(1, Ordering::Relaxed);
             self.windows.open(&part.name, window);
+            // Behind the window: a definition that changes from here on spoils
+            // it.
+            let followed = self.followed(&part.name)?;
             let read = self.read(slot, &part, &followed, limit, conn).await;
-            let (rows, bytes) = match read {
+            let read = match (read, exact, conn.as_mut()) {
+                (Ok((rows, bytes)), true, Some(conn)) => {
+                    let behind = self.mark(slot, conn).await;
+                    behind.map(|token| (rows, bytes, Some(token)))
+                }
+                (read, ..) => read.map(|(rows, bytes)| (rows, bytes, None)),
+            };
+            let (rows, bytes, behind) = match read {
                 Ok(read) => read,
                 Err(e) => {
                     self.windows.close(&part.name, window);
@@ -395,6 +494,7 @@ impl Copier {
                 }
             };
             let count = rows.len();
+            self.throttle.spent(count as u64);
             let finished = count < limit;
             let mut next = part.clone();
             next.rows += count as u64;
@@ -414,6 +514,7 @@ impl Copier {
                 table: followed.clone(),
                 rows,
                 bytes,
+                behind,
                 progress,
                 done,
             };
@@ -422,12 +523,13 @@ impl Copier {
             match written.await {
                 Ok(true) => {
                     part = next;
-                    self.status
-                        .rows_done
-                        .fetch_add(count as u64, Ordering::Relaxed);
+                    self.status.copied(&part.name, count as u64);
                 }
-                // Too much changed meanwhile: read it again.
-                Ok(false) => continue,
+                // Too much changed meanwhile: read it again, faster.
+                Ok(false) => {
+                    limit = (limit / 2).max(LEAST_ROWS);
+                    continue;
+                }
                 Err(_) => return Err(CopyError::Follower),
             }
             if finished {
@@ -437,6 +539,16 @@ impl Copier {
                 limit = fitting.clamp(1, ROWS_MAX).min(limit * 4);
             }
         }
+    }
+
+    /// Waits until nothing holds the copy back.
+    async fn admitted(&self, conn: &mut Option<Conn>) -> Result<(), CopyError> {
+        let conn = match conn {
+            Some(conn) => conn,
+            None => conn.insert(connect(&self.source).await?),
+        };
+        let admitted = self.throttle.admit(&self.status, conn).await;
+        admitted.map_err(|e| failed(&self.source, &e).into())
     }
 
     /// The watermark, then the chunk.
@@ -453,12 +565,7 @@ impl Copier {
             None => conn.insert(connect(&self.source).await?),
         };
         let error = |e: mysql_async::Error| failed(&self.source, &e);
-        let token = self.next_window.load(Ordering::Relaxed);
-        let watermark = format!(
-            "REPLACE INTO lockstep.watermark VALUES ('{}', {slot}, {token})",
-            self.stream
-        );
-        conn.query_drop(watermark).await.map_err(error)?;
+        self.mark(slot, conn).await?;
         let (after, until) = (part.after.as_ref(), part.until.as_ref());
         let (shape, key) = (&followed.shape, &followed.key);
         let sql = select::chunk(&part.name, shape, key, after, until, limit);
@@ -469,13 +576,40 @@ impl Copier {
             // No column has been taken out yet.
             let values: Vec<_> = row.unwrap_raw().into_iter().flatten().collect();
             bytes += values.iter().map(size).sum::<usize>();
-            rows.push(image(values, shape).ok_or_else(|| CopyError::Table {
-                table: shown(&part.name),
-                what: "a row that does not have the columns it was asked for".to_owned(),
-            })?);
+            rows.push(image(values, shape).ok_or_else(|| self.strange(&part.name))?);
         }
         Ok((rows, bytes))
     }
+
+    fn strange(&self, name: &TableName) -> CopyError {
+        CopyError::Table {
+            table: shown(name),
+            what: "a row that does not have the columns it was asked for".to_owned(),
+        }
+    }
+
+    /// Commits a watermark.
+    async fn mark(&self, slot: usize, conn: &mut Conn) -> Result<u64, CopyError> {
+        let token = self.next_window.fetch_add(1, Ordering::Relaxed);
+        let marked = conn.query_drop(self.watermark(slot, token)).await;
+        marked.map_err(|e| failed(&self.source, &e))?;
+        Ok(token)
+    }
+
+    fn watermark(&self, slot: usize, token: u64) -> String {
+        format!(
+            "REPLACE INTO lockstep.watermark VALUES ('{}', {slot}, {token})",
+            self.stream
+        )
+    }
+}
+
+/// Tokens that no earlier process has used: microseconds since 1970.
+fn first_token() -> u64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    now.ok()
+        .and_then(|d| u64::try_from(d.as_micros()).ok())
+        .unwrap_or(1)
 }
 
 fn size(value: &mysql_async::Value) -> usize {

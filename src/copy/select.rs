@@ -16,7 +16,7 @@ use crate::rows::shape::{ColumnShape, TableShape};
 pub const READ_SESSION: &str = SESSION;
 
 /// A key's values as literals, one a column.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Bound(pub Vec<Vec<u8>>);
 
 impl Bound {
@@ -61,7 +61,7 @@ impl Bound {
 }
 
 /// The expression that shows a column's value exactly.
-fn put_expression(out: &mut Vec<u8>, column: &ColumnShape) {
+pub(crate) fn put_expression(out: &mut Vec<u8>, column: &ColumnShape) {
     let (before, after): (&[u8], &[u8]) = match column.type_name() {
         // As text a FLOAT has six digits.
         "float" => (b"", b"*1e0"),
@@ -77,7 +77,13 @@ fn put_expression(out: &mut Vec<u8>, column: &ColumnShape) {
 
 /// `(a > 1) OR (a = 1 AND b > 2)`, which both families turn into a range;
 /// `last` is what the last column is compared with.
-fn put_beyond(out: &mut Vec<u8>, key: &Key, shape: &TableShape, bound: &Bound, last: &[u8]) {
+pub(crate) fn put_beyond(
+    out: &mut Vec<u8>,
+    key: &Key,
+    shape: &TableShape,
+    bound: &Bound,
+    last: &[u8],
+) {
     let columns: Vec<&ColumnShape> = key
         .columns
         .iter()
@@ -109,6 +115,25 @@ fn put_beyond(out: &mut Vec<u8>, key: &Key, shape: &TableShape, bound: &Bound, l
     out.push(b')');
 }
 
+/// Reads a whole table, in no order.
+pub fn whole(name: &TableName, shape: &TableShape) -> Vec<u8> {
+    let mut out = b"SELECT ".to_vec();
+    put_columns(&mut out, shape);
+    out.extend_from_slice(b" FROM ");
+    put_table(&mut out, &name.schema, &name.table);
+    out
+}
+
+fn put_columns(out: &mut Vec<u8>, shape: &TableShape) {
+    let mut first = true;
+    for column in shape.columns.iter().filter(|c| !c.generated) {
+        if !std::mem::take(&mut first) {
+            out.push(b',');
+        }
+        put_expression(out, column);
+    }
+}
+
 /// Reads at most `limit` rows behind `after`, up to `until` inclusive, in the
 /// key's order.
 pub fn chunk(
@@ -119,16 +144,7 @@ pub fn chunk(
     until: Option<&Bound>,
     limit: usize,
 ) -> Vec<u8> {
-    let mut out = b"SELECT ".to_vec();
-    let mut first = true;
-    for column in shape.columns.iter().filter(|c| !c.generated) {
-        if !std::mem::take(&mut first) {
-            out.push(b',');
-        }
-        put_expression(&mut out, column);
-    }
-    out.extend_from_slice(b" FROM ");
-    put_table(&mut out, &name.schema, &name.table);
+    let mut out = whole(name, shape);
     let bounds = [(after, &b">"[..]), (until, &b"<="[..])];
     let mut word: &[u8] = b" WHERE ";
     for (bound, last) in bounds {

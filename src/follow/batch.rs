@@ -21,6 +21,8 @@ use std::sync::Arc;
 use crate::binlog::{Change, Images, Value};
 use crate::rows::shape::TableShape;
 
+use super::ordered::Ordered;
+
 /// Which table, as the log names it.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct TableName {
@@ -28,6 +30,14 @@ pub struct TableName {
     pub schema: Vec<u8>,
     /// Table.
     pub table: Vec<u8>,
+}
+
+impl std::fmt::Display for TableName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (schema, table) = (&self.schema, &self.table);
+        let [schema, table] = [schema, table].map(|n| String::from_utf8_lossy(n));
+        write!(f, "{schema}.{table}")
+    }
 }
 
 /// A table's identity columns.
@@ -116,9 +126,21 @@ pub struct TableBatch {
     pub rows: BTreeMap<Vec<u8>, Operation>,
 }
 
+/// A part of a batch that is written before the next one.
+#[derive(Clone, Debug)]
+pub enum Stage {
+    /// Rows by key.
+    Merged(Vec<TableBatch>),
+    /// Changes that keep their places.
+    Ordered(Vec<Ordered>),
+}
+
 /// Merged images, and what they weigh.
 #[derive(Default, Debug)]
 pub struct Batch {
+    /// What must be written before `tables`; empty unless a change had to keep
+    /// its place.
+    earlier: Vec<Stage>,
     tables: HashMap<TableName, TableBatch>,
     /// Row events merged in.
     pub events: usize,
@@ -134,7 +156,35 @@ pub struct NoKey;
 impl Batch {
     /// Nothing to do?
     pub fn is_empty(&self) -> bool {
-        self.tables.is_empty()
+        self.tables.is_empty() && self.earlier.is_empty()
+    }
+
+    /// Some change in it keeps its place, so [`Batch::stages`] is to be written
+    /// instead of parts.
+    pub fn is_ordered(&self) -> bool {
+        !self.earlier.is_empty()
+    }
+
+    /// Adds a change that keeps its place: everything added before is written
+    /// before it, everything after behind it.
+    pub fn add_ordered(&mut self, change: Ordered) {
+        self.events += 1;
+        if !self.tables.is_empty() {
+            let tables = std::mem::take(&mut self.tables);
+            self.earlier.push(Stage::Merged(sorted(tables)));
+        }
+        match self.earlier.last_mut() {
+            Some(Stage::Ordered(changes)) => changes.push(change),
+            _ => self.earlier.push(Stage::Ordered(vec![change])),
+        }
+    }
+
+    /// All of it, to be written stage after stage.
+    pub fn stages(mut self) -> Vec<Stage> {
+        if !self.tables.is_empty() {
+            self.earlier.push(Stage::Merged(sorted(self.tables)));
+        }
+        self.earlier
     }
 
     /// Merges one changed row in.
@@ -211,14 +261,16 @@ impl Batch {
         parts
             .into_iter()
             .filter(|p| !p.is_empty())
-            .map(|p| {
-                let mut tables: Vec<TableBatch> = p.into_values().collect();
-                // One order for all: fewer deadlocks among the parts.
-                tables.sort_by(|a, b| a.name.cmp(&b.name));
-                tables
-            })
+            .map(sorted)
             .collect()
     }
+}
+
+/// One order for all: fewer deadlocks among the parts.
+fn sorted(tables: HashMap<TableName, TableBatch>) -> Vec<TableBatch> {
+    let mut tables: Vec<TableBatch> = tables.into_values().collect();
+    tables.sort_by(|a, b| a.name.cmp(&b.name));
+    tables
 }
 
 /// FNV-1a, so that a row is always in the same part.

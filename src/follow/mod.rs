@@ -9,38 +9,63 @@
 //!                                              checkpoint
 //! ```
 //!
+//! `heal` mode (phases that write both sides): an event only says which row to
+//! look at; [`heal`] says how. A row that is busy is tried again, and is kept
+//! beside the checkpoint meanwhile ([`retry`]).
+//!
 //! `apply` mode (phases `syncing` and `target_only`): what the log says is
 //! written, over whatever is there. Batches end at a transaction's end, or
 //! inside of a large one: its rows are committed on the side that is read, so
 //! writing them early is only early; the checkpoint stays before it until all
 //! of it is written.
 //!
+//! A row that changes at fixed times on the side that is read tells how far the
+//! follower is ([`beat`]).
+//!
 //! Invariants: nothing is skipped. A definition that changed, a write logged as
 //! text, an event that cannot be read, a table without a key: the follower
 //! stops and says which and where. Never takes a lock on the side it reads.
 
 pub mod batch;
+pub mod beat;
+pub mod cascade;
+pub mod heal;
+pub mod history;
+pub mod ordered;
+pub mod snapshots;
 pub mod statements;
 pub mod tables;
 pub mod windows;
 pub mod writer;
 
+mod family;
+mod healing;
+mod in_order;
+mod mark;
 mod reader;
+mod retry;
+mod xa;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
 use crate::binlog::progress::{Place, Progress};
 use crate::binlog::stream::{BinlogStream, StreamError};
-use crate::binlog::{Body, Change, DecodeError, Event, Images, Position, Rows};
+use crate::binlog::{Body, Change, DecodeError, Event, Images, Position, Rows, Value};
 
 use batch::{Batch, TableName};
+use beat::Passed;
+use heal::Healer;
+use healing::Healing;
+use ordered::Ordered;
 use reader::Reader;
-use tables::{Meaning, Tables};
-use tokio::sync::mpsc;
+use retry::{RETRY_MAX, Retry};
+use tables::{Meaning, Said, Tables};
+use tokio::sync::{mpsc, watch};
 use windows::{Chunk, Windows};
 use writer::{Worker, WriteError};
 
@@ -53,6 +78,13 @@ const BATCH_BYTES: usize = 8 << 20;
 
 /// How long a batch waits for more events before it is written.
 const BATCH_WAIT: Duration = Duration::from_millis(2);
+
+/// How long a batch may take events while they come one by one.
+const BATCH_AGE_MAX: Duration = Duration::from_millis(20);
+
+/// Heartbeats kept that are not passed yet: with more, the oldest are forgotten
+/// and the lag is known less exactly.
+const BEATS_MAX: usize = 4096;
 
 /// How often the checkpoint moves while no routed rows come.
 const IDLE_CHECKPOINT: Duration = Duration::from_secs(1);
@@ -89,6 +121,52 @@ pub struct Status {
     pub written_s: AtomicU64,
     /// Behind the last transaction written.
     pub position: Mutex<Option<Position>>,
+    /// The last heartbeat passed: all before it is written or healed.
+    pub passed: watch::Sender<Passed>,
+    /// It heals, and does not apply.
+    pub heals: AtomicBool,
+    /// What healing did.
+    pub heal: HealStatus,
+}
+
+impl Status {
+    /// Rows that are to be healed again.
+    pub fn pending(&self) -> u64 {
+        self.heal.pending.load(Ordering::Relaxed)
+    }
+}
+
+/// What a follower in heal mode has done: rows by what became of them.
+#[derive(Debug, Default)]
+pub struct HealStatus {
+    /// Both sides had the same.
+    pub equal: AtomicU64,
+    /// The mirror had other values.
+    pub changed: AtomicU64,
+    /// The mirror did not have it.
+    pub missing: AtomicU64,
+    /// Only the mirror had it.
+    pub extra: AtomicU64,
+    /// Tries that met a lock on the mirror's row.
+    pub busy: AtomicU64,
+    /// Tries that the mirror refused.
+    pub refused: AtomicU64,
+    /// Why it did last, with the table. May hold a row's values: not for logs.
+    pub refusal: Mutex<Option<String>>,
+    /// Rows to be tried again.
+    pub pending: AtomicU64,
+    /// Rows committed on the active side to make sure that events are readable.
+    pub watermarks: AtomicU64,
+}
+
+/// What a follower does with events.
+pub enum Mode {
+    /// Writes the images. Rows that a predecessor in the other mode left are
+    /// healed by these; without any, no heartbeat is passed while there are
+    /// such rows.
+    Apply(Vec<Healer>),
+    /// Compares the rows and repairs the mirror's; at least one healer.
+    Heal(Vec<Healer>),
 }
 
 /// Reads one side and writes the other.
@@ -107,12 +185,28 @@ pub struct Follower {
     /// The running transaction is our own writing (the other direction's).
     ours: bool,
     at_s: u64,
+    /// Batches are healed, not applied.
+    heals: bool,
+    /// Rows that are left to be healed keep every heartbeat from being passed.
+    healing: Healing,
+    /// Batches written; the one being collected has the next number.
+    batches: u64,
+    /// When the batch got its first event.
+    since: Option<Instant>,
+    /// Heartbeats read: the batch that is before each, its token, and when it
+    /// was sent.
+    beats: VecDeque<(u64, u64, u64)>,
+    in_order: in_order::State,
+    xa: xa::State,
+    /// Who is read; None: no witnesses are kept.
+    server: Option<String>,
 }
 
 impl Follower {
     /// Goes on from the checkpoint, or from `start` where there is none.
     ///
-    /// `workers` write to the other side; at least one.
+    /// `workers` write to the other side; at least one. In heal mode the first
+    /// writes the checkpoint.
     ///
     /// # Errors
     /// The other side cannot be written.
@@ -121,16 +215,29 @@ impl Follower {
         tables: Arc<dyn Tables>,
         start: Position,
         status: Arc<Status>,
+        mode: Mode,
     ) -> Result<Follower, FollowError> {
-        let mut from = start;
+        let (mut from, mut written) = (start, None);
+        let mut retry = Retry::default();
         if let Some(first) = workers.first_mut() {
             first.prepare().await?;
             match first.checkpoint().await? {
-                Some(position) => from = position,
+                Some(position) => {
+                    let resume = first.resume()?;
+                    written = resume.is_some().then(|| position.clone());
+                    from = resume.unwrap_or(position);
+                }
                 None => first.write(&[], Some(&from), &[]).await?,
             }
+            retry = Retry::load(first).await?;
         }
-        *status.position.lock() = Some(from.clone());
+        let (heals, healers) = match mode {
+            Mode::Apply(healers) => (false, healers),
+            Mode::Heal(healers) => (true, healers),
+        };
+        status.heals.store(heals, Ordering::Relaxed);
+        let healing = Healing::new(healers, retry, status.clone());
+        *status.position.lock() = Some(written.clone().unwrap_or_else(|| from.clone()));
         Ok(Follower {
             tables,
             workers,
@@ -142,6 +249,14 @@ impl Follower {
             copied: Vec::new(),
             ours: false,
             at_s: 0,
+            heals,
+            healing,
+            batches: 1,
+            since: None,
+            beats: VecDeque::new(),
+            in_order: in_order::State::default(),
+            xa: xa::State::since(written),
+            server: None,
         })
     }
 
@@ -169,16 +284,27 @@ impl Follower {
         let mut reader = Reader::start(stream);
         let mut checkpointed = Instant::now();
         loop {
-            let wait = if self.batch.is_empty() {
-                IDLE_CHECKPOINT
-            } else {
-                BATCH_WAIT
-            };
             tokio::select! {
                 event = reader.next() => match event {
-                    Ok(Some(event)) => self.take(&event)?,
+                    Ok(Some(event)) => {
+                        self.wait_for_copy(&event).await?;
+                        if let Err(stop) = self.take(&event) {
+                            // So that the next run meets it first of all.
+                            self.flush().await?;
+                            self.checkpoint().await?;
+                            return Err(stop);
+                        }
+                        if self.in_order.is_awaited() {
+                            self.flush().await?;
+                            self.checkpoint().await?;
+                        }
+                    }
                     Ok(None) => {
                         self.flush().await?;
+                        while self.healing.is_waiting() {
+                            tokio::time::sleep(self.wait()).await;
+                            self.again().await?;
+                        }
                         self.checkpoint().await?;
                         return Ok(());
                     }
@@ -188,16 +314,91 @@ impl Follower {
                     }
                 },
                 Some(chunk) = chunks.recv() => self.chunk(chunk)?,
-                () = tokio::time::sleep(wait) => self.flush().await?,
+                () = tokio::time::sleep(self.wait()) => self.flush().await?,
             }
-            if self.batch.events >= BATCH_EVENTS || self.batch.bytes >= BATCH_BYTES {
+            let full = self.batch.events >= BATCH_EVENTS || self.batch.bytes >= BATCH_BYTES;
+            if full || self.since.is_some_and(|s| s.elapsed() > BATCH_AGE_MAX) {
                 self.flush().await?;
             }
-            if self.batch.is_empty() && checkpointed.elapsed() > IDLE_CHECKPOINT {
+            self.again().await?;
+            self.pass();
+            let idle = self.batch.is_empty() && !self.in_order.held;
+            if idle && checkpointed.elapsed() > IDLE_CHECKPOINT {
                 self.checkpoint().await?;
                 checkpointed = Instant::now();
             }
         }
+    }
+
+    /// How long there is nothing to do unless something comes.
+    fn wait(&self) -> Duration {
+        let wait = if self.batch.is_empty() && !self.in_order.held {
+            IDLE_CHECKPOINT
+        } else {
+            BATCH_WAIT
+        };
+        let due = self.healing.retry.next_due();
+        let due = due.map(|at| at.saturating_duration_since(Instant::now()));
+        match due.filter(|_| self.healing.heals()) {
+            // Not at once: what is due is tried between events, too.
+            Some(due) => wait.min(due.max(BATCH_WAIT)),
+            None => wait,
+        }
+    }
+
+    /// Heals what was busy and is due.
+    async fn again(&mut self) -> Result<(), FollowError> {
+        let due = self.healing.retry.next_due();
+        if self.healing.heals() && due.is_some_and(|at| at <= Instant::now()) {
+            self.healing.again(self.tables.as_ref()).await?;
+        }
+        Ok(())
+    }
+
+    /// Tells that heartbeats are passed: all that was read is written, and the
+    /// rows that were read before them are healed.
+    fn pass(&mut self) {
+        if !self.batch.is_empty() || !self.copied.is_empty() || self.in_order.held {
+            return;
+        }
+        let owed = self.healing.retry.oldest().unwrap_or(u64::MAX);
+        let mut last = None;
+        while let Some((batch, token, sent_us)) = self.beats.front().copied()
+            && batch < owed
+        {
+            last = Some((token, sent_us));
+            self.beats.pop_front();
+        }
+        if let Some((token, sent_us)) = last {
+            let lag = Duration::from_micros(mark::now_us().saturating_sub(sent_us));
+            self.status.passed.send_replace(Passed { token, lag });
+        }
+    }
+
+    /// Notes a heartbeat: of those behind the same batch only the last matters.
+    fn beat(&mut self, rows: &Rows) -> Result<(), FollowError> {
+        for images in rows.images(Some(&beat::UNSIGNED)) {
+            let images = images.map_err(|e| self.unreadable(rows, &e))?;
+            let Some([Value::Bytes(stream), Value::UInt(token), Value::UInt(sent)]) =
+                images.after.as_deref()
+            else {
+                continue;
+            };
+            let ours = self
+                .workers
+                .first()
+                .is_some_and(|w| w.stream().as_bytes() == &stream[..]);
+            if !ours {
+                continue;
+            }
+            if self.beats.back().is_some_and(|b| b.0 == self.batches) {
+                self.beats.pop_back();
+            } else if self.beats.len() >= BEATS_MAX {
+                self.beats.pop_front();
+            }
+            self.beats.push_back((self.batches, *token, *sent));
+        }
+        Ok(())
     }
 
     fn stopped(&self, what: impl Into<String>) -> FollowError {
@@ -225,19 +426,20 @@ impl Follower {
         if event.header.timestamp > 0 {
             self.at_s = u64::from(event.header.timestamp);
         }
+        let taken = self.xa(event, place)?;
         match &event.body {
+            _ if taken => {}
             Body::Rows(rows) => self.rows(rows)?,
-            Body::Query(query) => {
-                let schema = (!query.schema.is_empty()).then_some(&query.schema[..]);
-                if let Some(what) = self.tables.statement(&query.sql, schema) {
+            Body::Query(query) => match self.tables.statement(query) {
+                Said::Nothing => {}
+                // Chunks that are being read have the shapes of before.
+                Said::Changed => self.windows.spoil_all(),
+                Said::Stop(what) => {
                     return Err(self.stopped(format!("ending at {}: {what}", event.header.end)));
                 }
-            }
+            },
             Body::Incident(text) => {
                 return Err(self.stopped(format!("the server reports an incident: {text}")));
-            }
-            Body::XaPrepare { one_phase: false } if !self.batch.is_empty() => {
-                return Err(self.stopped("XA PREPARE of routed tables"));
             }
             _ => {}
         }
@@ -246,7 +448,11 @@ impl Follower {
             Place::Commits | Place::RollsBack | Place::Prepares | Place::Alone
         ) {
             self.ours = false;
-            self.whole = Some(self.progress.position().clone());
+            self.in_order.transaction_ended();
+            if !self.xa.is_known() {
+                self.whole = Some(self.progress.position().clone());
+                self.remember(event);
+            }
             self.status.transactions.fetch_add(1, Ordering::Relaxed);
         }
         Ok(())
@@ -263,35 +469,43 @@ impl Follower {
         }
         let followed = match self.tables.meaning(&name) {
             Meaning::Skip => return Ok(()),
+            Meaning::Beat => return self.beat(rows),
+            Meaning::Watermark => return self.watermark(rows),
+            Meaning::Keyless(followed) => return self.keyless(&name, &followed, rows),
             Meaning::Mark => {
                 // Written first in each transaction of the other direction.
                 self.ours = true;
                 return Ok(());
             }
             Meaning::Stop(why) => {
-                return Err(self.stopped(format!(
-                    "{}.{}: {why}",
-                    String::from_utf8_lossy(&name.schema),
-                    String::from_utf8_lossy(&name.table)
-                )));
+                return Err(self.stopped(format!("{name}: {why}")));
             }
             Meaning::Follow(followed) => followed,
         };
-        if followed.shape.columns.len() != table.columns.len() {
+        if !self.windows.snapshots.is_due(&name) {
+            return Ok(());
+        }
+        if let Some(why) = followed.misfit(table) {
+            return Err(self.stopped(format!("{name}: {why}")));
+        }
+        if rows.change != Change::Delete && !rows.is_full() {
             return Err(self.stopped(format!(
-                "{}.{} has {} columns in the log and {} now: its definition changed",
-                String::from_utf8_lossy(&name.schema),
-                String::from_utf8_lossy(&name.table),
-                table.columns.len(),
-                followed.shape.columns.len()
+                "{name}: an image lacks columns (binlog_row_image must be FULL)"
             )));
         }
         let watched = self.windows.is_open(&name);
+        self.since.get_or_insert_with(Instant::now);
         self.batch.bytes += rows.size();
         for images in rows.images(Some(&followed.unsigned)) {
-            let images = images.map_err(|e| self.unreadable(rows, &e))?;
+            let mut images = images.map_err(|e| self.unreadable(rows, &e))?;
             if watched {
                 self.windows.note(&name, &followed.key, &images);
+            }
+            if Ordered::needed(&followed, rows.change, &images) {
+                match self.cascades(&name, &followed, rows, images) {
+                    Some(back) => images = back,
+                    None => continue,
+                }
             }
             let added = self
                 .batch
@@ -303,12 +517,16 @@ impl Follower {
 
     /// Takes a chunk into the batch: of its rows those that no event changed
     /// since its window was opened.
-    fn chunk(&mut self, mut chunk: Chunk) -> Result<(), FollowError> {
+    fn chunk(&mut self, chunk: Chunk) -> Result<(), FollowError> {
+        let Some(mut chunk) = self.in_order.due(chunk) else {
+            return Ok(());
+        };
         let Some(rows) = self.windows.settle(&mut chunk) else {
             let _ = chunk.done.send(false);
             return Ok(());
         };
         self.batch.bytes += chunk.bytes;
+        self.since.get_or_insert_with(Instant::now);
         for row in rows {
             let images = Images {
                 before: None,
@@ -324,46 +542,102 @@ impl Follower {
         Ok(())
     }
 
-    /// Writes the batch, its parts at the same time, and the checkpoint behind.
+    /// Writes or heals the batch.
     async fn flush(&mut self) -> Result<(), FollowError> {
+        if self.in_order.held || self.batch.is_ordered() {
+            return self.flush_in_order().await;
+        }
         if self.batch.is_empty() && self.copied.is_empty() {
             return Ok(());
         }
         let batch = std::mem::take(&mut self.batch);
-        let copied = std::mem::take(&mut self.copied);
+        let number = self.batches;
+        self.batches += 1;
+        self.since = None;
         let events = batch.events as u64;
-        let mut parts = batch.split(self.workers.len());
         let whole = self.whole.take();
-        match (&parts[..], self.workers.first_mut()) {
-            ([part], Some(worker)) if copied.is_empty() => {
-                worker.write(part, whole.as_ref(), &[]).await?;
-            }
-            _ => {
-                let written = self
-                    .workers
-                    .iter_mut()
-                    .zip(parts.drain(..))
-                    .map(|(worker, part)| async move { worker.write(&part, None, &[]).await });
-                for result in join_all(written.collect()).await {
-                    result?;
-                }
-                let (progress, waiting): (Vec<_>, Vec<_>) = copied.into_iter().unzip();
-                if let Some(worker) = self.workers.first_mut()
-                    && (whole.is_some() || !progress.is_empty())
-                {
-                    worker.write(&[], whole.as_ref(), &progress).await?;
-                }
-                for copier in waiting {
-                    let _ = copier.send(true);
-                }
-            }
+        if self.heals {
+            self.heal(batch, number, whole.as_ref()).await?;
+        } else {
+            self.apply(batch, whole.as_ref()).await?;
         }
         self.status.events.fetch_add(events, Ordering::Relaxed);
         if let Some(position) = whole {
-            *self.status.position.lock() = Some(position);
-            self.status.written_s.store(self.at_s, Ordering::Relaxed);
+            self.checkpointed(position);
         }
         Ok(())
+    }
+
+    /// Writes a batch, its parts at the same time, and the checkpoint behind.
+    async fn apply(&mut self, batch: Batch, whole: Option<&Position>) -> Result<(), FollowError> {
+        let copied = std::mem::take(&mut self.copied);
+        let mut parts = batch.split(self.workers.len());
+        if let ([part], true, Some(worker)) =
+            (&parts[..], copied.is_empty(), self.workers.first_mut())
+        {
+            worker.write(part, whole, &[]).await?;
+            return Ok(());
+        }
+        let written = self
+            .workers
+            .iter_mut()
+            .zip(parts.drain(..))
+            .map(|(worker, part)| async move { worker.write(&part, None, &[]).await });
+        for result in join_all(written.collect()).await {
+            result?;
+        }
+        self.record(copied, whole).await
+    }
+
+    /// Heals a batch's rows, and writes the checkpoint with what is left of
+    /// them behind.
+    async fn heal(
+        &mut self,
+        batch: Batch,
+        number: u64,
+        whole: Option<&Position>,
+    ) -> Result<(), FollowError> {
+        let copied = std::mem::take(&mut self.copied);
+        let tables = self.tables.clone();
+        self.healing.batch(tables.as_ref(), batch, number).await?;
+        while self.healing.retry.len() > RETRY_MAX {
+            tokio::time::sleep(self.wait()).await;
+            self.again().await?;
+        }
+        self.record(copied, whole).await
+    }
+
+    /// Writes the checkpoint, rows that are still to be healed, and how far the
+    /// copier is, and tells it.
+    async fn record(
+        &mut self,
+        copied: Vec<(Vec<u8>, tokio::sync::oneshot::Sender<bool>)>,
+        whole: Option<&Position>,
+    ) -> Result<(), FollowError> {
+        let (mut further, waiting): (Vec<_>, Vec<_>) = copied.into_iter().unzip();
+        let retry = &mut self.healing.retry;
+        if let Some(worker) = self.workers.first_mut() {
+            if whole.is_some() && retry.is_dirty() {
+                further.extend(retry.statements(worker.stream()));
+            }
+            if whole.is_some() || !further.is_empty() {
+                worker.write(&[], whole, &further).await?;
+            }
+            if whole.is_some() {
+                retry.stored();
+            }
+        }
+        for copier in waiting {
+            let _ = copier.send(true);
+        }
+        Ok(())
+    }
+
+    /// The checkpoint stands behind `position`.
+    fn checkpointed(&mut self, position: Position) {
+        *self.status.position.lock() = Some(position);
+        self.status.written_s.store(self.at_s, Ordering::Relaxed);
+        self.in_order.checkpointed();
     }
 
     /// Moves the checkpoint over transactions without routed rows.
@@ -371,11 +645,8 @@ impl Follower {
         let Some(position) = self.whole.take() else {
             return Ok(());
         };
-        if let Some(worker) = self.workers.first_mut() {
-            worker.write(&[], Some(&position), &[]).await?;
-        }
-        *self.status.position.lock() = Some(position);
-        self.status.written_s.store(self.at_s, Ordering::Relaxed);
+        self.record(Vec::new(), Some(&position)).await?;
+        self.checkpointed(position);
         Ok(())
     }
 }

@@ -36,6 +36,7 @@ use parking_lot::Mutex;
 use crate::binlog::Value;
 
 use super::batch::{Key, TableName};
+use super::snapshots::Snapshots;
 use super::tables::Followed;
 
 /// Keys noted in one window before it is given up, and its chunk read again:
@@ -52,6 +53,8 @@ struct Window {
 #[derive(Default)]
 pub struct Windows {
     open: Mutex<HashMap<TableName, HashMap<u64, Window>>>,
+    /// Copies of tables without a key.
+    pub snapshots: Snapshots,
 }
 
 /// Rows read by the copier.
@@ -66,6 +69,13 @@ pub struct Chunk {
     pub rows: Vec<Vec<Value>>,
     /// Their size in bytes.
     pub bytes: usize,
+    /// A watermark that was committed behind the reading. Until the follower
+    /// has met it, rows may be ahead of its place, which is not good where
+    /// foreign keys change them without an event:
+    /// 1. Parent 5 is deleted; later parent 4 becomes 5, and its child with it.
+    /// 2. The child is read, with parent 5, and written.
+    /// 3. The follower comes to 1, and the child of then 4 goes with 5.
+    pub behind: Option<u64>,
     /// Statement that records that the chunk is copied.
     pub progress: Vec<u8>,
     /// Told when the chunk is written; false: its window overflowed, read it
@@ -112,6 +122,22 @@ impl Windows {
                     }
                     _ => window.overflow = true,
                 }
+            }
+        }
+    }
+
+    /// Has the chunks of a table that are being read, read again.
+    pub(super) fn spoil(&self, name: &TableName) {
+        for window in self.open.lock().get_mut(name).into_iter().flatten() {
+            window.1.overflow = true;
+        }
+    }
+
+    /// Has every chunk that is being read, read again: definitions changed.
+    pub(super) fn spoil_all(&self) {
+        for windows in self.open.lock().values_mut() {
+            for window in windows.values_mut() {
+                window.overflow = true;
             }
         }
     }

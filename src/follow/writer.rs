@@ -7,6 +7,7 @@
 //! | --- | --- | --- |
 //! | `lockstep.checkpoint` | one a stream | where to go on |
 //! | `lockstep.copied` | one a part of a table | how far its copy is |
+//! | `lockstep.retry` | one a row | what is to be healed again, once it is not locked |
 //! | `lockstep.mark` | one a stream and worker | written first in each of our transactions, so that a follower of *this* side knows them as ours and skips them. One row a worker: a shared one would make the workers wait for each other |
 //!
 //! On a crash between the workers' commits and the checkpoint, the batch is
@@ -25,10 +26,14 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error};
 
 use crate::binlog::Position;
-use crate::rows::literal::{SESSION, Unwritable};
+use crate::rows::literal::{SESSION, Unwritable, put_quoted};
 use crate::rows::service::{ServiceAccount, ServiceError};
 
-use super::batch::TableBatch;
+use super::batch::{Stage, TableBatch};
+use super::history::Witness;
+use super::mark;
+use super::ordered::{Expect, Ordered};
+use super::retry;
 use super::statements::statements;
 
 /// Bytes sent in one go: several statements, well below the smallest usual
@@ -55,6 +60,16 @@ pub enum WriteError {
         /// The server's words.
         error: String,
     },
+    /// A row of a table without a key is not there as it was on the side that
+    /// is read.
+    #[error(
+        "{table} has no key, and a row that changed is not on the side that is written as it was: \
+         the sides differ, copy the table again"
+    )]
+    Conflict {
+        /// The table.
+        table: String,
+    },
     /// A value has no literal.
     #[error("{table}: {error}")]
     Unwritable {
@@ -72,6 +87,11 @@ pub struct Worker {
     number: usize,
     conn: Option<Conn>,
     token: u64,
+    /// A transaction of [`Worker::write_in_order`] is open.
+    open: bool,
+    /// What stands beside the position in the checkpoint.
+    resume: Option<String>,
+    witness: Option<Witness>,
 }
 
 /// Whether trying again may help, on the same or a new connection.
@@ -100,8 +120,28 @@ impl Worker {
             stream: stream.to_owned(),
             number,
             conn: None,
-            token: 0,
+            token: mark::first_token(),
+            open: false,
+            resume: None,
+            witness: None,
         }
+    }
+
+    /// The stream's name.
+    pub(super) fn stream(&self) -> &str {
+        &self.stream
+    }
+
+    /// Rows of a query.
+    pub(super) async fn rows(&mut self, sql: &str) -> Result<Vec<mysql_async::Row>, WriteError> {
+        let side = self.account.side;
+        let conn = self.conn().await?;
+        let rows = conn.query(sql).await.map_err(|e| ServiceError {
+            side,
+            kind: "server",
+            message: e.to_string(),
+        })?;
+        Ok(rows)
     }
 
     async fn conn(&mut self) -> Result<&mut Conn, ServiceError> {
@@ -133,11 +173,11 @@ impl Worker {
             "CREATE TABLE IF NOT EXISTS lockstep.checkpoint (\
              stream VARCHAR(64) CHARACTER SET ascii NOT NULL PRIMARY KEY, \
              position LONGTEXT CHARACTER SET ascii NOT NULL, \
-             written_us BIGINT UNSIGNED NOT NULL) ENGINE=InnoDB",
-            "CREATE TABLE IF NOT EXISTS lockstep.mark (\
-             stream VARCHAR(64) CHARACTER SET ascii NOT NULL, \
-             worker INT UNSIGNED NOT NULL, token BIGINT UNSIGNED NOT NULL, \
-             PRIMARY KEY (stream, worker)) ENGINE=InnoDB",
+             written_us BIGINT UNSIGNED NOT NULL, \
+             resume_from LONGTEXT CHARACTER SET ascii NULL, \
+             last_event TEXT CHARACTER SET ascii NULL) ENGINE=InnoDB",
+            mark::TABLE,
+            retry::CREATE,
             "CREATE TABLE IF NOT EXISTS lockstep.copied (\
              stream VARCHAR(64) CHARACTER SET ascii NOT NULL, \
              part INT UNSIGNED NOT NULL, \
@@ -158,7 +198,7 @@ impl Worker {
     pub async fn checkpoint(&mut self) -> Result<Option<Position>, WriteError> {
         let side = self.account.side;
         let sql = format!(
-            "SELECT position FROM lockstep.checkpoint WHERE stream='{}'",
+            "SELECT position, resume_from, last_event FROM lockstep.checkpoint WHERE stream='{}'",
             self.stream
         );
         let failed = |message: String| ServiceError {
@@ -166,15 +206,49 @@ impl Worker {
             kind: "checkpoint",
             message,
         };
+        // A transaction of a process before this one may be at its COMMIT
+        // still: it has the mark's row locked until then.
+        let mut begin = self.begin();
+        begin.push(b"COMMIT".to_vec());
+        self.run(&begin, "lockstep").await?;
         let conn = self.conn().await?;
-        let text: Option<Vec<u8>> = conn
+        let row: Option<(String, Option<String>, Option<String>)> = conn
             .query_first(sql)
             .await
             .map_err(|e| failed(e.to_string()))?;
-        let Some(text) = text else { return Ok(None) };
-        let text = String::from_utf8_lossy(&text).into_owned();
+        let Some((text, resume, witness)) = row else {
+            return Ok(None);
+        };
+        self.resume = resume;
+        let witness = witness.map(|w| w.parse()).transpose();
+        self.witness = witness.map_err(|_| failed("unreadable".to_owned()))?;
         let position = text.parse().map_err(|_| failed("unreadable".to_owned()))?;
         Ok(Some(position))
+    }
+
+    /// Where to read from, if that is before the checkpoint.
+    ///
+    /// # Errors
+    /// What was written there is not a position.
+    pub fn resume(&self) -> Result<Option<Position>, WriteError> {
+        let position = self.resume.as_ref().map(|text| text.parse()).transpose();
+        let unreadable = |_| ServiceError {
+            side: self.account.side,
+            kind: "checkpoint",
+            message: "unreadable".to_owned(),
+        };
+        Ok(position.map_err(unreadable)?)
+    }
+
+    /// The last event behind the checkpoint.
+    pub fn witness(&self) -> Option<&Witness> {
+        self.witness.as_ref()
+    }
+
+    /// What the next checkpoint says beside its position.
+    pub(super) fn remember(&mut self, resume: Option<&Position>, witness: Option<Witness>) {
+        self.resume = resume.map(ToString::to_string);
+        self.witness = witness;
     }
 
     /// Writes a part of a batch in one transaction; the position and the
@@ -188,13 +262,7 @@ impl Worker {
         checkpoint: Option<&Position>,
         further: &[Vec<u8>],
     ) -> Result<(), WriteError> {
-        self.token += 1;
-        let (stream, number, token) = (&self.stream, self.number, self.token);
-        let mut all = vec![
-            b"BEGIN".to_vec(),
-            format!("REPLACE INTO lockstep.mark VALUES ('{stream}', {number}, {token})")
-                .into_bytes(),
-        ];
+        let mut all = self.begin();
         for table in part {
             let made = statements(table).map_err(|error| WriteError::Unwritable {
                 table: name_of(table),
@@ -203,18 +271,193 @@ impl Worker {
             all.extend(made);
         }
         if let Some(position) = checkpoint {
-            all.push(
-                format!(
-                    "REPLACE INTO lockstep.checkpoint VALUES \
-                     ('{stream}', '{position}', CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS UNSIGNED))"
-                )
-                .into_bytes(),
-            );
+            all.push(self.moved(position));
         }
         all.extend_from_slice(further);
         all.push(b"COMMIT".to_vec());
         let names: Vec<String> = part.iter().map(name_of).collect();
         self.run(&all, &names.join(", ")).await
+    }
+
+    /// The start of each of our transactions.
+    fn begin(&mut self) -> Vec<Vec<u8>> {
+        self.token += 1;
+        let mark = mark::sql(&self.stream, self.number, self.token);
+        vec![b"BEGIN".to_vec(), mark]
+    }
+
+    /// The statement that moves the checkpoint.
+    fn moved(&self, position: &Position) -> Vec<u8> {
+        let stream = &self.stream;
+        let literal = |text: Option<String>| {
+            let mut out = b"NULL".to_vec();
+            if let Some(text) = text {
+                out.clear();
+                put_quoted(&mut out, text.as_bytes());
+            }
+            String::from_utf8_lossy(&out).into_owned()
+        };
+        let resume = literal(self.resume.clone());
+        let witness = literal(self.witness.as_ref().map(ToString::to_string));
+        format!(
+            "REPLACE INTO lockstep.checkpoint VALUES \
+             ('{stream}', '{position}', CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS UNSIGNED), \
+             {resume}, {witness})"
+        )
+        .into_bytes()
+    }
+
+    /// Writes stages in their order, in one transaction that stays open until
+    /// a call brings its end: the checkpoint, and further statements.
+    ///
+    /// # Errors
+    /// What trying again would not help, and every error once a call has
+    /// returned with the transaction open: what it wrote is not here any more.
+    /// The log has it, from the checkpoint on.
+    pub async fn write_in_order(
+        &mut self,
+        stages: &[Stage],
+        end: Option<(&Position, &[Vec<u8>])>,
+    ) -> Result<(), WriteError> {
+        let mut pause = PAUSE;
+        for attempt in 1.. {
+            let error = match self.in_order(stages, end, attempt > 1).await {
+                Ok(()) => {
+                    self.open = end.is_none();
+                    return Ok(());
+                }
+                Err(Tried::Lasting(e)) => {
+                    self.conn = None;
+                    return Err(e);
+                }
+                Err(Tried::Server(e)) if !is_transient(&e) => {
+                    self.conn = None;
+                    let names = stages.iter().flat_map(names_of).collect::<Vec<_>>();
+                    return Err(WriteError::Refused {
+                        table: names.join(", "),
+                        error: e.to_string(),
+                    });
+                }
+                Err(Tried::Server(e)) => self.service_error(&e),
+                Err(Tried::Connect(e)) => e,
+            };
+            self.conn = None;
+            if self.open || attempt >= ATTEMPTS_MAX {
+                self.open = false;
+                return Err(error.into());
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+        Ok(())
+    }
+
+    async fn in_order(
+        &mut self,
+        stages: &[Stage],
+        end: Option<(&Position, &[Vec<u8>])>,
+        again: bool,
+    ) -> Result<(), Tried> {
+        if !self.open {
+            let begin = self.begin();
+            self.attempt(&begin).await?;
+            // Only the answer to the last attempt's COMMIT was lost, perhaps.
+            // The mark's row, locked now, says that it has ended.
+            if let (true, Some((position, _))) = (again, end) {
+                let sql = format!(
+                    "SELECT position FROM lockstep.checkpoint WHERE stream='{}'",
+                    self.stream
+                );
+                let conn = self.conn().await.map_err(Tried::Connect)?;
+                let at: Option<String> = conn.query_first(sql).await.map_err(Tried::Server)?;
+                if at == Some(position.to_string()) {
+                    return conn.query_drop("ROLLBACK").await.map_err(Tried::Server);
+                }
+            }
+        }
+        for stage in stages {
+            match stage {
+                Stage::Merged(tables) => {
+                    for table in tables {
+                        let made = statements(table).map_err(|e| unwritable(table, e))?;
+                        self.attempt(&made).await?;
+                    }
+                }
+                Stage::Ordered(changes) => self.ordered(changes).await?,
+            }
+        }
+        if let Some((position, further)) = end {
+            let mut all = vec![self.moved(position)];
+            all.extend_from_slice(further);
+            all.push(b"COMMIT".to_vec());
+            self.attempt(&all).await?;
+        }
+        Ok(())
+    }
+
+    async fn ordered(&mut self, changes: &[Ordered]) -> Result<(), Tried> {
+        let mut steps = Vec::new();
+        let conn = self.conn().await.map_err(Tried::Connect)?;
+        let mut checking = false;
+        for change in changes {
+            change.steps(&mut steps).map_err(|error| {
+                Tried::Lasting(WriteError::Unwritable {
+                    table: change.name.to_string(),
+                    error,
+                })
+            })?;
+            for step in steps.drain(..) {
+                if checking != step.checked {
+                    checking = step.checked;
+                    let set = format!("SET foreign_key_checks={}", u8::from(checking));
+                    conn.query_drop(set).await.map_err(Tried::Server)?;
+                }
+                let answer = conn.query_iter(step.sql).await;
+                let changed = match answer {
+                    Ok(answer) => {
+                        let changed = answer.affected_rows();
+                        answer.drop_result().await.map_err(Tried::Server)?;
+                        changed
+                    }
+                    // Other rows are ahead of their place: copied lately.
+                    Err(Error::Server(e)) if step.checked && is_referenced(e.code) => 0,
+                    Err(e) => return Err(Tried::Server(e)),
+                };
+                match step.expect {
+                    Expect::Done => {}
+                    _ if changed == 1 => {}
+                    Expect::OneRow => {
+                        let table = change.name.to_string();
+                        return Err(Tried::Lasting(WriteError::Conflict { table }));
+                    }
+                    // The copy has not brought the row yet, and its children
+                    // neither.
+                    Expect::Or(instead) => {
+                        conn.query_drop("SET foreign_key_checks=0")
+                            .await
+                            .map_err(Tried::Server)?;
+                        checking = false;
+                        for sql in instead {
+                            conn.query_drop(sql).await.map_err(Tried::Server)?;
+                        }
+                    }
+                }
+            }
+        }
+        if checking {
+            conn.query_drop("SET foreign_key_checks=0")
+                .await
+                .map_err(Tried::Server)?;
+        }
+        Ok(())
+    }
+
+    fn service_error(&self, e: &Error) -> ServiceError {
+        ServiceError {
+            side: self.account.side,
+            kind: "server",
+            message: e.to_string(),
+        }
     }
 
     /// Runs statements, all again after an error that may pass. They must be
@@ -231,12 +474,9 @@ impl Worker {
                         error: e.to_string(),
                     });
                 }
-                Err(Tried::Server(e)) => ServiceError {
-                    side: self.account.side,
-                    kind: "server",
-                    message: e.to_string(),
-                },
+                Err(Tried::Server(e)) => self.service_error(&e),
                 Err(Tried::Connect(e)) => e,
+                Err(Tried::Lasting(e)) => return Err(e),
             };
             // The transaction may be open still: a new connection is clean.
             self.conn = None;
@@ -270,12 +510,37 @@ impl Worker {
 enum Tried {
     Connect(ServiceError),
     Server(Error),
+    Lasting(WriteError),
+}
+
+fn unwritable(table: &TableBatch, error: Unwritable) -> Tried {
+    Tried::Lasting(WriteError::Unwritable {
+        table: name_of(table),
+        error,
+    })
+}
+
+/// A foreign key, or a duplicate, stands against a checked statement.
+fn is_referenced(code: u16) -> bool {
+    const DUPLICATE: u16 = 1062;
+    const NO_PARENT: u16 = 1452;
+    const HAS_CHILDREN: u16 = 1451;
+    const CASCADE_DUPLICATE: u16 = 1761;
+    matches!(
+        code,
+        DUPLICATE | NO_PARENT | HAS_CHILDREN | CASCADE_DUPLICATE
+    )
+}
+
+fn names_of(stage: &Stage) -> Vec<String> {
+    let mut names: Vec<String> = match stage {
+        Stage::Merged(tables) => tables.iter().map(name_of).collect(),
+        Stage::Ordered(changes) => changes.iter().map(|c| c.name.to_string()).collect(),
+    };
+    names.dedup();
+    names
 }
 
 fn name_of(table: &TableBatch) -> String {
-    format!(
-        "{}.{}",
-        String::from_utf8_lossy(&table.name.schema),
-        String::from_utf8_lossy(&table.name.table)
-    )
+    table.name.to_string()
 }

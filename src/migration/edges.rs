@@ -35,6 +35,37 @@ impl Condition {
     }
 }
 
+/// How far the copy is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CopyFact {
+    /// All rows are over.
+    pub done: bool,
+    /// For people.
+    pub detail: String,
+}
+
+/// How the follower does.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FollowFact {
+    /// It is at work.
+    pub running: bool,
+    /// How far behind, in milliseconds.
+    pub lag_ms: Option<u64>,
+    /// The most the edge allows.
+    pub lag_max_ms: u64,
+    /// Why it is not at work.
+    pub detail: String,
+}
+
+/// What comparing has shown.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CompareFact {
+    /// A complete pass without a difference, younger than the bound.
+    pub clean: bool,
+    /// For people.
+    pub detail: String,
+}
+
 /// What the edges' conditions are judged by.
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
@@ -53,16 +84,17 @@ pub struct Facts {
     pub suspended: Option<String>,
     /// Sessions whose leg to the other backend cannot be opened.
     pub without_other_leg: usize,
-    /// Writes that reached only the active side since this process started.
-    pub unmirrored: u64,
+    /// The copy of this phase; None: there is none.
+    pub copy: Option<CopyFact>,
+    /// The follower of this phase; None: there is none.
+    pub follow: Option<FollowFact>,
+    /// None: never compared in this phase.
+    pub compare: Option<CompareFact>,
 }
 
 /// Why no way leads there.
 #[derive(thiserror::Error, Clone, PartialEq, Eq, Debug)]
 pub enum NoWay {
-    /// The phase needs what this version does not have.
-    #[error("{0} needs the row plane, which is not in this version{1}")]
-    RowPlane(Phase, &'static str),
     /// The last or first phase.
     #[error("there is no phase {0} {1}")]
     End(&'static str, Phase),
@@ -74,11 +106,13 @@ pub enum NoWay {
     Done,
 }
 
-/// What `--force` may do for an advance that stops at `syncing`.
-const FORCE_HINT: &str = "; `advance --to source_first --force` asserts that both sides hold the \
-                          same rows and skips it";
-
 /// The phases to go through, in order. Empty: it is there already.
+///
+/// Two edges jump. A forced advance beyond `syncing` from `source_only` goes
+/// straight to `source_first`: the operator's word that both sides hold the
+/// same rows replaces the copy. And `target_only` is reached from `syncing`,
+/// and left for it, without writing to both in between, where that is asked
+/// for.
 ///
 /// # Errors
 /// No way leads there.
@@ -104,24 +138,15 @@ pub fn path(
                 return Err(NoWay::OtherWay(to, "before", at, "rollback"));
             }
             Direction::Back if to > at => return Err(NoWay::OtherWay(to, "after", at, "advance")),
-            // The operator's word replaces copy and follow.
             Direction::Forward if at == Phase::SourceOnly && force && to > Phase::Syncing => {
                 Some(Phase::SourceFirst)
             }
+            Direction::Forward if from == Phase::Syncing && to == Phase::TargetOnly => Some(to),
             Direction::Forward => next(at),
-            Direction::Back if to == Phase::Syncing => Some(Phase::Syncing),
+            Direction::Back if from == Phase::TargetOnly && to == Phase::Syncing => Some(to),
             Direction::Back => previous(at),
         };
         match step {
-            Some(Phase::Syncing) => {
-                let hint = if from == Phase::SourceOnly {
-                    FORCE_HINT
-                } else {
-                    ""
-                };
-                return Err(NoWay::RowPlane(Phase::Syncing, hint));
-            }
-            Some(Phase::Done) => return Err(NoWay::RowPlane(Phase::Done, "")),
             Some(step) => way.push(step),
             None => return Err(NoWay::End("beyond", at)),
         }
@@ -136,16 +161,13 @@ pub fn next(phase: Phase) -> Option<Phase> {
     Phase::ALL.get(at + 1).copied()
 }
 
-/// The phase before; from `source_first` that is `source_only`, as there is no
-/// follower to fall back on.
+/// The phase before.
 fn previous(phase: Phase) -> Option<Phase> {
-    match phase {
-        Phase::SourceOnly => None,
-        Phase::Syncing | Phase::SourceFirst => Some(Phase::SourceOnly),
-        Phase::TargetFirst => Some(Phase::SourceFirst),
-        Phase::TargetOnly => Some(Phase::TargetFirst),
-        Phase::Done => None,
+    if phase == Phase::Done {
+        return None;
     }
+    let at = Phase::ALL.iter().position(|p| *p == phase)?;
+    Phase::ALL.get(at.checked_sub(1)?).copied()
 }
 
 /// The target's share of reads after an edge (DESIGN §3).
@@ -160,30 +182,33 @@ pub fn reads_after(from: Phase, to: Phase, reads: u8) -> u8 {
 /// The conditions of one edge.
 pub fn conditions(from: Phase, to: Phase, facts: &Facts) -> Vec<Condition> {
     match (from, to) {
-        // Stopping to mirror asks nothing: it is the way out when the target
-        // is broken.
-        (Phase::SourceFirst, Phase::SourceOnly) => Vec::new(),
-        (Phase::SourceOnly | Phase::Syncing, _) => {
-            let mut list = vec![
-                row_plane(
-                    "copy_complete",
-                    "rows from before are not copied by this version",
-                ),
-                row_plane(
-                    "follow_lag",
-                    "nothing follows the source's binlog in this version",
-                ),
-            ];
+        // Stopping to mirror or to copy asks nothing: it is the way out when
+        // the target is broken.
+        (Phase::SourceFirst, Phase::Syncing) | (_, Phase::SourceOnly) => Vec::new(),
+        (Phase::SourceOnly, Phase::Syncing) => {
+            let mut list = reachable(facts);
+            list.push(writable(Side::Target, facts));
+            list
+        }
+        // Both sides hold the same rows: so the operator says by forcing.
+        (Phase::SourceOnly, _) => {
+            let mut list = vec![unknown("copy_complete", "rows from before were not copied")];
+            list.extend(both_sides(facts));
+            list.push(writable(Side::Target, facts));
+            list
+        }
+        (Phase::Syncing, _) => {
+            let mut list = vec![copied(facts), following(facts)];
             list.extend(both_sides(facts));
             list.push(writable(Side::Target, facts));
             list
         }
         (Phase::SourceFirst, Phase::TargetFirst) | (Phase::TargetFirst, Phase::SourceFirst) => {
-            let mut list = vec![row_plane(
-                "compare_clean",
-                "rows are not compared by this version",
-            )];
-            list.push(complete(from.active(), facts));
+            let mut list = vec![following(facts)];
+            // The way back does not wait for a comparison.
+            if from < to {
+                list.insert(0, compared(facts));
+            }
             list.extend(both_sides(facts));
             list.push(mirror_running(facts));
             list.push(other_legs(facts));
@@ -191,23 +216,56 @@ pub fn conditions(from: Phase, to: Phase, facts: &Facts) -> Vec<Condition> {
             list
         }
         (Phase::TargetFirst, Phase::TargetOnly) => {
-            let detail = "nothing keeps the source current afterwards in this version: \
-                          going back would lose writes";
-            vec![row_plane("reverse_follow", detail), up(facts, Side::Target)]
+            vec![following(facts), up(facts, Side::Target)]
         }
-        (Phase::TargetOnly, Phase::TargetFirst) => {
-            let detail = "nothing has kept the source current in this version";
-            let mut list = vec![row_plane("reverse_follow", detail)];
+        (Phase::TargetOnly, Phase::TargetFirst | Phase::Syncing) => {
+            let mut list = vec![following(facts)];
             list.extend(both_sides(facts));
             list.push(writable(Side::Source, facts));
             list
         }
-        _ => vec![row_plane("row_plane", "this step is not in this version")],
+        // Nothing can be undone afterwards; only the operator knows.
+        (Phase::TargetOnly, Phase::Done) => vec![up(facts, Side::Target)],
+        _ => Vec::new(),
     }
 }
 
-fn row_plane(name: &str, detail: &str) -> Condition {
+fn unknown(name: &str, detail: &str) -> Condition {
     Condition::new(name, None, detail)
+}
+
+fn copied(facts: &Facts) -> Condition {
+    let name = "copy_complete";
+    match &facts.copy {
+        Some(copy) => Condition::new(name, Some(copy.done), &*copy.detail),
+        None => Condition::new(name, Some(false), "the copy has not begun"),
+    }
+}
+
+fn following(facts: &Facts) -> Condition {
+    let name = "follow_lag";
+    let Some(follow) = &facts.follow else {
+        return Condition::new(name, Some(false), "no log is followed");
+    };
+    if !follow.running {
+        return Condition::new(name, Some(false), &*follow.detail);
+    }
+    match follow.lag_ms {
+        None => Condition::new(name, Some(false), "the lag is not known yet"),
+        Some(lag) => Condition::new(
+            name,
+            Some(lag <= follow.lag_max_ms),
+            format!("{lag} ms behind, {} allowed", follow.lag_max_ms),
+        ),
+    }
+}
+
+fn compared(facts: &Facts) -> Condition {
+    let name = "compare_clean";
+    match &facts.compare {
+        Some(compare) => Condition::new(name, Some(compare.clean), &*compare.detail),
+        None => unknown(name, "rows were not compared in this phase"),
+    }
 }
 
 fn up(facts: &Facts, side: Side) -> Condition {
@@ -224,7 +282,7 @@ fn up(facts: &Facts, side: Side) -> Condition {
     Condition::new(&format!("{side}_up"), up, format!("the {side} {detail}"))
 }
 
-fn both_sides(facts: &Facts) -> Vec<Condition> {
+fn reachable(facts: &Facts) -> Vec<Condition> {
     let distinct = match facts.same_server {
         Some(true) => "source and target are the same server",
         Some(false) => "source and target are different servers",
@@ -234,8 +292,13 @@ fn both_sides(facts: &Facts) -> Vec<Condition> {
         up(facts, Side::Source),
         up(facts, Side::Target),
         Condition::new("backends_distinct", facts.same_server.map(|s| !s), distinct),
-        tables_equal(facts),
     ]
+}
+
+fn both_sides(facts: &Facts) -> Vec<Condition> {
+    let mut list = reachable(facts);
+    list.push(tables_equal(facts));
+    list
 }
 
 fn tables_equal(facts: &Facts) -> Condition {
@@ -267,16 +330,6 @@ fn other_legs(facts: &Facts) -> Condition {
     Condition::new("sessions_have_both_legs", Some(n == 0), detail)
 }
 
-fn complete(active: Side, facts: &Facts) -> Condition {
-    let n = facts.unmirrored;
-    let detail = if n == 0 {
-        "no write reached only one side since this process started".to_owned()
-    } else {
-        format!("{n} write(s) reached only the {active}; nothing heals them in this version")
-    };
-    Condition::new("mirror_complete", Some(n == 0), detail)
-}
-
 fn writable(side: Side, facts: &Facts) -> Condition {
     let [source, target] = facts.read_only;
     let read_only = match side {
@@ -305,16 +358,31 @@ mod tests {
             same_server: Some(false),
             unequal_tables: Some(Vec::new()),
             tables: 3,
+            copy: Some(CopyFact {
+                done: true,
+                detail: "done".to_owned(),
+            }),
+            follow: Some(FollowFact {
+                running: true,
+                lag_ms: Some(3),
+                lag_max_ms: 1000,
+                detail: String::new(),
+            }),
+            compare: Some(CompareFact {
+                clean: true,
+                detail: "clean".to_owned(),
+            }),
             ..Facts::default()
         }
     }
 
     #[test]
     fn ways() {
-        let rp = |r: Result<Vec<Phase>, NoWay>| matches!(r, Err(NoWay::RowPlane(..)));
-        assert!(rp(path(SourceOnly, None, Forward, false)));
-        assert!(rp(path(SourceOnly, None, Forward, true)));
-        assert!(rp(path(SourceOnly, Some(SourceFirst), Forward, false)));
+        assert_eq!(path(SourceOnly, None, Forward, false), Ok(vec![Syncing]));
+        assert_eq!(
+            path(SourceOnly, Some(SourceFirst), Forward, false),
+            Ok(vec![Syncing, SourceFirst])
+        );
         assert_eq!(
             path(SourceOnly, Some(SourceFirst), Forward, true),
             Ok(vec![SourceFirst])
@@ -323,19 +391,24 @@ mod tests {
             path(SourceOnly, Some(TargetOnly), Forward, true),
             Ok(vec![SourceFirst, TargetFirst, TargetOnly])
         );
-        assert!(rp(path(TargetOnly, None, Forward, true)));
-        assert!(rp(path(SourceFirst, Some(Done), Forward, true)));
         assert_eq!(
-            path(SourceFirst, None, Forward, false),
-            Ok(vec![TargetFirst])
+            path(SourceOnly, Some(TargetOnly), Forward, false),
+            Ok(vec![Syncing, SourceFirst, TargetFirst, TargetOnly])
         );
-        assert_eq!(path(SourceFirst, None, Back, false), Ok(vec![SourceOnly]));
+        assert_eq!(
+            path(Syncing, Some(TargetOnly), Forward, false),
+            Ok(vec![TargetOnly])
+        );
+        assert_eq!(
+            path(TargetOnly, Some(Syncing), Back, false),
+            Ok(vec![Syncing])
+        );
+        assert_eq!(path(TargetOnly, None, Forward, false), Ok(vec![Done]));
+        assert_eq!(path(SourceFirst, None, Back, false), Ok(vec![Syncing]));
         assert_eq!(
             path(TargetOnly, Some(SourceOnly), Back, false),
-            Ok(vec![TargetFirst, SourceFirst, SourceOnly])
+            Ok(vec![TargetFirst, SourceFirst, Syncing, SourceOnly])
         );
-        assert!(rp(path(SourceFirst, Some(Syncing), Back, true)));
-        assert!(rp(path(TargetOnly, Some(Syncing), Back, true)));
         assert_eq!(
             path(SourceFirst, Some(SourceFirst), Back, false),
             Ok(vec![])
@@ -369,7 +442,7 @@ mod tests {
                     (Back, false),
                 ] {
                     if let Ok(way) = path(from, to, direction, force) {
-                        assert!(way.len() <= 3);
+                        assert!(way.len() <= 5);
                     }
                 }
             }
@@ -379,6 +452,7 @@ mod tests {
     #[test]
     fn reads_follow_the_edges() {
         assert_eq!(reads_after(SourceOnly, SourceFirst, 40), 0);
+        assert_eq!(reads_after(Syncing, SourceFirst, 40), 0);
         assert_eq!(reads_after(SourceFirst, TargetFirst, 40), 100);
         assert_eq!(reads_after(TargetFirst, SourceFirst, 40), 40);
         assert_eq!(reads_after(TargetFirst, TargetOnly, 40), 40);
@@ -397,13 +471,14 @@ mod tests {
         };
         let none = |n: &str| (n.to_owned(), None);
         let no = |n: &str| (n.to_owned(), Some(false));
+        let at = |i: usize| Phase::ALL[i];
+        for i in 0..5 {
+            assert!(failing(at(i), at(i + 1), &good()).is_empty());
+            assert!(i == 0 || failing(at(i), at(i - 1), &good()).is_empty());
+        }
         assert_eq!(
             failing(SourceOnly, SourceFirst, &good()),
-            [none("copy_complete"), none("follow_lag")]
-        );
-        assert_eq!(
-            failing(SourceFirst, TargetFirst, &good()),
-            [none("compare_clean")]
+            [none("copy_complete")]
         );
         assert!(failing(SourceFirst, SourceOnly, &Facts::default()).is_empty());
         let bad = Facts {
@@ -413,14 +488,14 @@ mod tests {
             unequal_tables: Some(vec!["shop.a".to_owned()]),
             suspended: Some("timeout".to_owned()),
             without_other_leg: 2,
-            unmirrored: 5,
             tables: 1,
+            ..Facts::default()
         };
         assert_eq!(
             failing(SourceFirst, TargetFirst, &bad),
             [
                 none("compare_clean"),
-                no("mirror_complete"),
+                no("follow_lag"),
                 no("target_up"),
                 none("backends_distinct"),
                 no("tables_equal"),
@@ -429,5 +504,10 @@ mod tests {
                 no("target_writable"),
             ]
         );
+        let mut late = good();
+        if let Some(follow) = &mut late.follow {
+            follow.lag_ms = Some(1001);
+        }
+        assert_eq!(failing(Syncing, SourceFirst, &late), [no("follow_lag")]);
     }
 }

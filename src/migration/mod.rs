@@ -14,23 +14,27 @@ pub mod edges;
 pub mod events;
 pub mod monitor;
 mod seed;
-mod shapes;
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::Side;
+use crate::compare::Report;
 use crate::config::{Limits, RouteConfig};
+use crate::plane::{Plane, shapes};
 use crate::route::gate::{GateLimits, GateRefusal, RouteChange, Routes};
 use crate::route::table::{Phase, ReadsBy, Route, RouteTable};
 use crate::rows::catalog::CatalogLoader;
 use crate::store::{Store, StoredRoute};
-use edges::{Condition, Direction, Facts};
+use edges::{CompareFact, Condition, CopyFact, Direction, Facts, FollowFact};
 use events::Events;
 use monitor::Backends;
 
 pub use seed::{SeedError, seed};
+
+/// For the follower to come close before an edge holds writes; beyond it the
+/// edge is refused without having held any.
+const APPROACH_LIMIT: Duration = Duration::from_secs(10);
 
 /// For the refresh of table shapes before conditions are judged; beyond it the
 /// shapes known so far are judged.
@@ -136,6 +140,8 @@ pub struct Parts {
     pub catalog: Arc<CatalogLoader>,
     /// Facts about sessions.
     pub sessions: Arc<dyn Sessions>,
+    /// The background work.
+    pub plane: Arc<Plane>,
     /// The gate's limits and the mirror's deadline.
     pub limits: Limits,
 }
@@ -188,6 +194,11 @@ impl Migration {
         &self.parts.limits
     }
 
+    /// The background work.
+    pub fn plane(&self) -> &Arc<Plane> {
+        &self.parts.plane
+    }
+
     /// Facts about sessions.
     pub fn sessions(&self) -> &dyn Sessions {
         self.parts.sessions.as_ref()
@@ -209,7 +220,11 @@ impl Migration {
         let states = [Side::Source, Side::Target].map(|s| self.backends.get(s));
         let loaded = self.catalog().loaded(Side::Source) && self.catalog().loaded(Side::Target);
         let catalog = self.catalog().snapshot();
-        let (tables, unequal) = shapes::compare(route, &catalog, table.fold_names);
+        let (tables, unequal) = shapes::compare(
+            |db, t| route.covers(db, t, table.fold_names),
+            route.phase.active(),
+            &catalog,
+        );
         let live = &route.live;
         Facts {
             up: [0, 1].map(|i| states.get(i).and_then(|s| s.up)),
@@ -221,9 +236,28 @@ impl Migration {
                 .suspended()
                 .then(|| live.suspended_reason.lock().clone()),
             without_other_leg: self.sessions().without_other_leg(),
-            unmirrored: live.writes_failed.load(Ordering::Relaxed)
-                + live.writes_deferred.load(Ordering::Relaxed),
+            copy: self
+                .plane()
+                .copy_fact(route)
+                .map(|(done, detail)| CopyFact { done, detail }),
+            follow: self.plane().follow_fact(route).map(|f| FollowFact {
+                running: f.running,
+                lag_ms: f.lag_ms,
+                lag_max_ms: self.limits().follow_lag_ms,
+                detail: f.detail,
+            }),
+            compare: self
+                .plane()
+                .compare_fact(route, self.limits().compare_age())
+                .map(|(clean, detail)| CompareFact { clean, detail }),
         }
+    }
+
+    /// The route's tables that the other side has and `side` has not.
+    fn missing_on(&self, route: &Route, side: Side) -> Vec<String> {
+        let fold = self.routes().load().fold_names;
+        let covers = |db: &[u8], t: &[u8]| route.covers(db, t, fold);
+        shapes::missing_on(covers, side, &self.catalog().snapshot())
     }
 
     fn find(&self, name: &str) -> Result<(Arc<RouteTable>, Route), Refusal> {
@@ -319,13 +353,13 @@ impl Migration {
             overridden,
         };
         if !wish.dry_run {
-            self.take(&route, wish.kill, &mut step).await?;
+            self.take(&route, wish, &mut step).await?;
         }
         Ok(step)
     }
 
     /// Goes through the gate.
-    async fn take(&self, route: &Route, kill: bool, step: &mut Step) -> Result<(), Refusal> {
+    async fn take(&self, route: &Route, wish: Wish, step: &mut Step) -> Result<(), Refusal> {
         let limits = GateLimits {
             drain: self.limits().drain(),
             total: self.limits().gate(),
@@ -340,11 +374,22 @@ impl Migration {
                 .save_route(&StoredRoute::from(new))
                 .map_err(|e| e.to_string())
         };
-        let report = self
+        let handover = self.plane().handover(route, step.to, wish.force);
+        if let Err(why) = handover.approach(APPROACH_LIMIT).await
+            && !wish.force
+        {
+            drop(handover);
+            return Err(refused(&route.name, step, &GateRefusal::Unprepared(why)));
+        }
+        let epoch = route.epoch + 1;
+        let prepare = async |until| handover.prepare(epoch, until).await;
+        let changed = self
             .routes()
-            .change(&route.name, limits, kill, change, persist)
-            .await
-            .map_err(|refusal| refused(&route.name, step, &refusal))?;
+            .change(&route.name, limits, wish.kill, change, prepare, persist)
+            .await;
+        drop(handover);
+        self.plane().reconcile().await;
+        let report = changed.map_err(|refusal| refused(&route.name, step, &refusal))?;
         // A suspension belongs to the mirroring that ended or begins here.
         crate::mirror::circuit::resume(route);
         crate::telemetry::gate(&route.name, report.pause);
@@ -369,6 +414,68 @@ impl Migration {
         );
         self.events.say("phase", Some(&route.name), detail);
         Ok(())
+    }
+
+    /// Begins to follow for routes whose phase needs it and that have no
+    /// position: an edge was forced while the side did not answer, or the store
+    /// is of a version that did not follow.
+    pub async fn adopt(&self) {
+        let wanting = |r: &Route| r.follow.is_none() && crate::plane::work(r.phase).is_some();
+        if !self.routes().load().routes.iter().any(wanting) {
+            return;
+        }
+        let Ok(_one) = self.begin() else { return };
+        for route in &self.routes().load().routes {
+            let Some(work) = crate::plane::work(route.phase).filter(|_| route.follow.is_none())
+            else {
+                continue;
+            };
+            let began = self
+                .plane()
+                .begin(&route.name, work.from, route.epoch)
+                .await;
+            let Ok(start) = began else { continue };
+            let mut route = route.clone();
+            route.follow = Some(start);
+            if self.put_in(&route).is_ok() {
+                let detail = format!(
+                    "{}: the {}'s log is followed from now on; only a comparison can tell what \
+                     was written before",
+                    route.name, work.from
+                );
+                self.events.say("row_plane", Some(&route.name), detail);
+            }
+        }
+    }
+
+    /// Compares a route's rows, and repairs the mirror's where asked to.
+    ///
+    /// # Errors
+    /// No such route, or not now.
+    pub async fn compare(&self, name: &str, strong: bool, repair: bool) -> Result<Report, Refusal> {
+        let (_, route) = self.find(name)?;
+        let done = self.plane().compare(&route, strong, repair).await;
+        let done = done.map_err(|e| Refusal::plain(e.to_string()))?;
+        let detail = match &done {
+            Ok(r) if r.is_clean() => format!("{name}: {} rows compared, no difference", r.rows),
+            Ok(r) => format!("{name}: {} rows compared, {} rows differ", r.rows, r.open),
+            Err(why) => format!("{name}: the comparison did not end: {why}"),
+        };
+        self.events.say("compare", Some(name), detail);
+        done.map_err(Refusal::Failed)
+    }
+
+    /// Stops a route's background work, or lets it go on.
+    pub async fn pause(&self, name: &str, paused: bool) {
+        let what = if paused {
+            self.plane().pause(name).await;
+            "paused"
+        } else {
+            self.plane().resume(name).await;
+            "resumed"
+        };
+        let detail = format!("{name}: background work {what}");
+        self.events.say("row_plane", Some(name), detail);
     }
 
     /// Sets the target's share of a route's reads, and what it is a share of.
@@ -400,7 +507,7 @@ impl Migration {
             Side::Source => 100 - percent,
         };
         if to_mirror > 0 {
-            let missing = shapes::missing_on(self, &route, mirror);
+            let missing = self.missing_on(&route, mirror);
             if !missing.is_empty() {
                 return Err(Refusal::plain(format!(
                     "{name}: the {mirror} has no table {}",
@@ -466,6 +573,7 @@ impl Migration {
             stored.phase = before.phase;
             stored.epoch = before.epoch;
             stored.reads_percent = before.reads_percent;
+            stored.follow = before.follow;
         }
         let mut route = seed::route_of(&stored).map_err(Refusal::Bad)?;
         if let Some(old) = old {
@@ -531,6 +639,11 @@ fn refused(name: &str, step: &Step, refusal: &GateRefusal) -> Refusal {
         GateRefusal::NoSuchRoute(name) => return Refusal::NoSuchRoute(name.clone()),
         GateRefusal::Persist(e) => return Refusal::Failed(e.clone()),
         GateRefusal::Busy => conditions.push(busy()),
+        GateRefusal::Unprepared(_) => conditions.push(Condition {
+            name: "caught_up".to_owned(),
+            ok: Some(false),
+            detail: refusal.to_string(),
+        }),
         GateRefusal::Undrained(_) => conditions.push(Condition {
             name: "drained".to_owned(),
             ok: Some(false),

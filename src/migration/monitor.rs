@@ -33,6 +33,10 @@ const POSITION_INTERVAL: Duration = Duration::from_millis(100);
 /// position too.
 const IDLE_POSITION_INTERVAL: Duration = Duration::from_secs(1);
 
+/// For the follower to heal what a mirror missed while it was away, before the
+/// probe looks at the other routes again.
+const HEAL_LIMIT: Duration = Duration::from_secs(5);
+
 /// For one sample. A missed one leaves an older position: still a lower bound.
 const POSITION_LIMIT: Duration = Duration::from_secs(1);
 
@@ -266,6 +270,14 @@ async fn sample(conn: &mut ServiceConn, state: &BackendState) -> Result<String, 
     Ok(position)
 }
 
+/// Finds routes that should be followed and are not.
+pub async fn adopt(migration: Arc<Migration>) {
+    loop {
+        tokio::time::sleep(HEALTH_INTERVAL).await;
+        migration.adopt().await;
+    }
+}
+
 /// Lets suspended routes be mirrored again when their mirror is fit.
 pub async fn resume(migration: Arc<Migration>, accounts: [ServiceAccount; 2]) {
     let [mut source, mut target] = accounts.map(ServiceConn::new);
@@ -297,7 +309,13 @@ pub async fn resume(migration: Arc<Migration>, accounts: [ServiceAccount; 2]) {
                 continue;
             }
             for route in of_side {
-                resume_one(&migration, route, side);
+                // What was written meanwhile would be missing in reads that go
+                // to the mirror again.
+                let plane = migration.plane();
+                match plane.caught_up(&route.name, HEAL_LIMIT).await {
+                    Ok(_) => resume_one(&migration, route, side),
+                    Err(late) => tracing::debug!("{} stays suspended: {late}", route.name),
+                }
             }
         }
     }
@@ -339,7 +357,7 @@ async fn fit(migration: &Migration, conn: &mut ServiceConn) -> Result<(), String
 }
 
 fn resume_one(migration: &Migration, route: &Route, mirror: Side) {
-    let missing = super::shapes::missing_on(migration, route, mirror);
+    let missing = migration.missing_on(route, mirror);
     if let Some(table) = missing.first() {
         let mut reason = route.live.suspended_reason.lock();
         *reason = format!("the {mirror} has no table {table}");
@@ -348,7 +366,11 @@ fn resume_one(migration: &Migration, route: &Route, mirror: Side) {
     if route.live.tables_differ.load(Ordering::Acquire) {
         let table = migration.routes().load();
         let catalog = migration.catalog().snapshot();
-        let (_, unequal) = super::shapes::compare(route, &catalog, table.fold_names);
+        let (_, unequal) = super::shapes::compare(
+            |db, t| route.covers(db, t, table.fold_names),
+            route.phase.active(),
+            &catalog,
+        );
         if !unequal.is_empty() {
             return;
         }

@@ -81,6 +81,7 @@ fn merge(
             route.epoch = old.epoch;
             route.reads_percent = old.reads_percent;
             route.reads_by = old.reads_by;
+            route.follow = old.follow;
         }
         merged.push(route);
     }
@@ -136,6 +137,7 @@ pub fn route_of(stored: &StoredRoute) -> Result<Route, String> {
         ack: stored.ack,
         deferred: stored.deferred,
         ddl: stored.ddl,
+        follow: stored.follow.clone(),
         live: Arc::new(RouteLive::default()),
     })
 }

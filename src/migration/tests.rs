@@ -1,5 +1,7 @@
 use super::*;
+use crate::auth::{Account, Secret};
 use crate::config::Config;
+use crate::leg::connect::BackendConfig;
 use crate::route::table::RouteTable;
 use crate::rows::catalog::Wanted;
 use crate::rows::service::ServiceAccount;
@@ -7,6 +9,7 @@ use crate::rows::shape::Catalog;
 use crate::store::StoreError;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
+use std::sync::atomic::Ordering;
 
 #[derive(Default)]
 struct Kept {
@@ -83,12 +86,33 @@ fn migration(kept: &Arc<Kept>, table: RouteTable) -> Arc<Migration> {
         Arc::new(Nothing),
         Arc::default(),
         Duration::from_secs(1),
-        accounts,
+        accounts.clone(),
     );
+    let (routes, catalog) = (Routes::new(table), Arc::new(catalog));
+    let backends = [Side::Source, Side::Target].map(|side| {
+        let backend = BackendConfig {
+            side,
+            address: "127.0.0.1:1".to_owned(),
+            tls: Default::default(),
+            tls_config: None,
+            announce: Default::default(),
+        };
+        let nobody = Account::new(Vec::new(), Secret::new(Vec::new()));
+        (backend, nobody)
+    });
+    let plane = Plane::new(crate::plane::Inner {
+        routes: routes.clone(),
+        catalog: catalog.clone(),
+        accounts: accounts.clone(),
+        backends,
+        instance: "test".to_owned(),
+        settings: Default::default(),
+    });
     Migration::new(Parts {
-        routes: Routes::new(table),
+        routes,
         store: Arc::new(kept.clone()),
-        catalog: Arc::new(catalog),
+        catalog,
+        plane,
         sessions: Arc::new(Nobody),
         limits: config.limits,
     })
@@ -212,7 +236,8 @@ async fn routes_come_change_and_go() {
     assert!(m.delete("b").await.is_err());
     // `shop` is in the middle: its index must not pass to `b`.
     assert!(m.delete("shop").await.is_err());
-    m.go("b", Direction::Back, FORCE).await.unwrap();
+    let back = to(Phase::SourceOnly);
+    m.go("b", Direction::Back, back).await.unwrap();
     m.delete("shop").await.unwrap();
     assert!(matches!(
         m.delete("shop").await,

@@ -9,8 +9,20 @@
 //! says "everything since P". After an unclean stop the last positions that
 //! were checkpointed are such lines too, for a crash between the two commits
 //! of a write leaves no other trace.
+//!
+//! Lines go when their writes are healed ([`Journal::drained`]). The one who
+//! runs a route's healing follower does it so:
+//! 1. It starts the follower at or before [`Journal::oldest`], which the
+//!    follower's own checkpoint mostly is.
+//! 2. `mark = journal.mark(route)`.
+//! 3. A barrier: everything committed before it is healed, retries included.
+//! 4. `journal.drained(route, mark)`.
+//!
+//! A write noted before 2 whose transaction ends after 3 is ahead of the
+//! follower, and its checkpoint is before it: it needs no line either. A write
+//! noted after 2 keeps one, though it coalesced with a line from before.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, hash_map};
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -18,6 +30,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
+
+use super::positions::Sample;
+use crate::Side;
+
+mod drain;
 
 /// The file in the state directory.
 const FILE: &str = "journal.log";
@@ -75,7 +92,26 @@ pub struct Entry {
     /// A position on the active side before the write's events; None when
     /// none was known: heal from the last checkpoint.
     pub since: Option<String>,
+    /// The side that was active; None in lines of older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub side: Option<Side>,
 }
+
+/// From where on a route has to be healed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Oldest {
+    /// Nothing is noted.
+    Nothing,
+    /// Everything since the follower's last checkpoint, or, without one,
+    /// since its rows were last known to be equal.
+    Unknown,
+    /// Everything since.
+    Since(Sample),
+}
+
+/// What [`Journal::mark`] gives and [`Journal::drained`] takes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Mark(u64);
 
 #[derive(Serialize, Deserialize)]
 #[serde(untagged)]
@@ -114,6 +150,18 @@ pub struct Total {
 
 type Key = (String, Kind, &'static str);
 
+/// A route, and the side that was active.
+type RouteSide = (String, Option<Side>);
+
+/// What is known of a route that is being healed.
+#[derive(Default)]
+struct Healing {
+    /// Counts marks.
+    mark: u64,
+    /// The first write noted after the last mark.
+    after: Option<Entry>,
+}
+
 struct State {
     file: File,
     bytes: u64,
@@ -125,7 +173,8 @@ struct State {
     /// The position each key was last written with.
     current: HashMap<Key, Option<String>>,
     totals: HashMap<Key, u64>,
-    oldest: HashMap<String, Option<String>>,
+    oldest: HashMap<RouteSide, Option<String>>,
+    healing: HashMap<String, Healing>,
 }
 
 /// The journal.
@@ -156,7 +205,8 @@ impl Journal {
         let bytes = file.metadata()?.len();
         let mut oldest = HashMap::new();
         for e in &entries {
-            oldest.entry(e.route.clone()).or_insert(e.since.clone());
+            let key = (e.route.clone(), e.side);
+            oldest.entry(key).or_insert(e.since.clone());
         }
         let journal = Journal {
             directory: directory.to_path_buf(),
@@ -169,12 +219,13 @@ impl Journal {
                 current: HashMap::new(),
                 totals: HashMap::new(),
                 oldest,
+                healing: HashMap::new(),
             }),
         };
         if !clean {
             journal.mark_unclean()?;
         }
-        journal.mark("opened")?;
+        journal.sign("opened")?;
         Ok(journal)
     }
 
@@ -182,20 +233,28 @@ impl Journal {
         let stored = std::fs::read(self.directory.join(POSITIONS_FILE)).unwrap_or_default();
         let checkpoint: Checkpoint = serde_json::from_slice(&stored).unwrap_or_default();
         let mut state = self.state.lock();
-        for since in [checkpoint.source, checkpoint.target] {
+        for (side, since) in [
+            (Side::Source, checkpoint.source),
+            (Side::Target, checkpoint.target),
+        ] {
+            state
+                .oldest
+                .entry((String::new(), Some(side)))
+                .or_insert(since.clone());
             let entry = Entry {
                 at: now(),
                 route: String::new(),
                 kind: Kind::Unclean,
                 reason: "the proxy did not stop cleanly".into(),
                 since,
+                side: Some(side),
             };
             self.write(&mut state, &Line::Entry(entry))?;
         }
         Ok(())
     }
 
-    fn mark(&self, mark: &str) -> io::Result<()> {
+    fn sign(&self, mark: &str) -> io::Result<()> {
         let mut state = self.state.lock();
         self.write(&mut state, &Line::Mark { mark: mark.into() })
     }
@@ -211,41 +270,49 @@ impl Journal {
     /// Notes one write. The line is in the file (not fsynced) when this
     /// returns; a failing file system is reported once per line and counted
     /// as overflow, never to the client.
-    pub fn note(&self, route: &str, kind: Kind, reason: &'static str, since: Option<&str>) {
+    pub fn note(
+        &self,
+        route: &str,
+        side: Side,
+        kind: Kind,
+        reason: &'static str,
+        since: Option<&str>,
+    ) {
         let key = (route.to_string(), kind, reason);
         let mut state = self.state.lock();
         if state.totals.len() < TOTALS_MAX || state.totals.contains_key(&key) {
             *state.totals.entry(key.clone()).or_default() += 1;
         }
-        let since = since.map(str::to_string);
+        let entry = Entry {
+            at: now(),
+            route: route.to_string(),
+            kind,
+            reason: reason.to_string(),
+            since: since.map(str::to_string),
+            side: Some(side),
+        };
+        if let Some(healing) = state.healing.get_mut(route) {
+            healing.after.get_or_insert_with(|| entry.clone());
+        }
+        let of = (route.to_string(), Some(side));
         if state.overflowed {
             // Its route's line says everything since; a route that has none
             // yet gets one.
-            if !state.oldest.contains_key(route) {
-                state.oldest.insert(route.to_string(), since);
+            if let hash_map::Entry::Vacant(new) = state.oldest.entry(of) {
+                new.insert(entry.since);
                 self.overflow(&mut state);
             }
             return;
         }
-        if state.current.get(&key) == Some(&since) {
+        if state.current.get(&key) == Some(&entry.since) {
             return;
         }
         if state.current.len() >= CURRENT_MAX {
             state.current.clear();
         }
-        state.current.insert(key, since.clone());
-        state
-            .oldest
-            .entry(route.to_string())
-            .or_insert(since.clone());
-        let line = Line::Entry(Entry {
-            at: now(),
-            route: route.to_string(),
-            kind,
-            reason: reason.to_string(),
-            since,
-        });
-        let failed = self.write(&mut state, &line).is_err();
+        state.current.insert(key, entry.since.clone());
+        state.oldest.entry(of).or_insert(entry.since.clone());
+        let failed = self.write(&mut state, &Line::Entry(entry)).is_err();
         if failed || state.bytes > self.bytes_max {
             if failed {
                 tracing::error!("the journal cannot be written; it now says \"everything since\"");
@@ -259,43 +326,54 @@ impl Journal {
     fn overflow(&self, state: &mut State) {
         state.overflowed = true;
         state.current.clear();
+        let entries: Vec<Entry> = state
+            .oldest
+            .iter()
+            .map(|((route, side), since)| Entry {
+                at: now(),
+                route: route.clone(),
+                kind: Kind::Overflow,
+                reason: "the journal was full".into(),
+                since: since.clone(),
+                side: *side,
+            })
+            .collect();
+        if let Err(e) = self.rewrite(state, &entries)
+            && !std::mem::replace(&mut state.unwritten, true)
+        {
+            tracing::error!(error = %e, "the journal cannot be rewritten");
+        }
+    }
+
+    /// Makes these the only lines.
+    fn rewrite(&self, state: &mut State, entries: &[Entry]) -> io::Result<()> {
         let temporary = self.directory.join("journal.tmp");
-        let rewrite = || -> io::Result<File> {
-            let mut file = File::create(&temporary)?;
-            for (route, since) in &state.oldest {
-                let entry = Line::Entry(Entry {
-                    at: now(),
-                    route: route.clone(),
-                    kind: Kind::Overflow,
-                    reason: "the journal was full".into(),
-                    since: since.clone(),
-                });
-                serde_json::to_writer(&mut file, &entry)?;
-                file.write_all(b"\n")?;
+        let write = || -> io::Result<File> {
+            let mut text = Vec::new();
+            for entry in entries {
+                serde_json::to_writer(&mut text, entry)?;
+                text.push(b'\n');
             }
-            serde_json::to_writer(
-                &mut file,
-                &Line::Mark {
-                    mark: "opened".into(),
-                },
-            )?;
-            file.write_all(b"\n")?;
+            let mark = "opened".into();
+            serde_json::to_writer(&mut text, &Line::Mark { mark })?;
+            text.push(b'\n');
+            let mut file = File::create(&temporary)?;
+            file.write_all(&text)?;
             file.sync_data()?;
             std::fs::rename(&temporary, self.directory.join(FILE))?;
             Ok(file)
         };
-        match rewrite() {
+        match write() {
             Ok(file) => {
                 state.bytes = file.metadata().map(|m| m.len()).unwrap_or_default();
                 state.file = file;
                 state.unwritten = false;
+                Ok(())
             }
             Err(e) => {
                 // Half of it may be all that fitted.
                 let _ = std::fs::remove_file(&temporary);
-                if !std::mem::replace(&mut state.unwritten, true) {
-                    tracing::error!(error = %e, "the journal cannot be rewritten");
-                }
+                Err(e)
             }
         }
     }
@@ -336,7 +414,7 @@ impl Journal {
     /// The file system's.
     pub fn close(&self) -> io::Result<()> {
         self.catch_up(&mut self.state.lock())?;
-        self.mark("closed")?;
+        self.sign("closed")?;
         self.state.lock().file.sync_data()
     }
 
@@ -360,7 +438,7 @@ impl Journal {
             since: state
                 .oldest
                 .iter()
-                .map(|(r, p)| (r.clone(), p.clone()))
+                .map(|((r, _), p)| (r.clone(), p.clone()))
                 .collect(),
         }
     }
@@ -394,10 +472,10 @@ fn now() -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn directory(name: &str) -> PathBuf {
+    pub(super) fn directory(name: &str) -> PathBuf {
         let d =
             std::env::temp_dir().join(format!("lockstep-journal-{name}-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&d);
@@ -410,9 +488,9 @@ mod tests {
         let d = directory("a");
         let j = Journal::open(&d, 1 << 20).unwrap();
         for _ in 0..10 {
-            j.note("shop", Kind::Deferred, "subquery", Some("p1"));
+            j.note("shop", Side::Source, Kind::Deferred, "subquery", Some("p1"));
         }
-        j.note("shop", Kind::Deferred, "subquery", Some("p2"));
+        j.note("shop", Side::Source, Kind::Deferred, "subquery", Some("p2"));
         assert_eq!(j.summary().totals[0].writes, 11);
         j.close().unwrap();
         let (entries, clean) = read(&d.join(FILE)).unwrap();
@@ -427,7 +505,13 @@ mod tests {
         let d = directory("b");
         let j = Journal::open(&d, 2000).unwrap();
         for n in 0..1000 {
-            j.note("shop", Kind::Failed, "deadline", Some(&format!("p{n}")));
+            j.note(
+                "shop",
+                Side::Source,
+                Kind::Failed,
+                "deadline",
+                Some(&format!("p{n}")),
+            );
         }
         let s = j.summary();
         assert!(s.overflowed && s.bytes < 2000, "{s:?}");
@@ -455,9 +539,15 @@ mod tests {
         j.checkpoint(Some("s1".into()), None).unwrap();
         std::fs::remove_dir_all(&d).unwrap();
         for n in 0..9 {
-            j.note("shop", Kind::Failed, "deadline", Some(&format!("p{n}")));
+            j.note(
+                "shop",
+                Side::Source,
+                Kind::Failed,
+                "deadline",
+                Some(&format!("p{n}")),
+            );
         }
-        j.note("bar", Kind::Failed, "deadline", Some("p9"));
+        j.note("bar", Side::Source, Kind::Failed, "deadline", Some("p9"));
         assert!(j.summary().unwritten);
         assert!(j.checkpoint(Some("s2".into()), None).is_err());
         std::fs::create_dir_all(&d).unwrap();

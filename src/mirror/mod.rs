@@ -169,7 +169,7 @@ impl Env<'_> {
         let since = self.since.as_deref().map(String::as_str);
         self.shared
             .journal
-            .note(self.route_name(), kind, reason, since);
+            .note(self.route_name(), self.active, kind, reason, since);
         telemetry::journal_entry(self.route_name(), kind.as_str());
     }
 

@@ -27,7 +27,9 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::pins::Pins;
-use super::table::{ALL_ROUTES, Phase, ROUTES_MAX, Route, RouteMask, RouteTable, route_bit};
+use super::table::{
+    ALL_ROUTES, FollowStart, Phase, ROUTES_MAX, Route, RouteMask, RouteTable, route_bit,
+};
 use crate::Side;
 
 mod exclusive;
@@ -133,6 +135,14 @@ pub struct RouteChange {
     pub reads_percent: u8,
 }
 
+/// What an edge's preparation, under the closed and drained gate, found out.
+pub struct Prepared<T> {
+    /// What is followed in the new phase.
+    pub follow: Option<FollowStart>,
+    /// Kept until the swap: locks, say.
+    pub held: T,
+}
+
 /// How an edge went.
 #[derive(Clone, Copy, Debug)]
 pub struct GateReport {
@@ -171,6 +181,9 @@ pub enum GateRefusal {
         .0.iter().map(|h| format!("{} ({}, {}, {} ms)", h.session_id, h.user, h.has.join(" and "), h.since_ms))
             .collect::<Vec<_>>().join(", "))]
     Undrained(Vec<HeldBy>),
+    /// What has to be true at the swap could not be reached in time.
+    #[error("{0}")]
+    Unprepared(String),
     /// The new phase could not be stored.
     #[error("the new phase could not be stored: {0}")]
     Persist(String),
@@ -330,18 +343,20 @@ impl Routes {
         self.table.store(Arc::new(table));
     }
 
-    /// Takes one edge: close, drain, persist, swap, open. `persist` is given
-    /// the route as it will be and runs while the gate is closed. DDL under
-    /// way on the route is waited for, within the edge's own limit.
+    /// Takes one edge: close, drain, prepare, persist, swap, open. `prepare` is
+    /// told until when it may take and runs while the gate is closed and
+    /// drained; `persist` is given the route as it will be. DDL under way on
+    /// the route is waited for, within the edge's own limit.
     ///
     /// # Errors
     /// Any refusal leaves the old phase in force and the gate open.
-    pub async fn change(
+    pub async fn change<T>(
         &self,
         name: &str,
         limits: GateLimits,
         kill: bool,
         change: RouteChange,
+        prepare: impl AsyncFnOnce(Instant) -> Result<Prepared<T>, String>,
         persist: impl FnOnce(&Route) -> Result<(), String>,
     ) -> Result<GateReport, GateRefusal> {
         let missing = || GateRefusal::NoSuchRoute(name.to_string());
@@ -355,7 +370,7 @@ impl Routes {
         }
         self.arm(bit, limits).await;
         let result = self
-            .change_closed(index, bit, limits, kill, change, persist)
+            .change_closed(index, bit, limits, kill, change, prepare, persist)
             .await;
         if result.is_err() {
             // Back to passive where the refused edge had armed the table.
@@ -394,13 +409,15 @@ impl Routes {
         }
     }
 
-    async fn change_closed(
+    #[expect(clippy::too_many_arguments)]
+    async fn change_closed<T>(
         &self,
         index: usize,
         bit: RouteMask,
         limits: GateLimits,
         kill: bool,
         change: RouteChange,
+        prepare: impl AsyncFnOnce(Instant) -> Result<Prepared<T>, String>,
         persist: impl FnOnce(&Route) -> Result<(), String>,
     ) -> Result<GateReport, GateRefusal> {
         let begun = Instant::now();
@@ -421,6 +438,9 @@ impl Routes {
                 return Err(GateRefusal::Undrained(self.held_by(bit, flip)));
             }
         }
+        let prepared = prepare(begun + limits.total)
+            .await
+            .map_err(GateRefusal::Unprepared)?;
         let _one_at_a_time = self.edit.lock();
         let mut table = RouteTable::clone(&self.table.load());
         let Some(route) = table.routes.get_mut(index) else {
@@ -428,12 +448,14 @@ impl Routes {
         };
         route.phase = change.phase;
         route.reads_percent = change.reads_percent;
+        route.follow = prepared.follow;
         route.epoch += 1;
         let epoch = route.epoch;
         persist(route).map_err(GateRefusal::Persist)?;
         table.generation += 1;
         table.passive = is_passive(&table);
         self.table.store(Arc::new(table));
+        drop(prepared.held);
         drop(closed);
         Ok(GateReport {
             pause: begun.elapsed(),
@@ -514,6 +536,7 @@ mod tests {
                 ack: Ack::Both,
                 deferred: DeferredPolicy::Wait,
                 ddl: DdlPolicy::Both,
+                follow: None,
                 live: Arc::new(RouteLive::default()),
             }],
             ..RouteTable::default()
@@ -529,13 +552,23 @@ mod tests {
         reads_percent: 100,
     };
 
+    /// Nothing to prepare.
+    async fn plain(_: Instant) -> Result<Prepared<()>, String> {
+        Ok(Prepared {
+            follow: None,
+            held: (),
+        })
+    }
+
     #[tokio::test]
     async fn an_edge_waits_for_holders_and_names_them() {
         let r = routes(Phase::SourceFirst);
         let slot = r.register();
         slot.set_label("app@here".into());
         assert!(r.try_enter(&slot, 1));
-        let refused = r.change("shop", LIMITS, false, TO_TARGET, |_| Ok(())).await;
+        let refused = r
+            .change("shop", LIMITS, false, TO_TARGET, plain, |_| Ok(()))
+            .await;
         match refused {
             Err(GateRefusal::Undrained(held)) => assert_eq!(held[0].user, "app@here"),
             other => panic!("{other:?}"),
@@ -544,7 +577,7 @@ mod tests {
         assert!(r.try_enter(&slot, 1), "the gate is open again");
         r.leave(&slot);
         let report = r
-            .change("shop", LIMITS, false, TO_TARGET, |_| Ok(()))
+            .change("shop", LIMITS, false, TO_TARGET, plain, |_| Ok(()))
             .await
             .unwrap();
         assert_eq!(report.epoch, 8);
@@ -558,7 +591,10 @@ mod tests {
         assert!(r.try_enter(&inside, 1));
         let edge = tokio::spawn({
             let r = r.clone();
-            async move { r.change("shop", LIMITS, false, TO_TARGET, |_| Ok(())).await }
+            async move {
+                r.change("shop", LIMITS, false, TO_TARGET, plain, |_| Ok(()))
+                    .await
+            }
         });
         tokio::time::sleep(Duration::from_millis(10)).await;
         assert!(!r.try_enter(&outside, 1), "a newcomer waits");
@@ -574,13 +610,9 @@ mod tests {
         let r = routes(Phase::SourceOnly);
         assert!(r.load().passive);
         let refused = r
-            .change(
-                "shop",
-                LIMITS,
-                false,
-                TO_TARGET,
-                |_| Err("disk full".into()),
-            )
+            .change("shop", LIMITS, false, TO_TARGET, plain, |_| {
+                Err("disk full".into())
+            })
             .await;
         assert!(matches!(refused, Err(GateRefusal::Persist(_))));
         assert_eq!(r.load().routes[0].epoch, 7);
@@ -594,7 +626,9 @@ mod tests {
         let r = routes(Phase::SourceFirst);
         let slot = r.register();
         slot.pin(Pins::TEMPORARY_TABLE.with(Pins::CURSOR, true));
-        let refused = r.change("shop", LIMITS, false, TO_TARGET, |_| Ok(())).await;
+        let refused = r
+            .change("shop", LIMITS, false, TO_TARGET, plain, |_| Ok(()))
+            .await;
         let said = refused.map(|_| ()).unwrap_err().to_string();
         assert!(said.contains("temporary table and open cursor"), "{said}");
         let back = RouteChange {
@@ -602,7 +636,7 @@ mod tests {
             reads_percent: 0,
         };
         assert!(
-            r.change("shop", LIMITS, false, back, |_| Ok(()))
+            r.change("shop", LIMITS, false, back, plain, |_| Ok(()))
                 .await
                 .is_ok()
         );
@@ -612,7 +646,7 @@ mod tests {
         };
         let other = r.clone();
         let flip = tokio::spawn(async move {
-            let done = other.change("shop", patient, false, TO_TARGET, |_| Ok(()));
+            let done = other.change("shop", patient, false, TO_TARGET, plain, |_| Ok(()));
             done.await.is_ok()
         });
         while r.closed.load(Ordering::SeqCst) == 0 {

@@ -234,6 +234,17 @@ pub struct RouteLive {
     pub suspension: tokio::sync::Notify,
 }
 
+/// Where the following of a side's log began, at the edge that began it.
+#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
+pub struct FollowStart {
+    /// Names the checkpoint in the side that is written; another for each
+    /// beginning, so that none goes on from what an earlier one left.
+    pub stream: String,
+    /// Everything of the log before this position was on both sides, or is
+    /// copied later.
+    pub from: String,
+}
+
 /// One route as a statement sees it.
 #[derive(Clone)]
 pub struct Route {
@@ -255,6 +266,8 @@ pub struct Route {
     pub deferred: DeferredPolicy,
     /// What happens to DDL.
     pub ddl: DdlPolicy,
+    /// What is followed; None where nothing is.
+    pub follow: Option<FollowStart>,
     /// Counters and circuit.
     pub live: Arc<RouteLive>,
 }

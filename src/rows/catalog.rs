@@ -74,6 +74,11 @@ impl CatalogLoader {
         self.catalog.load_full()
     }
 
+    /// Where snapshots are published.
+    pub fn published(&self) -> Arc<ArcSwap<Catalog>> {
+        self.catalog.clone()
+    }
+
     /// Asks for a refresh soon, without waiting for it.
     pub fn poke(&self) {
         self.poke.notify_one();

@@ -96,13 +96,23 @@ pub fn put_value(out: &mut Vec<u8>, value: &Value, column: &ColumnShape) -> Resu
 
 fn put_bytes(out: &mut Vec<u8>, bytes: &[u8], column: &ColumnShape) -> Result<(), Unwritable> {
     match column.type_name() {
-        // The image lacks trailing zeros; these take their exact width only.
-        "uuid" | "inet6" | "inet4" => {
-            let width = if column.type_name() == "inet4" { 4 } else { 16 };
+        // The image lacks trailing zeros, and a BINARY column is compared with
+        // all of them: without, no row whose key ends in a zero would be found.
+        "binary" => {
+            let digits = column.column_type.split(['(', ')']).nth(1);
+            let width = digits.and_then(|d| d.parse().ok()).unwrap_or(1);
             let mut whole = bytes.to_vec();
-            whole.resize(width, 0);
+            whole.resize(bytes.len().max(width), 0);
             out.extend_from_slice(b"_binary");
             put_quoted(out, &whole);
+        }
+        // As text, which the column itself takes as well as the text column
+        // that stands for it on the other family.
+        "uuid" => put_quoted(out, uuid(whole(bytes)).as_bytes()),
+        "inet6" => put_quoted(out, inet6(whole(bytes)).as_bytes()),
+        "inet4" => {
+            let address = std::net::Ipv4Addr::from(whole::<4>(bytes));
+            put_quoted(out, address.to_string().as_bytes());
         }
         _ => {
             out.push(b'_');
@@ -115,6 +125,41 @@ fn put_bytes(out: &mut Vec<u8>, bytes: &[u8], column: &ColumnShape) -> Result<()
         }
     }
     Ok(())
+}
+
+/// All bytes of a value of fixed width: the image lacks trailing zeros.
+fn whole<const N: usize>(bytes: &[u8]) -> [u8; N] {
+    let mut whole = [0; N];
+    for (to, from) in whole.iter_mut().zip(bytes) {
+        *to = *from;
+    }
+    whole
+}
+
+/// As MariaDB prints it.
+fn uuid(bytes: [u8; 16]) -> String {
+    let mut out = String::with_capacity(36);
+    for (n, b) in bytes.iter().enumerate() {
+        if matches!(n, 4 | 6 | 8 | 10) {
+            out.push('-');
+        }
+        let _ = write!(out, "{b:02x}");
+    }
+    out
+}
+
+/// As MariaDB prints it: the last four bytes dotted where twelve zeros stand
+/// before them, which is not everybody's rule.
+fn inet6(bytes: [u8; 16]) -> String {
+    let address = std::net::Ipv6Addr::from(bytes);
+    let [0, 0, 0, 0, 0, 0, high, _] = address.segments() else {
+        return address.to_string();
+    };
+    if high == 0 {
+        return address.to_string();
+    }
+    let [.., a, b, c, d] = bytes;
+    format!("::{a}.{b}.{c}.{d}")
 }
 
 #[cfg(test)]
@@ -140,6 +185,11 @@ mod tests {
             "_latin1'a\\'b\\\\c\\0'"
         );
         assert_eq!(literal(&bytes(b""), "blob", None), "_binary''");
+        assert_eq!(
+            literal(&bytes(b"a"), "binary(3)", None),
+            "_binary'a\\0\\0'",
+            "as wide as the column"
+        );
     }
 
     #[test]
@@ -153,6 +203,27 @@ mod tests {
         assert_eq!(
             literal(&Value::UInt(u64::MAX), "bigint(20) unsigned", None),
             "18446744073709551615"
+        );
+    }
+
+    #[test]
+    fn addresses_are_written_as_mariadb_prints_them() {
+        let bytes = |b: &[u8]| Value::Bytes(bytes::Bytes::copy_from_slice(b));
+        let uuid: Vec<u8> = (0x10..0x20).collect();
+        assert_eq!(
+            literal(&bytes(&uuid), "uuid", None),
+            "'10111213-1415-1617-1819-1a1b1c1d1e1f'"
+        );
+        let mut one = [0; 16];
+        one[15] = 1;
+        assert_eq!(literal(&bytes(&one), "inet6", None), "'::1'");
+        one[13] = 7;
+        assert_eq!(literal(&bytes(&one), "inet6", None), "'::0.7.0.1'");
+        assert_eq!(literal(&bytes(&[10, 1]), "inet4", None), "'10.1.0.0'");
+        let documentation = [0x20, 1, 0xd, 0xb8];
+        assert_eq!(
+            literal(&bytes(&documentation), "inet6", None),
+            "'2001:db8::'"
         );
     }
 

@@ -6,11 +6,11 @@
 //! what cannot be placed (a table made between two queries) is left out, and
 //! a table left out is deferred: the next refresh sees it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use super::service::{ServiceConn, ServiceError, bytes, text};
-use super::shape::{ColumnShape, KeyShape, TableShape};
+use super::shape::{ChildKey, ColumnShape, KeyShape, TableShape};
 
 /// Most tables kept per side. Beyond it shapes are missing and writes deferred.
 pub const TABLES_MAX: usize = 20_000;
@@ -142,6 +142,7 @@ async fn columns(
             nullable: text(&row, 5).is_some_and(|n| n.eq_ignore_ascii_case("YES")),
             generated,
             invisible: extra.contains("invisible"),
+            auto_updated: extra.contains("on update current_timestamp"),
             default,
         });
     }
@@ -225,16 +226,48 @@ async fn cascades(
     tables: &mut ByName,
 ) -> Result<(), ServiceError> {
     let sql = format!(
-        "SELECT UNIQUE_CONSTRAINT_SCHEMA, REFERENCED_TABLE_NAME \
+        "SELECT CONSTRAINT_NAME, TABLE_NAME, UNIQUE_CONSTRAINT_SCHEMA, REFERENCED_TABLE_NAME \
          FROM information_schema.REFERENTIAL_CONSTRAINTS WHERE CONSTRAINT_SCHEMA = {literal} \
          AND (UPDATE_RULE IN ('CASCADE', 'SET NULL') OR DELETE_RULE IN ('CASCADE', 'SET NULL'))"
     );
+    // By constraint and referring table: MariaDB's constraint names are unique
+    // within a table only, from version 12 on.
+    type Constraint = (Vec<u8>, Vec<u8>);
+    let mut keys: BTreeMap<Constraint, (Vec<u8>, ChildKey)> = BTreeMap::new();
     for row in conn.rows(&sql, QUERY_LIMIT).await? {
-        if bytes(&row, 0).eq_ignore_ascii_case(schema)
-            && let Some(table) = tables.get_mut(&bytes(&row, 1))
-        {
-            table.fk_parent_cascades = true;
+        let (constraint, table) = (bytes(&row, 0), bytes(&row, 1));
+        if bytes(&row, 2).eq_ignore_ascii_case(schema) {
+            let key = ChildKey {
+                schema: schema.to_vec(),
+                table: table.clone(),
+                ..ChildKey::default()
+            };
+            keys.insert((constraint, table), (bytes(&row, 3), key));
         }
+    }
+    if keys.is_empty() {
+        return Ok(());
+    }
+    let sql = format!(
+        "SELECT CONSTRAINT_NAME, TABLE_NAME, COLUMN_NAME, REFERENCED_COLUMN_NAME \
+         FROM information_schema.KEY_COLUMN_USAGE WHERE CONSTRAINT_SCHEMA = {literal} \
+         AND TABLE_SCHEMA = {literal} AND REFERENCED_TABLE_NAME IS NOT NULL \
+         ORDER BY CONSTRAINT_NAME, TABLE_NAME, ORDINAL_POSITION"
+    );
+    for row in conn.rows(&sql, QUERY_LIMIT).await? {
+        if let Some((_, key)) = keys.get_mut(&(bytes(&row, 0), bytes(&row, 1))) {
+            key.columns.push(bytes(&row, 2));
+            key.parent_columns.push(bytes(&row, 3));
+        }
+    }
+    for (parent, key) in keys.into_values() {
+        if let Some(table) = tables.get_mut(&parent) {
+            table.fk_parent_cascades = true;
+            table.children.push(key);
+        }
+    }
+    for table in tables.values_mut() {
+        table.children.sort();
     }
     Ok(())
 }

@@ -1,9 +1,10 @@
 //! Table shapes, keys, row values.
 
 pub mod catalog;
+pub mod digest;
 pub mod literal;
 pub mod service;
 pub mod shape;
 pub mod variables;
 
-mod load;
+pub(crate) mod load;

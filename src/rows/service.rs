@@ -177,6 +177,11 @@ impl ServiceConn {
     }
 
     /// Whether the next query finds a connection open.
+    pub fn side(&self) -> Side {
+        self.account.side
+    }
+
+    /// Whether a connection is open.
     pub fn is_connected(&self) -> bool {
         self.conn.is_some()
     }

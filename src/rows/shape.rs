@@ -24,6 +24,8 @@ pub struct ColumnShape {
     pub invisible: bool,
     /// Default as the server prints it.
     pub default: Option<String>,
+    /// ON UPDATE CURRENT_TIMESTAMP.
+    pub auto_updated: bool,
 }
 
 impl ColumnShape {
@@ -81,6 +83,8 @@ pub struct TableShape {
     pub time_defaults: bool,
     /// Another table references it ON DELETE/UPDATE CASCADE or SET NULL.
     pub fk_parent_cascades: bool,
+    /// Those foreign keys, as far as they stand in the same schema.
+    pub children: Vec<ChildKey>,
     /// Any generated column.
     pub generated_columns: bool,
 }
@@ -92,6 +96,20 @@ impl TableShape {
             .iter()
             .position(|c| c.name.eq_ignore_ascii_case(name))
     }
+}
+
+/// A foreign key of another table, or of the table itself, that changes its
+/// own rows when the table's do: CASCADE or SET NULL.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub struct ChildKey {
+    /// The referring table's schema.
+    pub schema: Vec<u8>,
+    /// The referring table.
+    pub table: Vec<u8>,
+    /// Its columns.
+    pub columns: Vec<Vec<u8>>,
+    /// The columns they refer to, in the same order.
+    pub parent_columns: Vec<Vec<u8>>,
 }
 
 /// One table on both sides.

@@ -24,6 +24,7 @@ use crate::mirror;
 use crate::mirror::journal::Journal;
 use crate::mirror::positions::Positions;
 use crate::mirror::reaper::{Connect, Reaper};
+use crate::plane::{self, Plane};
 use crate::route::gate::{GateLimits, Routes};
 use crate::route::table::TableGlob;
 use crate::rows::catalog::{CatalogLoader, Wanted};
@@ -73,21 +74,44 @@ pub fn all(config: &Config) -> Result<Built, String> {
         config.limits.catalog_refresh(),
         accounts.clone(),
     );
+    let mut certificates = Certificates::default();
+    let context = login(
+        config,
+        instance.clone(),
+        registry.clone(),
+        &mut certificates,
+    )?;
+    let catalog_loader = Arc::new(loader);
+    let read_as = |side| {
+        let account = context.grant_reader(side).service().clone();
+        (context.backend(side).clone(), account)
+    };
+    let plane = Plane::new(plane::Inner {
+        routes: routes.clone(),
+        catalog: catalog_loader.clone(),
+        accounts: accounts.clone(),
+        backends: [Side::Source, Side::Target].map(read_as),
+        instance,
+        settings: plane::Settings {
+            copy: config.copy.clone(),
+            ..plane::Settings::default()
+        },
+    });
     let migration = Migration::new(Parts {
         routes: routes.clone(),
         store: Arc::new(store),
-        catalog: Arc::new(loader),
+        catalog: catalog_loader,
         sessions: Arc::new(Connected(registry.clone())),
+        plane,
         limits: config.limits,
     });
-    let mut certificates = Certificates::default();
     let shared = Arc::new(Shared {
         routes,
         registry: registry.clone(),
         catalog,
         catalog_refresh: poke,
         mirror: mirrored(config, &accounts)?,
-        login: login(config, instance, registry.clone(), &mut certificates)?,
+        login: context,
         variables: Variables::new(accounts.clone()),
         prepared_xa,
         gate: GateLimits {
@@ -103,6 +127,7 @@ pub fn all(config: &Config) -> Result<Built, String> {
     let addresses = [Side::Source, Side::Target].map(|s| config.backend(s).address.clone());
     let token = config.control.token.clone();
     let control = Control::new(migration.clone(), Arc::new(views), addresses, token);
+    control.preflight.set(config);
     Ok(Built {
         shared,
         migration,

@@ -267,6 +267,7 @@ mod tests {
             ack: Ack::Active,
             deferred: DeferredPolicy::Continue,
             ddl: DdlPolicy::Refuse,
+            follow: None,
         }
     }
 

@@ -10,7 +10,7 @@
 mod embedded;
 
 use crate::config::RouteConfig;
-use crate::route::table::{Phase, ReadsBy, Route};
+use crate::route::table::{FollowStart, Phase, ReadsBy, Route};
 
 pub use embedded::EmbeddedStore;
 
@@ -35,6 +35,9 @@ pub struct StoredRoute {
     pub deferred: crate::route::table::DeferredPolicy,
     /// What happens to DDL.
     pub ddl: crate::route::table::DdlPolicy,
+    /// What is followed. Files of earlier versions have none.
+    #[serde(default)]
+    pub follow: Option<FollowStart>,
 }
 
 impl StoredRoute {
@@ -50,6 +53,7 @@ impl StoredRoute {
             ack: config.ack,
             deferred: config.deferred,
             ddl: config.ddl,
+            follow: None,
         }
     }
 }
@@ -66,6 +70,7 @@ impl From<&Route> for StoredRoute {
             ack: route.ack,
             deferred: route.deferred,
             ddl: route.ddl,
+            follow: route.follow.clone(),
         }
     }
 }

@@ -158,6 +158,34 @@ pub const METRICS: &[Metric] = &[
         "Phase: 0 source_only, 1 syncing, 2 source_first, 3 target_first, 4 target_only, 5 done",
     ),
     metric(
+        "lockstep_follow_running",
+        Kind::Gauge,
+        "",
+        &["route"],
+        "1: the active side's log is followed; 0: it should be, and is not",
+    ),
+    metric(
+        "lockstep_follow_lag_seconds",
+        Kind::Gauge,
+        "seconds",
+        &["route"],
+        "How far the other side is behind the active one's log",
+    ),
+    metric(
+        "lockstep_follow_events",
+        Kind::Gauge,
+        "",
+        &["route"],
+        "Row events followed since the follower started",
+    ),
+    metric(
+        "lockstep_copy_rows",
+        Kind::Gauge,
+        "",
+        &["route", "of"],
+        "Rows of a copy: done, and estimated in all",
+    ),
+    metric(
         "lockstep_route_epoch",
         Kind::Gauge,
         "",
@@ -396,6 +424,26 @@ pub fn route(name: &str, phase: crate::route::table::Phase, epoch: u64, reads_pe
         .set(f64::from(reads_percent));
 }
 
+/// Shows how a route's follower does.
+pub fn follow(route: &str, running: bool, lag: Option<Duration>, events: u64) {
+    let _ = recorder();
+    let name = || route.to_owned();
+    metrics::gauge!("lockstep_follow_running", "route" => name()).set(f64::from(u8::from(running)));
+    metrics::gauge!("lockstep_follow_events", "route" => name()).set(events as f64);
+    if let Some(lag) = lag {
+        metrics::gauge!("lockstep_follow_lag_seconds", "route" => name()).set(lag.as_secs_f64());
+    }
+}
+
+/// Shows how far a route's copy is.
+pub fn copy(route: &str, done: u64, estimated: u64) {
+    let _ = recorder();
+    for (of, rows) in [("done", done), ("estimated", estimated)] {
+        metrics::gauge!("lockstep_copy_rows", "route" => route.to_owned(), "of" => of)
+            .set(rows as f64);
+    }
+}
+
 /// Records how long the gate held a route's writes.
 pub fn gate(route: &str, pause: Duration) {
     let _ = recorder();
@@ -454,6 +502,8 @@ mod tests {
         backend_up(crate::Side::Source, true);
         route("shop", Phase::TargetFirst, 7, 30);
         gate("shop", Duration::from_millis(12));
+        follow("shop", true, Some(Duration::from_millis(5)), 9);
+        copy("shop", 1, 2);
         journal_entry("shop", "failed");
         parse_disagreement();
         bytes(10, 20);

@@ -140,6 +140,7 @@ fn routes() -> RouteTable {
             ack: Ack::default(),
             deferred: DeferredPolicy::default(),
             ddl: DdlPolicy::default(),
+            follow: None,
             live: Arc::default(),
         }],
         ..RouteTable::default()

@@ -12,9 +12,12 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::Request;
 use lockstep::Side;
+use lockstep::auth::{Account, Secret};
 use lockstep::config::{Config, Password};
 use lockstep::control::{Control, Views, router};
+use lockstep::leg::connect::BackendConfig;
 use lockstep::migration::{Migration, Parts, Sessions};
+use lockstep::plane::{self, Plane};
 use lockstep::route::gate::Routes;
 use lockstep::route::table::RouteTable;
 use lockstep::rows::catalog::{CatalogLoader, Wanted};
@@ -99,12 +102,31 @@ fn handlers() -> Router {
         Arc::new(Nobody),
         Arc::default(),
         Duration::from_secs(1),
-        accounts,
+        accounts.clone(),
     );
+    let (routes, catalog) = (Routes::new(RouteTable::default()), Arc::new(catalog));
+    let plane = Plane::new(plane::Inner {
+        routes: routes.clone(),
+        catalog: catalog.clone(),
+        backends: accounts.clone().map(|account| {
+            let backend = BackendConfig {
+                side: account.side,
+                address: account.address,
+                tls: Default::default(),
+                tls_config: None,
+                announce: Default::default(),
+            };
+            (backend, Account::new(Vec::new(), Secret::new(Vec::new())))
+        }),
+        accounts,
+        instance: "fuzz".to_owned(),
+        settings: Default::default(),
+    });
     let migration = Migration::new(Parts {
-        routes: Routes::new(RouteTable::default()),
+        routes,
         store: Arc::new(Kept::default()),
-        catalog: Arc::new(catalog),
+        catalog,
+        plane,
         sessions: Arc::new(Nobody),
         limits: config.limits,
     });

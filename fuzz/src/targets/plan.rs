@@ -101,6 +101,7 @@ fn table(bits: u8) -> RouteTable {
         ack: Ack::default(),
         deferred: DeferredPolicy::default(),
         ddl: DdlPolicy::default(),
+        follow: None,
         live: Arc::default(),
     };
     RouteTable {

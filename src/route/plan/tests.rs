@@ -20,6 +20,7 @@ fn route(name: &str, tables: &[&str], phase: Phase) -> Route {
         ack: Ack::Both,
         deferred: DeferredPolicy::Wait,
         ddl: DdlPolicy::Both,
+        follow: None,
         live: Default::default(),
     }
 }

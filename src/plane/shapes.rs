@@ -1,21 +1,23 @@
-//! Compares the two sides' shapes of a route's tables.
+//! Compares the two sides' shapes of tables.
 
-use super::Migration;
 use crate::Side;
-use crate::route::table::Route;
-use crate::rows::shape::{Catalog, ColumnShape, TableShape};
+use crate::follow::batch::TableName;
+use crate::rows::shape::{Catalog, ColumnShape, TablePair, TableShape};
 
 /// Most differences named; the rest is a number.
 const NAMED_MAX: usize = 10;
 
-/// The tables the route covers on the active side, and what differs: None
-/// while a side was never read.
-pub fn compare(route: &Route, catalog: &Catalog, fold: bool) -> (usize, Vec<String>) {
-    let active = route.phase.active();
+/// The tables among those covered that `active` has, and what differs between
+/// the sides.
+pub fn compare(
+    covers: impl Fn(&[u8], &[u8]) -> bool,
+    active: Side,
+    catalog: &Catalog,
+) -> (usize, Vec<String>) {
     let mut tables = 0;
     let mut differing = Vec::new();
     for (database, name, pair) in catalog.iter() {
-        if !route.covers(database, name, fold) {
+        if !covers(database, name) {
             continue;
         }
         if pair.on(active).is_some() {
@@ -40,16 +42,33 @@ pub fn compare(route: &Route, catalog: &Catalog, fold: bool) -> (usize, Vec<Stri
     (tables, differing)
 }
 
-/// The route's tables that the other side has and `side` has not.
-pub fn missing_on(migration: &Migration, route: &Route, side: Side) -> Vec<String> {
-    let fold = migration.routes().load().fold_names;
-    let catalog = migration.catalog().snapshot();
+/// The covered tables that a side has, without views.
+pub fn tables(
+    covers: impl Fn(&[u8], &[u8]) -> bool,
+    side: Side,
+    catalog: &Catalog,
+) -> Vec<TableName> {
+    let has_rows = |pair: &TablePair| pair.on(side).is_some_and(|s| !s.is_view);
+    let covered = catalog
+        .iter()
+        .filter(|(db, t, pair)| covers(db, t) && has_rows(pair));
+    let named = covered.map(|(db, table, _)| TableName {
+        schema: db.to_vec(),
+        table: table.to_vec(),
+    });
+    named.collect()
+}
+
+/// Covered tables that the other side has and `side` has not.
+pub fn missing_on(
+    covers: impl Fn(&[u8], &[u8]) -> bool,
+    side: Side,
+    catalog: &Catalog,
+) -> Vec<String> {
     let mut missing: Vec<String> = catalog
         .iter()
         .filter(|(database, name, pair)| {
-            route.covers(database, name, fold)
-                && pair.on(side).is_none()
-                && pair.on(side.other()).is_some()
+            covers(database, name) && pair.on(side).is_none() && pair.on(side.other()).is_some()
         })
         .map(|(database, name, _)| full_name(database, name))
         .collect();

@@ -1,0 +1,366 @@
+//! Watches the mirror's log for writes to routed tables that are not ours:
+//! nobody but the proxy and the row plane should write there.
+//!
+//! Whose a transaction is:
+//!
+//! | it has | it is |
+//! | --- | --- |
+//! | `lockstep.mark` first | the follower's or a healer's |
+//! | MySQL: the thread id of one of the proxy's legs, in its BEGIN | a mirrored write |
+//! | MariaDB: a statement whose annotation is known as ours | a mirrored write |
+//! | MySQL: another thread id | foreign: named at once, its keys handed on |
+//! | MariaDB: nothing of that | not known: its keys are handed on |
+//!
+//! MariaDB 10.11 writes no thread id into its row events. So there the keys of
+//! mirrored writes are verified like foreign ones, once, in batches; what is
+//! equal on both sides is forgotten, and what is not is named by being listed.
+//! No mark row is shared by the mirrored writes: it would serialise them.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use parking_lot::Mutex;
+use serde::Serialize;
+use tokio::sync::mpsc::Sender;
+
+use crate::binlog::progress::{Place, Progress};
+use crate::binlog::stream::{BinlogStream, StreamError};
+use crate::binlog::{Body, Event, Position, Rows};
+use crate::copy::select::Bound;
+use crate::follow::batch::TableName;
+use crate::follow::tables::{Followed, Meaning, Said, Tables};
+
+use super::table::shown;
+
+/// How long a closed leg's thread id is known: its last transaction may still
+/// be on its way through the log. A server gives the number to nobody else
+/// before it has given out 4 billion.
+const CLOSED_KEPT: Duration = Duration::from_secs(600);
+
+/// Closed ids kept: some hundred a second for as long.
+const CLOSED_MAX: usize = 100_000;
+
+/// Foreign writers kept for people to see.
+const FOREIGN_MAX: usize = 100;
+
+/// The same writer and table are logged once in this time.
+const SAID_AGAIN: Duration = Duration::from_secs(60);
+
+/// Knows the mirrored sessions.
+pub trait Ours: Send + Sync {
+    /// Whether a connection of the mirror with this id is, or was lately, one
+    /// of ours.
+    fn thread(&self, id: u32) -> bool;
+
+    /// Whether a statement's text, as MariaDB annotates it, is one of ours.
+    fn text(&self, sql: &[u8]) -> bool {
+        let _ = sql;
+        false
+    }
+}
+
+/// Thread ids of the proxy's connections to the mirror.
+#[derive(Default)]
+pub struct Threads {
+    inner: Mutex<Known>,
+}
+
+#[derive(Default)]
+struct Known {
+    /// Open connections by id; as a number, should one be given again.
+    open: HashMap<u32, u32>,
+    closed: VecDeque<(Instant, u32)>,
+}
+
+impl Threads {
+    /// A connection was opened; to be called before it writes.
+    pub fn opened(&self, id: u32) {
+        *self.inner.lock().open.entry(id).or_default() += 1;
+    }
+
+    /// It was closed.
+    pub fn closed(&self, id: u32) {
+        let mut inner = self.inner.lock();
+        if let Some(count) = inner.open.get_mut(&id) {
+            *count -= 1;
+            if *count == 0 {
+                inner.open.remove(&id);
+            }
+        }
+        let now = Instant::now();
+        inner.closed.push_back((now, id));
+        while let Some((at, _)) = inner.closed.front()
+            && (inner.closed.len() > CLOSED_MAX || now.duration_since(*at) > CLOSED_KEPT)
+        {
+            inner.closed.pop_front();
+        }
+    }
+}
+
+impl Ours for Threads {
+    fn thread(&self, id: u32) -> bool {
+        let inner = self.inner.lock();
+        inner.open.contains_key(&id) || inner.closed.iter().any(|(_, closed)| *closed == id)
+    }
+}
+
+/// A writer of the mirror that is not us.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Foreign {
+    /// `schema.table`; for a definition that changed, what did.
+    pub table: String,
+    /// `CONNECTION_ID()` of its session, where the log tells.
+    pub thread_id: Option<u32>,
+    /// When it was last seen, in milliseconds since 1970.
+    pub last_ms: u64,
+    /// Rows it wrote.
+    pub rows: u64,
+}
+
+/// What the watcher has seen.
+#[derive(Debug, Default)]
+pub struct WatchStatus {
+    /// Transactions read to their end.
+    pub transactions: AtomicU64,
+    /// Rows of routed tables written by others.
+    pub foreign_rows: AtomicU64,
+    /// Rows whose writer is not known, handed on to be verified.
+    pub unknown_rows: AtomicU64,
+    /// Rows whose keys could not be handed on, because too many waited: only a
+    /// full compare finds them.
+    pub dropped_rows: AtomicU64,
+    /// Behind the last transaction read.
+    pub position: Mutex<Option<Position>>,
+    foreign: Mutex<VecDeque<Foreign>>,
+    said: Mutex<HashMap<(String, Option<u32>), Instant>>,
+}
+
+impl WatchStatus {
+    /// Who else writes, the latest last.
+    pub fn foreign(&self) -> Vec<Foreign> {
+        self.foreign.lock().iter().cloned().collect()
+    }
+
+    fn name(&self, table: String, thread_id: Option<u32>, rows: u64) {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH);
+        let last_ms = since.map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX));
+        let mut foreign = self.foreign.lock();
+        let known = foreign
+            .iter()
+            .position(|f| f.table == table && f.thread_id == thread_id);
+        let before = known
+            .and_then(|at| foreign.remove(at))
+            .map_or(0, |f| f.rows);
+        if foreign.len() >= FOREIGN_MAX {
+            foreign.pop_front();
+        }
+        foreign.push_back(Foreign {
+            table: table.clone(),
+            thread_id,
+            last_ms,
+            rows: before + rows,
+        });
+        drop(foreign);
+        let mut said = self.said.lock();
+        said.retain(|_, at| at.elapsed() < SAID_AGAIN);
+        if said.len() < FOREIGN_MAX && !said.contains_key(&(table.clone(), thread_id)) {
+            said.insert((table.clone(), thread_id), Instant::now());
+            let thread = thread_id.map_or_else(String::new, |id| id.to_string());
+            tracing::warn!(table, thread, "somebody else writes to the mirror");
+        }
+    }
+}
+
+/// Whose a transaction is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Whose {
+    Ours,
+    Foreign(u32),
+    Unknown,
+}
+
+/// Reads the mirror's log.
+pub struct Watcher {
+    tables: Arc<dyn Tables>,
+    ours: Arc<dyn Ours>,
+    keys: Sender<(TableName, Bound)>,
+    status: Arc<WatchStatus>,
+    progress: Progress,
+    whose: Whose,
+    /// The statement whose rows come is annotated as ours.
+    annotated: bool,
+}
+
+impl Watcher {
+    /// `tables` are those of the mirror; keys of rows to be verified go to
+    /// `keys` ([`super::Comparer::verify`]).
+    pub fn new(
+        tables: Arc<dyn Tables>,
+        ours: Arc<dyn Ours>,
+        keys: Sender<(TableName, Bound)>,
+        start: Position,
+        status: Arc<WatchStatus>,
+    ) -> Watcher {
+        *status.position.lock() = Some(start.clone());
+        Watcher {
+            tables,
+            ours,
+            keys,
+            status,
+            progress: Progress::new(start),
+            whose: Whose::Unknown,
+            annotated: false,
+        }
+    }
+
+    /// Where the stream must start.
+    pub fn position(&self) -> &Position {
+        self.progress.position()
+    }
+
+    /// Reads until the stream ends.
+    ///
+    /// # Errors
+    /// The stream's; a new one may go on from [`Watcher::position`].
+    pub async fn run(&mut self, mut stream: BinlogStream) -> Result<(), StreamError> {
+        while let Some(event) = stream.next().await? {
+            self.take(&event);
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, event: &Event) {
+        let place = self.progress.take(event);
+        if place == Place::Begins {
+            self.whose = Whose::Unknown;
+            self.annotated = false;
+        }
+        match &event.body {
+            Body::Query(query) => {
+                // MySQL's BEGIN; a statement that is a transaction by itself.
+                self.whose = if self.ours.thread(query.thread_id) {
+                    Whose::Ours
+                } else {
+                    Whose::Foreign(query.thread_id)
+                };
+                self.statement(query);
+            }
+            Body::Text(sql) => self.annotated = self.ours.text(sql),
+            Body::Rows(rows) => self.rows(rows),
+            _ => {}
+        }
+        if matches!(
+            place,
+            Place::Commits | Place::RollsBack | Place::Prepares | Place::Alone
+        ) {
+            self.status.transactions.fetch_add(1, Ordering::Relaxed);
+            *self.status.position.lock() = Some(self.progress.position().clone());
+        }
+    }
+
+    /// A change of a definition, or a write logged as text, on the mirror.
+    fn statement(&self, query: &crate::binlog::event::Query) {
+        let Whose::Foreign(thread) = self.whose else {
+            return;
+        };
+        if let Said::Stop(what) = self.tables.statement(query) {
+            self.status.name(what, Some(thread), 0);
+        }
+    }
+
+    fn rows(&mut self, rows: &Rows) {
+        let name = TableName {
+            schema: rows.table.schema.clone(),
+            table: rows.table.table.clone(),
+        };
+        let followed = match self.tables.meaning(&name) {
+            Meaning::Mark => {
+                self.whose = Whose::Ours;
+                return;
+            }
+            Meaning::Follow(followed) => followed,
+            Meaning::Stop(_) if self.whose != Whose::Ours => {
+                // Not known by its key: named, and left to a full compare.
+                self.foreign(&name, 1, 1);
+                return;
+            }
+            _ => return,
+        };
+        if self.whose == Whose::Ours || self.annotated {
+            return;
+        }
+        let (mut written, mut dropped) = (0, 0);
+        for images in rows.images(Some(&followed.unsigned)) {
+            written += 1;
+            // What cannot be read is not handed on, and is counted.
+            let images = images.ok();
+            let images = images.map_or([None, None], |i| [i.before, i.after]);
+            let keys = images.iter().flatten().map(|i| bound(i, &followed));
+            let keys: Vec<Option<Bound>> = keys.collect();
+            let sent = keys.iter().flatten().all(|key| {
+                let key = (name.clone(), key.clone());
+                self.keys.try_send(key).is_ok()
+            });
+            if !sent || keys.is_empty() || keys.contains(&None) {
+                dropped += 1;
+            }
+        }
+        self.foreign(&name, written, dropped);
+    }
+
+    fn foreign(&self, name: &TableName, rows: u64, dropped: u64) {
+        let status = &self.status;
+        status.dropped_rows.fetch_add(dropped, Ordering::Relaxed);
+        match self.whose {
+            Whose::Foreign(thread) => {
+                status.foreign_rows.fetch_add(rows, Ordering::Relaxed);
+                status.name(shown(name), Some(thread), rows);
+            }
+            _ => _ = status.unknown_rows.fetch_add(rows, Ordering::Relaxed),
+        }
+    }
+}
+
+fn bound(image: &[crate::binlog::Value], table: &Followed) -> Option<Bound> {
+    Bound::of(image, &table.key, &table.shape).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn closed_legs_stay_known() {
+        let threads = Threads::default();
+        threads.opened(7);
+        threads.opened(8);
+        assert!(threads.thread(7) && threads.thread(8) && !threads.thread(9));
+        threads.closed(7);
+        assert!(threads.thread(7));
+        for id in 1000..1000 + u32::try_from(CLOSED_MAX).unwrap() {
+            threads.closed(id);
+        }
+        assert!(!threads.thread(7) && threads.thread(8));
+        assert_eq!(threads.inner.lock().closed.len(), CLOSED_MAX);
+    }
+
+    #[test]
+    fn writers_are_named_once_each() {
+        let status = WatchStatus::default();
+        status.name("s.t".into(), Some(1), 2);
+        status.name("s.t".into(), Some(2), 1);
+        status.name("s.t".into(), Some(1), 3);
+        let seen: Vec<_> = status
+            .foreign()
+            .iter()
+            .map(|f| (f.thread_id, f.rows))
+            .collect();
+        assert_eq!(seen, [(Some(2), 1), (Some(1), 5)]);
+        for n in 0..200 {
+            status.name("s.u".into(), Some(n), 1);
+        }
+        assert_eq!(status.foreign().len(), FOREIGN_MAX);
+    }
+}

@@ -1,0 +1,63 @@
+//! READ locks on a route's tables on the side that stops being active.
+//!
+//! The gate holds back what comes through the proxy. A client that writes past
+//! it could still change a row between the barrier and the swap:
+//! 1. The barrier is passed: both sides are equal.
+//! 2. A foreign client commits a write on the old active side.
+//! 3. The phase changes; the new follower reads the other side's log.
+//! 4. Nothing brings the foreign write over.
+//!
+//! The locks wait for every writer and keep new ones out until the swap; a
+//! foreign write that waited behind them comes after it, and is the watcher's.
+
+use std::time::Duration;
+
+use mysql_async::Conn;
+use mysql_async::prelude::Queryable;
+
+use crate::follow::batch::TableName;
+use crate::rows::literal::put_table;
+use crate::rows::service::{ServiceAccount, ServiceError};
+
+/// The locks. They end with the connection.
+pub struct Fence {
+    _conn: Conn,
+}
+
+/// Locks the tables, waiting at most `limit` for their writers.
+///
+/// # Errors
+/// A writer does not end, a privilege is missing (LOCK TABLES), the side does
+/// not answer.
+pub async fn put_up(
+    account: &ServiceAccount,
+    tables: &[TableName],
+    limit: Duration,
+) -> Result<Option<Fence>, ServiceError> {
+    if tables.is_empty() {
+        return Ok(None);
+    }
+    let failed = |kind, message: String| ServiceError {
+        side: account.side,
+        kind,
+        message,
+    };
+    let mut conn = account.connect().await?;
+    let mut sql = format!("SET SESSION lock_wait_timeout={};", limit.as_secs().max(1)).into_bytes();
+    sql.extend_from_slice(b"LOCK TABLES ");
+    for (i, name) in tables.iter().enumerate() {
+        if i > 0 {
+            sql.push(b',');
+        }
+        put_table(&mut sql, &name.schema, &name.table);
+        sql.extend_from_slice(b" READ");
+    }
+    match tokio::time::timeout(limit, conn.query_drop(sql)).await {
+        Ok(Ok(())) => Ok(Some(Fence { _conn: conn })),
+        Ok(Err(e)) => Err(failed("fence", format!("its tables cannot be locked: {e}"))),
+        Err(_) => Err(failed(
+            "fence",
+            "a client that is not ours writes to the route's tables and does not end".to_owned(),
+        )),
+    }
+}

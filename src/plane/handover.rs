@@ -1,0 +1,250 @@
+//! What the row plane does in the middle of an edge, while the gate is closed
+//! and the route drained (DESIGN §7): bring the other side up to date, fence,
+//! take the position the next follower begins at.
+
+use std::time::{Duration, Instant};
+
+use crate::Side;
+use crate::route::gate::Prepared;
+use crate::route::table::{FollowStart, Phase, Route};
+use crate::rows::service::ServiceConn;
+
+use super::fence::{self, Fence};
+use super::{Plane, position, shapes, work};
+
+/// What an edge asks of the row plane.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Change {
+    /// Everything written on the old active side must be on the other first.
+    pub barrier: bool,
+    /// The side that stops being active.
+    pub fence: Option<Side>,
+    /// What is followed afterwards.
+    pub follow: Following,
+}
+
+/// What becomes of the follower.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Following {
+    /// Its stream goes on, in the new phase's mode.
+    Kept,
+    /// A new one reads this side from now on.
+    From(Side),
+    /// None.
+    Ends,
+}
+
+impl Change {
+    /// Of an edge.
+    pub fn of(from: Phase, to: Phase) -> Change {
+        let (before, after) = (work(from), work(to));
+        let flips = from.active() != to.active();
+        let follow = match (before, after) {
+            (_, None) => Following::Ends,
+            (Some(before), Some(after)) if before.from == after.from => Following::Kept,
+            (_, Some(after)) => Following::From(after.from),
+        };
+        // Inline writes must not meet images of older rows, and the new active
+        // side must have all there is.
+        let barrier = before.is_some() && (flips || (!from.mirrored() && to.mirrored()));
+        Change {
+            barrier,
+            fence: flips.then(|| from.active()),
+            follow,
+        }
+    }
+}
+
+/// A route in the hands of an edge. Dropping it gives the route back.
+pub struct Handover<'a> {
+    plane: &'a Plane,
+    route: Route,
+    change: Change,
+    /// Whether what cannot be reached is left.
+    force: bool,
+}
+
+impl Drop for Handover<'_> {
+    fn drop(&mut self) {
+        self.plane.tasks.lock().held.remove(&self.route.name);
+    }
+}
+
+impl Plane {
+    /// A new stream from the end that a side's log has now.
+    ///
+    /// # Errors
+    /// The side does not answer, or has no log.
+    pub async fn begin(&self, route: &str, side: Side, epoch: u64) -> Result<FollowStart, String> {
+        let mut conn = ServiceConn::new(self.inner.account(side).clone());
+        let end = position::end(&mut conn).await.map_err(|e| e.to_string())?;
+        Ok(FollowStart {
+            stream: stream(route, &self.inner.instance, epoch),
+            from: end.to_string(),
+        })
+    }
+
+    /// Takes a route out of the reconciliation's hands for an edge.
+    pub fn handover(&self, route: &Route, to: Phase, force: bool) -> Handover<'_> {
+        self.tasks.lock().held.insert(route.name.clone());
+        Handover {
+            plane: self,
+            route: route.clone(),
+            change: Change::of(route.phase, to),
+            force,
+        }
+    }
+}
+
+impl Handover<'_> {
+    /// Waits until the follower is close behind, before writes are held: a
+    /// barrier under load takes as long as the follower lags.
+    ///
+    /// # Errors
+    /// Why it is not close.
+    pub async fn approach(&self, limit: Duration) -> Result<(), String> {
+        if self.change.barrier {
+            return self.barrier(Instant::now() + limit).await;
+        }
+        Ok(())
+    }
+
+    /// Under the closed gate.
+    ///
+    /// # Errors
+    /// What could not be reached in time; the route goes on as it was.
+    pub async fn prepare(
+        &self,
+        epoch: u64,
+        until: Instant,
+    ) -> Result<Prepared<Option<Fence>>, String> {
+        let mut held = None;
+        if let Some(side) = self.change.fence {
+            let put_up = self.fence(side, until).await;
+            held = self.or_forced("fence", put_up)?.flatten();
+        }
+        if self.change.barrier {
+            let passed = self.barrier(until).await;
+            self.or_forced("barrier", passed)?;
+        }
+        if self.change.follow != Following::Kept || self.change.barrier {
+            // The old mode must have ended before statements of the new phase
+            // write: an image it still had in hand would be older than they.
+            let running = self.plane.tasks.lock().running.remove(&self.route.name);
+            if let Some(task) = running {
+                task.end().await;
+            }
+        }
+        let follow = match self.change.follow {
+            Following::Ends => None,
+            Following::Kept => self.route.follow.clone(),
+            Following::From(side) => {
+                let started = self.plane.begin(&self.route.name, side, epoch).await;
+                self.or_forced("log position", started)?
+            }
+        };
+        Ok(Prepared { follow, held })
+    }
+
+    /// Lets a forced edge go on without.
+    fn or_forced<T>(&self, what: &str, reached: Result<T, String>) -> Result<Option<T>, String> {
+        match reached {
+            Ok(done) => Ok(Some(done)),
+            Err(why) if self.force => {
+                let route = &self.route.name;
+                tracing::warn!(route, "forced on without the {what}: {why}");
+                Ok(None)
+            }
+            Err(why) => Err(why),
+        }
+    }
+
+    async fn fence(&self, side: Side, until: Instant) -> Result<Option<Fence>, String> {
+        let inner = &self.plane.inner;
+        let fold = inner.routes.load().fold_names;
+        let covers = |db: &[u8], t: &[u8]| self.route.covers(db, t, fold);
+        let tables = shapes::tables(covers, side, &inner.catalog.snapshot());
+        let left = until.saturating_duration_since(Instant::now());
+        let put_up = fence::put_up(inner.account(side), &tables, left).await;
+        put_up.map_err(|e| e.to_string())
+    }
+
+    async fn barrier(&self, until: Instant) -> Result<(), String> {
+        let left = until.saturating_duration_since(Instant::now());
+        match self.plane.caught_up(&self.route.name, left).await {
+            Ok(true) => Ok(()),
+            Ok(false) => {
+                let fact = self.plane.follow_fact(&self.route);
+                let why = fact.map_or_else(String::new, |f| f.detail);
+                Err(format!("nothing brings the other side up to date: {why}"))
+            }
+            Err(late) => Err(late),
+        }
+    }
+}
+
+/// Longest part of a route's name and of the installation's in a stream's:
+/// with the epoch they fit the 64 characters of the checkpoint's key.
+const NAME_MAX: usize = 28;
+const INSTANCE_MAX: usize = 8;
+
+/// A name for a beginning: ASCII, at most 64 characters.
+fn stream(route: &str, instance: &str, epoch: u64) -> String {
+    let plain = |text: &str, max: usize| -> String {
+        let kept = text.chars().filter(char::is_ascii_alphanumeric);
+        kept.take(max).collect()
+    };
+    // Two long names may begin alike.
+    let sum = route
+        .bytes()
+        .fold(0u16, |sum, b| sum.rotate_left(5) ^ u16::from(b));
+    format!(
+        "{}.{sum:04x}.{}.{epoch}",
+        plain(route, NAME_MAX),
+        plain(instance, INSTANCE_MAX)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_edges_ask() {
+        let of = Change::of;
+        assert_eq!(
+            of(Phase::SourceOnly, Phase::Syncing),
+            Change {
+                barrier: false,
+                fence: None,
+                follow: Following::From(Side::Source)
+            }
+        );
+        assert_eq!(
+            of(Phase::Syncing, Phase::SourceFirst),
+            Change {
+                barrier: true,
+                fence: None,
+                follow: Following::Kept
+            }
+        );
+        assert!(!of(Phase::SourceFirst, Phase::Syncing).barrier);
+        let flip = of(Phase::SourceFirst, Phase::TargetFirst);
+        assert!(flip.barrier && flip.fence == Some(Side::Source));
+        assert_eq!(flip.follow, Following::From(Side::Target));
+        let back = of(Phase::TargetOnly, Phase::Syncing);
+        assert!(back.barrier && back.fence == Some(Side::Target));
+        assert_eq!(back.follow, Following::From(Side::Source));
+        assert!(!of(Phase::TargetFirst, Phase::TargetOnly).barrier);
+        assert!(of(Phase::TargetOnly, Phase::TargetFirst).barrier);
+        assert_eq!(of(Phase::TargetOnly, Phase::Done).follow, Following::Ends);
+    }
+
+    #[test]
+    fn streams_fit_their_column() {
+        let long = "r".repeat(64);
+        let name = stream(&long, "0123456789abcdef", u64::MAX);
+        assert!(name.len() <= 64 && name.is_ascii());
+        assert_ne!(stream("a-b", "i", 1), stream("ab", "i", 1));
+    }
+}

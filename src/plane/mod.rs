@@ -1,0 +1,371 @@
+//! The row plane: the background work of each route, by its phase.
+//!
+//! | phase | log read | how | beside it |
+//! | --- | --- | --- | --- |
+//! | `syncing` | source | apply | copy |
+//! | `source_first` | source | heal | |
+//! | `target_first` | target | heal | |
+//! | `target_only` | target | apply | |
+//!
+//! [`Plane::reconcile`] starts and ends one task a route ([`route::work`]) so
+//! that it does what the route's phase and its [`FollowStart`] say; it runs
+//! after each edge and each second. An edge takes a route out of its hands
+//! first ([`Plane::handover`]).
+//!
+//! Never changes a phase, and never sees a session.
+
+pub mod compare;
+pub mod shapes;
+pub mod view;
+
+mod fence;
+mod handover;
+mod position;
+mod route;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::Side;
+use crate::auth::Account;
+use crate::config::CopySettings;
+use crate::leg::Leg;
+use crate::leg::connect::{self, BackendConfig};
+use crate::leg::grants::service_params;
+use crate::route::gate::Routes;
+use crate::route::table::{Phase, Route};
+use crate::rows::catalog::CatalogLoader;
+use crate::rows::service::ServiceAccount;
+
+use compare::Compared;
+pub use handover::Handover;
+use route::Spec;
+use view::{CopyView, Copying, FollowView, State, View, Work};
+
+/// How often the tasks are looked at without a reason.
+const RECONCILE: Duration = Duration::from_secs(1);
+
+/// A leg that reads a log: to connect and log in.
+const LEG_LIMIT: Duration = Duration::from_secs(5);
+
+/// Numbers of the row plane.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Connections that write, a route.
+    pub workers: usize,
+    /// How the copy is to hold back.
+    pub copy: CopySettings,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            workers: 4,
+            copy: CopySettings::default(),
+        }
+    }
+}
+
+/// What the row plane is made of.
+pub struct Inner {
+    /// The routing table.
+    pub routes: Arc<Routes>,
+    /// Table shapes.
+    pub catalog: Arc<CatalogLoader>,
+    /// The service accounts.
+    pub accounts: [ServiceAccount; 2],
+    /// Where logs are read, and as whom.
+    pub backends: [(BackendConfig, Account); 2],
+    /// Names this installation in what is kept in the databases.
+    pub instance: String,
+    /// Numbers.
+    pub settings: Settings,
+}
+
+impl Inner {
+    fn account(&self, side: Side) -> &ServiceAccount {
+        let [source, target] = &self.accounts;
+        match side {
+            Side::Source => source,
+            Side::Target => target,
+        }
+    }
+
+    /// A logged-in connection that can become a stream of events.
+    async fn leg(&self, side: Side) -> Result<Leg, String> {
+        let [source, target] = &self.backends;
+        let (backend, account) = match side {
+            Side::Source => source,
+            Side::Target => target,
+        };
+        let failed = |e: connect::LegError| format!("{side}: {e}");
+        let opened = connect::open(backend, LEG_LIMIT, None).await;
+        let opened = opened.map_err(failed)?;
+        let params = service_params();
+        let login = connect::login(opened, account, &params);
+        match tokio::time::timeout(LEG_LIMIT, login).await {
+            Ok(login) => Ok(Leg::new(side, login.map_err(failed)?, None)),
+            Err(_) => Err(format!("{side}: the login takes too long")),
+        }
+    }
+}
+
+/// How a route's follower does.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Following {
+    /// It is at work.
+    pub running: bool,
+    /// How far behind, in milliseconds.
+    pub lag_ms: Option<u64>,
+    /// Why it is not at work.
+    pub detail: String,
+}
+
+struct Running {
+    spec: Spec,
+    view: Arc<View>,
+    stop: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+impl Running {
+    /// Ends the task and waits until it is gone.
+    async fn end(self) {
+        let _ = self.stop.send(true);
+        let _ = self.task.await;
+    }
+}
+
+#[derive(Default)]
+struct Tasks {
+    running: HashMap<String, Running>,
+    /// Routes in the middle of an edge: left alone.
+    held: HashSet<String>,
+    paused: HashSet<String>,
+}
+
+/// See the module.
+pub struct Plane {
+    inner: Arc<Inner>,
+    tasks: Mutex<Tasks>,
+    /// One reconciliation at a time.
+    one: tokio::sync::Mutex<()>,
+    compared: Mutex<HashMap<String, Arc<Compared>>>,
+}
+
+/// What a phase has to be done in the background.
+pub fn work(phase: Phase) -> Option<Work> {
+    let work = |from, heal, copy| Some(Work { from, heal, copy });
+    match phase {
+        Phase::SourceOnly | Phase::Done => None,
+        Phase::Syncing => work(Side::Source, false, true),
+        Phase::SourceFirst => work(Side::Source, true, false),
+        Phase::TargetFirst => work(Side::Target, true, false),
+        Phase::TargetOnly => work(Side::Target, false, false),
+    }
+}
+
+fn spec(route: &Route) -> Option<Spec> {
+    Some(Spec {
+        name: route.name.clone(),
+        tables: route.tables.clone(),
+        work: work(route.phase)?,
+        start: route.follow.clone()?,
+    })
+}
+
+impl Plane {
+    /// Nothing runs yet.
+    pub fn new(inner: Inner) -> Arc<Plane> {
+        Arc::new(Plane {
+            inner: Arc::new(inner),
+            tasks: Mutex::default(),
+            one: tokio::sync::Mutex::new(()),
+            compared: Mutex::default(),
+        })
+    }
+
+    /// Keeps the tasks as the routes want them.
+    pub async fn run(self: Arc<Plane>) {
+        loop {
+            self.reconcile().await;
+            self.measure();
+            tokio::time::sleep(RECONCILE).await;
+        }
+    }
+
+    fn measure(&self) {
+        for (name, running) in &self.tasks.lock().running {
+            let view = &running.view;
+            let events = view.followed.events.load(Ordering::Relaxed);
+            let lag = view.lag_ms().map(Duration::from_millis);
+            crate::telemetry::follow(name, view.state().0 == State::Running, lag, events);
+            if let Some(copy) = view.copy() {
+                crate::telemetry::copy(name, copy.rows_done, copy.rows_estimated);
+            }
+        }
+    }
+
+    /// Ends what should not run, starts what should.
+    pub async fn reconcile(&self) {
+        let _one = self.one.lock().await;
+        let table = self.inner.routes.load();
+        let mut wanted: HashMap<String, Spec> = table
+            .routes
+            .iter()
+            .filter_map(|r| Some((r.name.clone(), spec(r)?)))
+            .collect();
+        let ending: Vec<Running> = {
+            let mut tasks = self.tasks.lock();
+            let Tasks {
+                running,
+                held,
+                paused,
+            } = &mut *tasks;
+            wanted.retain(|name, _| !held.contains(name) && !paused.contains(name));
+            let gone: Vec<String> = running
+                .iter()
+                .filter(|(name, r)| {
+                    !held.contains(*name)
+                        && (wanted.get(*name) != Some(&r.spec) || r.task.is_finished())
+                })
+                .map(|(name, _)| name.clone())
+                .collect();
+            gone.iter().filter_map(|n| running.remove(n)).collect()
+        };
+        for task in ending {
+            task.end().await;
+        }
+        let mut tasks = self.tasks.lock();
+        for (name, spec) in wanted {
+            if tasks.held.contains(&name) || tasks.running.contains_key(&name) {
+                continue;
+            }
+            tasks.running.insert(name, self.start(spec));
+        }
+    }
+
+    fn start(&self, spec: Spec) -> Running {
+        let view = Arc::new(View::new(spec.work));
+        let (stop, stopped) = watch::channel(false);
+        let task = route::work(self.inner.clone(), spec.clone(), view.clone(), stopped);
+        Running {
+            spec,
+            view,
+            stop,
+            task: tokio::spawn(task),
+        }
+    }
+
+    fn view(&self, route: &str) -> Option<Arc<View>> {
+        let tasks = self.tasks.lock();
+        tasks.running.get(route).map(|r| r.view.clone())
+    }
+
+    /// Stops a route's background work until [`Plane::resume`]. Not kept over a
+    /// restart: a paused follower loses the logs it has not read.
+    pub async fn pause(&self, route: &str) {
+        self.tasks.lock().paused.insert(route.to_owned());
+        self.reconcile().await;
+    }
+
+    /// Lets it go on.
+    pub async fn resume(&self, route: &str) {
+        self.tasks.lock().paused.remove(route);
+        // One that waits, or is stuck, tries again at once.
+        let ended = self.take(route);
+        if let Some(task) = ended {
+            task.end().await;
+        }
+        self.reconcile().await;
+    }
+
+    fn take(&self, route: &str) -> Option<Running> {
+        let mut tasks = self.tasks.lock();
+        if tasks.held.contains(route) {
+            return None;
+        }
+        tasks.running.remove(route)
+    }
+
+    /// Waits until everything written on the side that is read, before now, is
+    /// on the other. False: nothing is followed at the moment.
+    ///
+    /// # Errors
+    /// Not there within `limit`.
+    pub async fn caught_up(&self, route: &str, limit: Duration) -> Result<bool, String> {
+        let Some(view) = self.view(route).filter(|v| v.state().0 == State::Running) else {
+            return Ok(false);
+        };
+        view.barrier(limit).await.map(|()| true)
+    }
+
+    /// Whether a route's copy is done, and how far it is for people; None where
+    /// nothing is copied.
+    pub fn copy_fact(&self, route: &Route) -> Option<(bool, String)> {
+        let copy = self.view(&route.name)?.copy()?;
+        let (done, of) = (copy.rows_done, copy.rows_estimated);
+        let detail = match (copy.state, copy.eta_s) {
+            (Copying::Done, _) => format!("{done} rows"),
+            (Copying::Waiting, _) => "not begun".to_owned(),
+            (Copying::Running, Some(eta)) => format!(
+                "{done} of about {of} rows, {} rows/s, {eta} s left",
+                copy.rows_per_s
+            ),
+            (Copying::Running, None) => format!("{done} of about {of} rows"),
+        };
+        Some((copy.state == Copying::Done, detail))
+    }
+
+    /// How a route's follower does; None where nothing is followed.
+    pub fn follow_fact(&self, route: &Route) -> Option<Following> {
+        work(route.phase)?;
+        let Some(view) = self.view(&route.name) else {
+            return Some(Following {
+                running: false,
+                lag_ms: None,
+                detail: match self.tasks.lock().paused.contains(&route.name) {
+                    true => "paused by an operator".to_owned(),
+                    false => "not started yet".to_owned(),
+                },
+            });
+        };
+        let (state, detail) = view.state();
+        let words = match state {
+            State::Starting => "starting",
+            State::Waiting => "waits",
+            State::Stopped => "stopped",
+            State::Running | State::Paused => "",
+        };
+        Some(Following {
+            running: state == State::Running,
+            lag_ms: view.lag_ms(),
+            detail: match detail {
+                Some(why) => format!("{words}: {why}"),
+                None => words.to_owned(),
+            },
+        })
+    }
+
+    /// `copy` and `follow` of a route in status.
+    pub fn show(&self, route: &Route) -> (Option<CopyView>, Option<FollowView>) {
+        match self.view(&route.name) {
+            Some(view) => (view.copy(), Some(view.follow())),
+            None => {
+                let paused = self.tasks.lock().paused.contains(&route.name);
+                let follow = work(route.phase).filter(|_| paused).map(|work| {
+                    let view = View::new(work);
+                    view.set(State::Paused, Some("by an operator".to_owned()));
+                    view.follow()
+                });
+                (None, follow)
+            }
+        }
+    }
+}

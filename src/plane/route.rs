@@ -1,0 +1,308 @@
+//! The background work of one route in one phase: a follower, and beside it
+//! the copier while the phase is `syncing`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+
+use crate::binlog::Position;
+use crate::binlog::stream::{BinlogStream, Request, StreamError};
+use crate::copy::{Copier, CopyError, Throttle};
+use crate::follow::beat::Beat;
+use crate::follow::cascade;
+use crate::follow::heal::Healer;
+use crate::follow::tables::{CatalogTables, Ddl, Definitions, Verdict};
+use crate::follow::writer::{Worker, WriteError};
+use crate::follow::{FollowError, Follower, Mode};
+use crate::route::table::{FollowStart, TableGlob};
+use crate::rows::service::ServiceError;
+use crate::schema;
+
+use super::view::{Copying, State, View, Work};
+use super::{Inner, shapes};
+
+/// Chunks handed over and not yet written: as many as are read at a time, so
+/// that reading never waits for writing alone.
+const CHUNKS_MAX: usize = 8;
+
+/// Notes on a schema that are logged; all are in `check`.
+const NOTES_MAX: usize = 50;
+
+/// Pause before the work is tried again, doubled up to the most.
+const PAUSE: Duration = Duration::from_millis(500);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// What a route's task needs to know.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Spec {
+    /// The route.
+    pub name: String,
+    /// Its tables.
+    pub tables: Vec<TableGlob>,
+    /// What is done.
+    pub work: Work,
+    /// Where it began.
+    pub start: FollowStart,
+}
+
+/// Passes changes of definitions that both sides have.
+///
+/// The shapes are those that this run read before it began. They are newer than
+/// a change only if an earlier run stopped at it, so:
+/// 1. a follower meets the ALTER of a table that both sides had alike when it
+///    began; it stops before it;
+/// 2. the next run reads the shapes, and meets the ALTER at once;
+/// 3. if the sides are alike then, both have had it, and it is passed.
+struct Fresh {
+    view: Arc<View>,
+    /// The sides' tables when the run began.
+    alike: bool,
+}
+
+impl Definitions for Fresh {
+    fn changed(&self, _: Ddl<'_>) -> Verdict {
+        if self.alike && self.view.is_where_it_stopped() {
+            Verdict::Pass(None)
+        } else {
+            Verdict::Stop
+        }
+    }
+}
+
+/// Why one run ended.
+enum Ended {
+    /// Trying again may help.
+    Passing(String),
+    /// It will not.
+    Stuck(String),
+}
+
+impl From<ServiceError> for Ended {
+    fn from(e: ServiceError) -> Ended {
+        Ended::Passing(e.to_string())
+    }
+}
+
+impl From<FollowError> for Ended {
+    fn from(e: FollowError) -> Ended {
+        let said = e.to_string();
+        match e {
+            FollowError::Stream(StreamError::Lost(_))
+            | FollowError::Write(WriteError::Service(_)) => Ended::Passing(said),
+            _ => Ended::Stuck(said),
+        }
+    }
+}
+
+impl From<CopyError> for Ended {
+    fn from(e: CopyError) -> Ended {
+        let said = e.to_string();
+        match e {
+            CopyError::Table { .. } => Ended::Stuck(said),
+            _ => Ended::Passing(said),
+        }
+    }
+}
+
+/// Works until told to stop. A run that ended is begun again from its
+/// checkpoint: also one that is stuck, for what stood in its way may have been
+/// seen to.
+pub async fn work(inner: Arc<Inner>, spec: Spec, view: Arc<View>, mut stop: watch::Receiver<bool>) {
+    let mut pause = PAUSE;
+    let mut told = String::new();
+    loop {
+        let begun = tokio::time::Instant::now();
+        view.set(State::Starting, None);
+        let ended = tokio::select! {
+            ended = once(&inner, &spec, &view) => ended,
+            _ = stop.wait_for(|s| *s) => return,
+        };
+        let (state, why) = match ended {
+            Err(Ended::Passing(why)) => (State::Waiting, why),
+            Err(Ended::Stuck(why)) => {
+                view.stopped();
+                (State::Stopped, why)
+            }
+            Ok(()) => (State::Waiting, "the log ended".to_owned()),
+        };
+        if begun.elapsed() > PAUSE_MAX {
+            pause = PAUSE;
+        }
+        if told != why {
+            tracing::warn!(route = spec.name, "the row plane: {why}");
+            told.clone_from(&why);
+        }
+        crate::telemetry::error("proxy", "row_plane");
+        view.set(state, Some(why));
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            _ = stop.wait_for(|s| *s) => return,
+        }
+        pause = (pause * 2).min(PAUSE_MAX);
+    }
+}
+
+async fn once(inner: &Arc<Inner>, spec: &Spec, view: &Arc<View>) -> Result<(), Ended> {
+    let (read, written) = (spec.work.from, spec.work.from.other());
+    let [from, to] = [read, written].map(|side| inner.account(side).clone());
+    if spec.work.copy {
+        make(inner, spec).await?;
+    }
+    for loaded in inner.catalog.refresh().await {
+        loaded?;
+    }
+    let catalog = inner.catalog.snapshot();
+    let fold = inner.routes.load().fold_names;
+    let globs = spec.tables.clone();
+    let covered = move |db: &[u8], t: &[u8]| covers(&globs, db, t, fold);
+    let names = shapes::tables(&covered, read, &catalog);
+    let (_, differing) = shapes::compare(&covered, read, &catalog);
+    let logs_cascades = cascade::are_logged(&from).await?;
+    let tables = CatalogTables::new(catalog, read, covered)
+        .with_cascades_logged(logs_cascades)
+        .with_definitions(Arc::new(Fresh {
+            view: view.clone(),
+            alike: differing.is_empty(),
+        }));
+    let tables = Arc::new(tables);
+    let start: Position = spec
+        .start
+        .from
+        .parse()
+        .map_err(|_| Ended::Stuck("the stored position cannot be read".to_owned()))?;
+    let stream = &spec.start.stream;
+    let workers = (0..inner.settings.workers)
+        .map(|n| Worker::new(to.clone(), stream, n))
+        .collect();
+    let followed = view.followed.clone();
+    let healer = |n| Healer::new(from.clone(), to.clone(), stream, n);
+    let mode = if spec.work.heal {
+        Mode::Heal((0..inner.settings.workers).map(healer).collect())
+    } else {
+        Mode::Apply(vec![healer(0)])
+    };
+    let mut follower =
+        Follower::new(workers, tables.clone(), start, followed.clone(), mode).await?;
+    let request = Request {
+        from: follower.position().clone(),
+        server_id: server_id(stream),
+        uuid: uuid(stream),
+        until_end: false,
+    };
+    let leg = inner.leg(read).await.map_err(Ended::Passing)?;
+    follower.verify(&from, leg, &request).await?;
+    let leg = inner.leg(read).await.map_err(Ended::Passing)?;
+    let log = BinlogStream::start(leg, &request).await;
+    let log = log.map_err(FollowError::from)?;
+    let (send, chunks) = mpsc::channel(CHUNKS_MAX);
+    let copied = view.copied.clone();
+    let beat = Beat::start(from.clone(), stream, followed);
+    let lag = view.clone();
+    let lag = move || lag.lag_ms().map(Duration::from_millis);
+    let throttle = Throttle::new(inner.settings.copy.clone(), Arc::new(lag));
+    let copier = Copier::new([from, to], stream, tables, follower.windows(), send, copied)
+        .with_throttle(throttle);
+    let _beating = view.beating(beat);
+    if spec.work.copy {
+        copier.prepare(&names).await?;
+    }
+    view.set(State::Running, None);
+    let slots = usize::try_from(inner.settings.copy.slots).unwrap_or(1);
+    let copying = async {
+        if spec.work.copy {
+            view.set_copying(Copying::Running);
+            copier.run(&names, slots).await?;
+            finish(inner, spec).await?;
+            view.set_copying(Copying::Done);
+        }
+        std::future::pending::<Result<(), Ended>>().await
+    };
+    tokio::select! {
+        done = follower.run(log, chunks) => Ok(done?),
+        failed = copying => failed,
+    }
+}
+
+/// Makes what the target lacks of the route's tables and what belongs to them.
+async fn make(inner: &Inner, spec: &Spec) -> Result<(), Ended> {
+    let [source, target] = &inner.accounts;
+    let (tables, fold) = (spec.tables.clone(), inner.routes.load().fold_names);
+    let covered = move |db: &[u8], t: &[u8]| covers(&tables, db, t, fold);
+    let (options, progress) = (schema::Options::default(), schema::Progress::default());
+    let made = schema::create(source, target, &covered, options, &progress).await;
+    let report = made.map_err(|e| Ended::Passing(format!("the target's tables: {e}")))?;
+    say(spec, "making", &report);
+    Ok(())
+}
+
+/// Makes the keys that were left out while rows were copied.
+async fn finish(inner: &Inner, spec: &Spec) -> Result<(), Ended> {
+    let [source, target] = &inner.accounts;
+    let (tables, fold) = (spec.tables.clone(), inner.routes.load().fold_names);
+    let covered = move |db: &[u8], t: &[u8]| covers(&tables, db, t, fold);
+    let (options, progress) = (schema::Options::default(), schema::Progress::default());
+    let made = schema::finish(source, target, &covered, options, &progress).await;
+    let report = made.map_err(|e| Ended::Passing(format!("the target's keys: {e}")))?;
+    say(spec, "finishing", &report);
+    Ok(())
+}
+
+/// Logs what was made, and what could not be.
+fn say(spec: &Spec, doing: &str, report: &schema::Report) {
+    let route = &spec.name;
+    if let Some(first) = report.created.first() {
+        let made = report.created.len();
+        tracing::info!(
+            route,
+            "{doing} the target's schema: {made} objects, {first} first"
+        );
+    }
+    for note in report.notes.iter().take(NOTES_MAX) {
+        let (object, schema, name) = (note.object.as_str(), &note.schema, &note.name);
+        let (part, why) = (&note.part, &note.why);
+        tracing::warn!(route, "{doing} {object} {schema}.{name} {part}: {why}");
+    }
+}
+
+fn covers(tables: &[TableGlob], database: &[u8], table: &[u8], fold: bool) -> bool {
+    tables.iter().any(|g| g.matches(database, table, fold))
+}
+
+/// Two numbers from a stream's name: they only have to differ from those of
+/// other streams and, most likely, of servers.
+fn numbers(stream: &str) -> (u32, u64) {
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    for byte in stream.bytes() {
+        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    }
+    (hash as u32, hash)
+}
+
+/// Our number among the server's replicas: the upper half, where nobody
+/// numbers servers by hand.
+fn server_id(stream: &str) -> u32 {
+    0x8000_0000 | numbers(stream).0
+}
+
+fn uuid(stream: &str) -> String {
+    let (low, high) = numbers(stream);
+    format!(
+        "{:08x}-{:04x}-4000-8000-{:012x}",
+        low,
+        (high >> 48) as u16,
+        high & 0xffff_ffff_ffff
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn streams_are_told_apart() {
+        assert_ne!(server_id("a:1"), server_id("a:2"));
+        assert_eq!(uuid("a").len(), 36);
+        assert!(server_id("x") >= 0x8000_0000);
+    }
+}
