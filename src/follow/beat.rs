@@ -25,8 +25,8 @@ const INTERVAL: Duration = Duration::from_millis(250);
 /// For one beat to be committed; a barrier that takes longer fails.
 const COMMIT_LIMIT: Duration = Duration::from_secs(5);
 
-/// Beats that were sent and not passed yet whose time is known: with more, the
-/// oldest is what the lag is measured by.
+/// Beats whose time is known: a follower that is further behind (17 minutes) is
+/// said to be that far behind.
 const OUTSTANDING_MAX: usize = 4096;
 
 /// The private schema's part on the side that is read.
@@ -75,25 +75,39 @@ pub struct Passed {
     pub lag: Duration,
 }
 
-struct Outstanding {
-    sent: VecDeque<(u64, Instant)>,
-    /// None before the first: what the table has is not known.
+#[derive(Default)]
+struct Sent {
+    /// Not all of them are passed yet, by whichever follower is slowest.
+    tokens: VecDeque<(u64, Instant)>,
+    /// The first and the last of this process.
+    first: Option<u64>,
     last: Option<u64>,
-    /// The first token of ours.
-    first: u64,
+    /// The next is greater than this.
+    above: u64,
 }
 
-struct Shared {
-    stream: String,
-    status: Arc<Status>,
+/// Followers that listen, and the task that beats while there are any.
+#[derive(Default)]
+struct Listeners {
+    count: usize,
+    task: Option<JoinHandle<()>>,
+}
+
+/// The row of one side, which any number of followers listen to: what is
+/// committed there for them does not grow with the routes.
+pub struct Pulse {
+    name: String,
     conn: tokio::sync::Mutex<ServiceConn>,
-    outstanding: Mutex<Outstanding>,
+    sent: Mutex<Sent>,
+    listeners: Mutex<Listeners>,
 }
 
-/// Beats as long as it lives.
+/// What one follower knows by a [`Pulse`], which beats as long as this lives.
 pub struct Beat {
-    shared: Arc<Shared>,
-    task: JoinHandle<()>,
+    pulse: Arc<Pulse>,
+    status: Arc<Status>,
+    /// The last token before this.
+    since: Option<u64>,
 }
 
 /// The token that the table has.
@@ -107,67 +121,91 @@ async fn stored(conn: &mut ServiceConn, stream: &str) -> Result<u64, ServiceErro
     Ok(token.and_then(|t| t.parse().ok()).unwrap_or_default())
 }
 
-impl Shared {
+impl Pulse {
+    /// A row called `name` (up to 80 ASCII characters), not written yet.
+    pub fn new(read: ServiceAccount, name: &str) -> Arc<Pulse> {
+        Arc::new(Pulse {
+            name: name.to_owned(),
+            conn: tokio::sync::Mutex::new(ServiceConn::new(read)),
+            sent: Mutex::default(),
+            listeners: Mutex::default(),
+        })
+    }
+
+    /// What followers know the row by.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Commits the next token and returns it.
     async fn beat(&self) -> Result<u64, ServiceError> {
         // Held until committed: tokens are in the log in their order.
         let mut conn = self.conn.lock().await;
-        let known = self.outstanding.lock().last;
+        let known = self.sent.lock().last;
         // Tokens only grow, over restarts and clocks that go back too: an older
-        // one that the follower reads again must not pass for a newer.
+        // one that a follower reads again must not pass for a newer.
         let before = match known {
             Some(last) => last,
-            None => stored(&mut conn, &self.stream).await?,
+            None => stored(&mut conn, &self.name).await?,
         };
         let token = {
-            let mut outstanding = self.outstanding.lock();
-            let before = before.max(self.status.passed.borrow().token);
-            let token = now_us().max(before.saturating_add(1));
-            if outstanding.last.replace(token).is_none() {
-                outstanding.first = token;
-            }
+            let mut sent = self.sent.lock();
+            let token = now_us().max(before.max(sent.above).saturating_add(1));
+            sent.first.get_or_insert(token);
+            sent.last = Some(token);
             // Before it is sent, so that a server that hangs is a lag too.
-            if outstanding.sent.len() < OUTSTANDING_MAX {
-                outstanding.sent.push_back((token, Instant::now()));
+            if sent.tokens.len() >= OUTSTANDING_MAX {
+                sent.tokens.pop_front();
             }
+            sent.tokens.push_back((token, Instant::now()));
             token
         };
-        let sql = sql(&self.stream, token);
+        let sql = sql(&self.name, token);
         let sql = String::from_utf8_lossy(&sql);
         conn.rows(&sql, COMMIT_LIMIT).await?;
         Ok(token)
     }
+
+    async fn run(self: Arc<Pulse>) {
+        let mut failing = false;
+        loop {
+            match self.beat().await {
+                Ok(_) => failing = false,
+                // Said once per outage; the lag says it all the time.
+                Err(e) if !std::mem::replace(&mut failing, true) => {
+                    tracing::warn!(pulse = self.name, "no heartbeat: {e}");
+                }
+                Err(_) => {}
+            }
+            tokio::time::sleep(INTERVAL).await;
+        }
+    }
 }
 
 impl Beat {
-    /// Starts to beat on the side that `status`'s follower reads.
-    pub fn start(read: ServiceAccount, stream: &str, status: Arc<Status>) -> Beat {
-        let shared = Arc::new(Shared {
-            stream: stream.to_owned(),
+    /// Listens for the follower of `status`, which reads the pulse's side.
+    pub fn listen(pulse: &Arc<Pulse>, status: Arc<Status>) -> Beat {
+        let since = {
+            let mut sent = pulse.sent.lock();
+            sent.above = sent.above.max(status.passed.borrow().token);
+            sent.last
+        };
+        let mut listeners = pulse.listeners.lock();
+        listeners.count += 1;
+        if listeners.task.is_none() {
+            listeners.task = Some(tokio::spawn(pulse.clone().run()));
+        }
+        drop(listeners);
+        Beat {
+            pulse: pulse.clone(),
             status,
-            conn: tokio::sync::Mutex::new(ServiceConn::new(read)),
-            outstanding: Mutex::new(Outstanding {
-                sent: VecDeque::new(),
-                last: None,
-                first: u64::MAX,
-            }),
-        });
-        let beating = shared.clone();
-        let task = tokio::spawn(async move {
-            let mut failing = false;
-            loop {
-                match beating.beat().await {
-                    Ok(_) => failing = false,
-                    // Said once per outage; the lag says it all the time.
-                    Err(e) if !std::mem::replace(&mut failing, true) => {
-                        tracing::warn!(stream = beating.stream, "no heartbeat: {e}");
-                    }
-                    Err(_) => {}
-                }
-                tokio::time::sleep(INTERVAL).await;
-            }
-        });
-        Beat { shared, task }
+            since,
+        }
+    }
+
+    /// Listens to a pulse of its own, called as the follower's stream.
+    pub fn start(read: ServiceAccount, stream: &str, status: Arc<Status>) -> Beat {
+        Beat::listen(&Pulse::new(read, stream), status)
     }
 
     /// Commits a token and waits until the follower has written and healed all
@@ -176,10 +214,10 @@ impl Beat {
     /// # Errors
     /// The token cannot be written, or `limit` is over.
     pub async fn barrier(&self, limit: Duration) -> Result<(), BarrierError> {
-        let status = &self.shared.status;
+        let status = &self.status;
         let mut passed = status.passed.subscribe();
         let reached = async {
-            let token = self.shared.beat().await?;
+            let token = self.pulse.beat().await?;
             // The sender lives in the status: it is never gone.
             let _ = passed.wait_for(|p| p.token >= token).await;
             Ok(())
@@ -197,25 +235,29 @@ impl Beat {
     /// oldest it has not, whichever is more. None before the first of this:
     /// what an earlier follower passed says nothing of this one.
     pub fn lag(&self) -> Option<Duration> {
-        let passed = *self.shared.status.passed.borrow();
-        let mut outstanding = self.shared.outstanding.lock();
-        while outstanding
-            .sent
-            .front()
-            .is_some_and(|(token, _)| *token <= passed.token)
-        {
-            outstanding.sent.pop_front();
-        }
-        if passed.token < outstanding.first {
+        let passed = *self.status.passed.borrow();
+        let sent = self.pulse.sent.lock();
+        let begun = match self.since {
+            Some(before) => passed.token > before,
+            None => sent.first.is_some_and(|first| passed.token >= first),
+        };
+        if !begun {
             return None;
         }
-        let waiting = outstanding.sent.front().map(|(_, sent)| sent.elapsed());
+        let next = sent.tokens.partition_point(|(t, _)| *t <= passed.token);
+        let waiting = sent.tokens.get(next).map(|(_, sent)| sent.elapsed());
         waiting.max(Some(passed.lag))
     }
 }
 
 impl Drop for Beat {
     fn drop(&mut self) {
-        self.task.abort();
+        let mut listeners = self.pulse.listeners.lock();
+        listeners.count = listeners.count.saturating_sub(1);
+        if listeners.count == 0
+            && let Some(task) = listeners.task.take()
+        {
+            task.abort();
+        }
     }
 }

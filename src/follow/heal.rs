@@ -185,6 +185,12 @@ impl Healer {
         }
     }
 
+    /// Closes the connections until they are needed again.
+    pub(super) fn rest(&mut self) {
+        self.active.drop_conn();
+        self.mirror.drop_conn();
+    }
+
     /// Brings the mirror's rows with these keys to what the active side has.
     /// `keys` are distinct keys of this table. What the caller wants to be seen
     /// must be readable on the active side already.

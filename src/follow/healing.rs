@@ -111,6 +111,11 @@ impl Healing {
         healing
     }
 
+    /// Closes the connections until they are needed again.
+    pub(super) fn rest(&mut self) {
+        self.healers.iter_mut().for_each(Healer::rest);
+    }
+
     /// Whether there are healers.
     pub(super) fn heals(&self) -> bool {
         !self.healers.is_empty()

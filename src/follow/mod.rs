@@ -86,8 +86,13 @@ const BATCH_AGE_MAX: Duration = Duration::from_millis(20);
 /// and the lag is known less exactly.
 const BEATS_MAX: usize = 4096;
 
-/// How often the checkpoint moves while no routed rows come.
-const IDLE_CHECKPOINT: Duration = Duration::from_secs(1);
+/// How often the checkpoint moves while no routed rows come: a commit on the
+/// side that is written, for each route.
+const IDLE_CHECKPOINT: Duration = Duration::from_secs(5);
+
+/// Connections that have not been needed for as long are closed, all but that
+/// which writes the checkpoint.
+const IDLE_CLOSE: Duration = Duration::from_secs(10);
 
 /// Why a follower ended. None of these heals by waiting, save a lost
 /// connection: then a new stream goes on from the checkpoint.
@@ -200,6 +205,11 @@ pub struct Follower {
     xa: xa::State,
     /// Who is read; None: no witnesses are kept.
     server: Option<String>,
+    /// The heartbeat row it listens to.
+    pulse: String,
+    /// When rows were written or healed last; None: all that is not needed
+    /// while idle has been given back since.
+    busy: Option<Instant>,
 }
 
 impl Follower {
@@ -218,6 +228,7 @@ impl Follower {
         mode: Mode,
     ) -> Result<Follower, FollowError> {
         let (mut from, mut written) = (start, None);
+        let pulse = workers.first().map(|w| w.stream().to_owned());
         let mut retry = Retry::default();
         if let Some(first) = workers.first_mut() {
             first.prepare().await?;
@@ -257,7 +268,17 @@ impl Follower {
             in_order: in_order::State::default(),
             xa: xa::State::since(written),
             server: None,
+            pulse: pulse.unwrap_or_default(),
+            busy: None,
         })
+    }
+
+    /// Listens to this heartbeat ([`beat::Pulse::name`]), not to one called as
+    /// its stream.
+    #[must_use]
+    pub fn with_pulse(mut self, name: &str) -> Follower {
+        name.clone_into(&mut self.pulse);
+        self
     }
 
     /// Where the stream must start.
@@ -326,7 +347,17 @@ impl Follower {
             if idle && checkpointed.elapsed() > IDLE_CHECKPOINT {
                 self.checkpoint().await?;
                 checkpointed = Instant::now();
+                self.rest();
             }
+        }
+    }
+
+    /// Gives back what an idle follower does not need.
+    fn rest(&mut self) {
+        if self.busy.is_some_and(|at| at.elapsed() > IDLE_CLOSE) && !self.healing.is_waiting() {
+            self.busy = None;
+            self.workers.iter_mut().skip(1).for_each(Worker::rest);
+            self.healing.rest();
         }
     }
 
@@ -350,6 +381,7 @@ impl Follower {
     async fn again(&mut self) -> Result<(), FollowError> {
         let due = self.healing.retry.next_due();
         if self.healing.heals() && due.is_some_and(|at| at <= Instant::now()) {
+            self.busy = Some(Instant::now());
             self.healing.again(self.tables.as_ref()).await?;
         }
         Ok(())
@@ -384,11 +416,7 @@ impl Follower {
             else {
                 continue;
             };
-            let ours = self
-                .workers
-                .first()
-                .is_some_and(|w| w.stream().as_bytes() == &stream[..]);
-            if !ours {
+            if self.pulse.as_bytes() != &stream[..] {
                 continue;
             }
             if self.beats.back().is_some_and(|b| b.0 == self.batches) {
@@ -556,6 +584,7 @@ impl Follower {
         self.since = None;
         let events = batch.events as u64;
         let whole = self.whole.take();
+        self.busy = Some(Instant::now());
         if self.heals {
             self.heal(batch, number, whole.as_ref()).await?;
         } else {

@@ -12,7 +12,7 @@ use crate::binlog::{Body, Event};
 const EVENTS_MAX: usize = 4096;
 
 /// Kilobytes of row images read ahead; a single larger event takes it all.
-const KILOBYTES_MAX: u32 = 64 << 10;
+const KILOBYTES_MAX: u32 = 16 << 10;
 
 type Item = Result<(Event, u32), StreamError>;
 

@@ -127,6 +127,13 @@ impl Worker {
         }
     }
 
+    /// Closes the connection until it is needed again.
+    pub(super) fn rest(&mut self) {
+        if !self.open {
+            self.conn = None;
+        }
+    }
+
     /// The stream's name.
     pub(super) fn stream(&self) -> &str {
         &self.stream

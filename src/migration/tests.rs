@@ -103,6 +103,7 @@ fn migration(kept: &Arc<Kept>, table: RouteTable) -> Arc<Migration> {
     let plane = Plane::new(crate::plane::Inner {
         routes: routes.clone(),
         catalog: catalog.clone(),
+        pulses: crate::plane::pulses(&accounts, "test"),
         accounts: accounts.clone(),
         backends,
         instance: "test".to_owned(),

@@ -25,7 +25,6 @@ mod route;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -35,6 +34,7 @@ use tokio::task::JoinHandle;
 use crate::Side;
 use crate::auth::Account;
 use crate::config::CopySettings;
+use crate::follow::beat::Pulse;
 use crate::leg::Leg;
 use crate::leg::connect::{self, BackendConfig};
 use crate::leg::grants::service_params;
@@ -86,11 +86,29 @@ pub struct Inner {
     pub instance: String,
     /// Numbers.
     pub settings: Settings,
+    /// The heartbeats, one a side for all routes.
+    pub pulses: [Arc<Pulse>; 2],
+}
+
+/// The heartbeats of an installation, one a side.
+pub fn pulses(accounts: &[ServiceAccount; 2], instance: &str) -> [Arc<Pulse>; 2] {
+    accounts.each_ref().map(|account| {
+        let name = format!("{instance}.{}", account.side);
+        Pulse::new(account.clone(), &name)
+    })
 }
 
 impl Inner {
     fn account(&self, side: Side) -> &ServiceAccount {
         let [source, target] = &self.accounts;
+        match side {
+            Side::Source => source,
+            Side::Target => target,
+        }
+    }
+
+    fn pulse(&self, side: Side) -> &Arc<Pulse> {
+        let [source, target] = &self.pulses;
         match side {
             Side::Source => source,
             Side::Target => target,
@@ -139,6 +157,7 @@ impl Running {
     async fn end(self) {
         let _ = self.stop.send(true);
         let _ = self.task.await;
+        self.view.count(&self.spec.name);
     }
 }
 
@@ -201,13 +220,20 @@ impl Plane {
     }
 
     fn measure(&self) {
-        for (name, running) in &self.tasks.lock().running {
-            let view = &running.view;
-            let events = view.followed.events.load(Ordering::Relaxed);
+        let table = self.inner.routes.load();
+        for route in &table.routes {
+            let Some(view) = self.view(&route.name) else {
+                let wanted = work(route.phase).is_some();
+                let lag = (!wanted).then_some(Duration::ZERO);
+                crate::telemetry::follow(&route.name, wanted, lag);
+                continue;
+            };
             let lag = view.lag_ms().map(Duration::from_millis);
-            crate::telemetry::follow(name, view.state().0 == State::Running, lag, events);
+            let stopped = view.state().0 != State::Running;
+            crate::telemetry::follow(&route.name, stopped, lag);
+            view.count(&route.name);
             if let Some(copy) = view.copy() {
-                crate::telemetry::copy(name, copy.rows_done, copy.rows_estimated);
+                crate::telemetry::copy(&route.name, copy.rows_done, copy.rows_estimated);
             }
         }
     }

@@ -184,6 +184,8 @@ async fn once(inner: &Arc<Inner>, spec: &Spec, view: &Arc<View>) -> Result<(), E
     };
     let mut follower =
         Follower::new(workers, tables.clone(), start, followed.clone(), mode).await?;
+    let pulse = inner.pulse(read);
+    follower = follower.with_pulse(pulse.name());
     let request = Request {
         from: follower.position().clone(),
         server_id: server_id(stream),
@@ -197,7 +199,7 @@ async fn once(inner: &Arc<Inner>, spec: &Spec, view: &Arc<View>) -> Result<(), E
     let log = log.map_err(FollowError::from)?;
     let (send, chunks) = mpsc::channel(CHUNKS_MAX);
     let copied = view.copied.clone();
-    let beat = Beat::start(from.clone(), stream, followed);
+    let beat = Beat::listen(pulse, followed);
     let lag = view.clone();
     let lag = move || lag.lag_ms().map(Duration::from_millis);
     let throttle = Throttle::new(inner.settings.copy.clone(), Arc::new(lag));

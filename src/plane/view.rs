@@ -2,7 +2,7 @@
 //! `status` (DESIGN §9).
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -84,8 +84,25 @@ pub struct FollowView {
     pub lag_ms: Option<u64>,
     /// Behind the last transaction that is written.
     pub position: Option<String>,
-    /// Row events read so far by this process.
+    /// Row events read so far in this phase.
     pub events: u64,
+    /// Rows of the mirror that were repaired in this phase.
+    pub healed: HealedView,
+    /// Rows that wait to be healed: locked by somebody, or refused.
+    pub pending: u64,
+    /// Why the mirror refused a row last.
+    pub refused: Option<String>,
+}
+
+/// Repaired rows by what was wrong with them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct HealedView {
+    /// Other values.
+    pub changed: u64,
+    /// Not there.
+    pub missing: u64,
+    /// Only there.
+    pub extra: u64,
 }
 
 #[derive(Default)]
@@ -107,6 +124,8 @@ pub struct View {
     beat: Mutex<Option<Arc<Beat>>>,
     /// Where the follower stopped last.
     stopped_at: Mutex<Option<Position>>,
+    /// What the metrics have of the counters.
+    counted: Mutex<(u64, HealedView)>,
 }
 
 /// Shows a beat while it lives.
@@ -128,6 +147,7 @@ impl View {
             now: Mutex::default(),
             beat: Mutex::default(),
             stopped_at: Mutex::default(),
+            counted: Mutex::default(),
         }
     }
 
@@ -204,6 +224,30 @@ impl View {
         Some(u64::try_from(lag.as_millis()).unwrap_or(u64::MAX))
     }
 
+    fn healed(&self) -> HealedView {
+        let heal = &self.followed.heal;
+        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        HealedView {
+            changed: of(&heal.changed),
+            missing: of(&heal.missing),
+            extra: of(&heal.extra),
+        }
+    }
+
+    /// Brings the metrics up to the counters.
+    pub(super) fn count(&self, route: &str) {
+        let now = (self.followed.events.load(Ordering::Relaxed), self.healed());
+        let (events, healed) = std::mem::replace(&mut *self.counted.lock(), now);
+        crate::telemetry::followed(route, now.0.saturating_sub(events));
+        for (kind, now, before) in [
+            ("changed", now.1.changed, healed.changed),
+            ("missing", now.1.missing, healed.missing),
+            ("extra", now.1.extra, healed.extra),
+        ] {
+            crate::telemetry::healed(route, kind, now.saturating_sub(before));
+        }
+    }
+
     /// `follow` for status.
     pub fn follow(&self) -> FollowView {
         let (state, detail) = self.state();
@@ -223,6 +267,9 @@ impl View {
                 .as_ref()
                 .map(ToString::to_string),
             events: self.followed.events.load(Ordering::Relaxed),
+            healed: self.healed(),
+            pending: self.followed.pending(),
+            refused: self.followed.heal.refusal.lock().clone(),
         }
     }
 }

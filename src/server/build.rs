@@ -89,6 +89,7 @@ pub fn all(config: &Config) -> Result<Built, String> {
     let plane = Plane::new(plane::Inner {
         routes: routes.clone(),
         catalog: catalog_loader.clone(),
+        pulses: plane::pulses(&accounts, &instance),
         accounts: accounts.clone(),
         backends: [Side::Source, Side::Target].map(read_as),
         instance,

@@ -158,11 +158,11 @@ pub const METRICS: &[Metric] = &[
         "Phase: 0 source_only, 1 syncing, 2 source_first, 3 target_first, 4 target_only, 5 done",
     ),
     metric(
-        "lockstep_follow_running",
+        "lockstep_follow_stopped",
         Kind::Gauge,
         "",
         &["route"],
-        "1: the active side's log is followed; 0: it should be, and is not",
+        "1 while the active side's log should be followed and is not",
     ),
     metric(
         "lockstep_follow_lag_seconds",
@@ -172,11 +172,18 @@ pub const METRICS: &[Metric] = &[
         "How far the other side is behind the active one's log",
     ),
     metric(
-        "lockstep_follow_events",
-        Kind::Gauge,
+        "lockstep_followed_rows_total",
+        Kind::Counter,
         "",
         &["route"],
-        "Row events followed since the follower started",
+        "Row events followed",
+    ),
+    metric(
+        "lockstep_healed_rows_total",
+        Kind::Counter,
+        "",
+        &["route", "kind"],
+        "Rows of the mirror that were repaired, by what was wrong: changed, missing, extra",
     ),
     metric(
         "lockstep_copy_rows",
@@ -424,15 +431,28 @@ pub fn route(name: &str, phase: crate::route::table::Phase, epoch: u64, reads_pe
         .set(f64::from(reads_percent));
 }
 
-/// Shows how a route's follower does.
-pub fn follow(route: &str, running: bool, lag: Option<Duration>, events: u64) {
+/// Shows how a route's follower does; a lag that is not known stays as it was.
+pub fn follow(route: &str, stopped: bool, lag: Option<Duration>) {
     let _ = recorder();
     let name = || route.to_owned();
-    metrics::gauge!("lockstep_follow_running", "route" => name()).set(f64::from(u8::from(running)));
-    metrics::gauge!("lockstep_follow_events", "route" => name()).set(events as f64);
+    metrics::gauge!("lockstep_follow_stopped", "route" => name()).set(f64::from(u8::from(stopped)));
     if let Some(lag) = lag {
         metrics::gauge!("lockstep_follow_lag_seconds", "route" => name()).set(lag.as_secs_f64());
     }
+}
+
+/// Counts row events that were followed.
+pub fn followed(route: &str, events: u64) {
+    let _ = recorder();
+    metrics::counter!("lockstep_followed_rows_total", "route" => route.to_owned())
+        .increment(events);
+}
+
+/// Counts rows that were repaired.
+pub fn healed(route: &str, kind: &'static str, rows: u64) {
+    let _ = recorder();
+    metrics::counter!("lockstep_healed_rows_total", "route" => route.to_owned(), "kind" => kind)
+        .increment(rows);
 }
 
 /// Shows how far a route's copy is.
@@ -502,7 +522,9 @@ mod tests {
         backend_up(crate::Side::Source, true);
         route("shop", Phase::TargetFirst, 7, 30);
         gate("shop", Duration::from_millis(12));
-        follow("shop", true, Some(Duration::from_millis(5)), 9);
+        follow("shop", true, Some(Duration::from_millis(5)));
+        followed("shop", 9);
+        healed("shop", "missing", 1);
         copy("shop", 1, 2);
         journal_entry("shop", "failed");
         parse_disagreement();

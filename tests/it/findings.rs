@@ -65,6 +65,8 @@ fn start(family: Family) -> Option<Pair> {
     let proxy = Proxy::start(source, target, options);
     for route in ROUTES {
         proxy.must_advance(route, "source_first");
+        // What the mirror does is looked at, and not healed meanwhile.
+        proxy.pause(route);
     }
     Some(Pair {
         family,

@@ -65,6 +65,7 @@ fn flips(source: (Family, usize), target: (Family, usize), prefix: &str) {
         "{}",
         journal(&proxy)
     );
+    assert_eq!(proxy.healed("flip"), 0, "rows differed and were healed");
     compare::assert_equal(source, target, &tables.all());
     let all = tables.all();
     binlog_order::check((source, &marks[0]), (target, &marks[1]), &all).assert_same(200);

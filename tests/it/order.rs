@@ -110,6 +110,8 @@ impl Pair {
         );
         compare::assert_equal(self.source, self.target, &tables.strict());
         order.assert_same(200);
+        let healed = self.proxy.healed(STRICT);
+        assert_eq!(healed, 0, "{name}: rows differed and were healed");
         self.check_loose(&tables, loose, &marks, &name);
     }
 

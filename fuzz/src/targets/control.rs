@@ -118,6 +118,7 @@ fn handlers() -> Router {
             };
             (backend, Account::new(Vec::new(), Secret::new(Vec::new())))
         }),
+        pulses: plane::pulses(&accounts, "fuzz"),
         accounts,
         instance: "fuzz".to_owned(),
         settings: Default::default(),

@@ -22,6 +22,8 @@ fn own(
     options.extra_yaml = settings.to_string();
     let proxy = Proxy::start(source, target, options);
     proxy.must_advance("r", "source_first");
+    // What the mirror does is looked at, and not healed meanwhile.
+    proxy.pause("r");
     Some((source, target, proxy))
 }
 

@@ -215,6 +215,24 @@ impl Proxy {
         )
     }
 
+    /// From now on only the application's statements change the route's rows:
+    /// nothing is followed or healed.
+    pub fn pause(&self, route: &str) {
+        let answer = self.post(&format!("/v1/routes/{route}/pause"), &json!({}));
+        assert!(answer.ok(), "pause {route}: {answer:?}");
+    }
+
+    /// Rows of a route that were found different and repaired: where every
+    /// write is mirrored, none.
+    pub fn healed(&self, route: &str) -> u64 {
+        // The metrics are a second old.
+        std::thread::sleep(Duration::from_millis(1200));
+        let series =
+            |kind| format!("lockstep_healed_rows_total{{route=\"{route}\",kind=\"{kind}\"}}");
+        let kinds = ["changed", "missing", "extra"].into_iter();
+        kinds.filter_map(|k| self.metric(&series(k))).sum::<f64>() as u64
+    }
+
     pub fn explain(&self, sql: &str, database: Option<&str>) -> Value {
         self.post("/v1/explain", &json!({ "sql": sql, "database": database }))
             .json()
