@@ -106,13 +106,11 @@ fn put_bytes(out: &mut Vec<u8>, bytes: &[u8], column: &ColumnShape) -> Result<()
             out.extend_from_slice(b"_binary");
             put_quoted(out, &whole);
         }
-        // As text, which the column itself takes as well as the text column
-        // that stands for it on the other family.
-        "uuid" => put_quoted(out, uuid(whole(bytes)).as_bytes()),
-        "inet6" => put_quoted(out, inet6(whole(bytes)).as_bytes()),
+        "uuid" => put_address(out, &uuid(whole(bytes))),
+        "inet6" => put_address(out, &inet6(whole(bytes))),
         "inet4" => {
             let address = std::net::Ipv4Addr::from(whole::<4>(bytes));
-            put_quoted(out, address.to_string().as_bytes());
+            put_address(out, &address.to_string());
         }
         _ => {
             out.push(b'_');
@@ -125,6 +123,14 @@ fn put_bytes(out: &mut Vec<u8>, bytes: &[u8], column: &ColumnShape) -> Result<()
         }
     }
     Ok(())
+}
+
+/// As text, which the column itself takes as well as the text column that stands
+/// for it on the other family. Said to be text: the session's strings are
+/// bytes, which the column would take for the value itself.
+fn put_address(out: &mut Vec<u8>, text: &str) {
+    out.extend_from_slice(b"_latin1");
+    put_quoted(out, text.as_bytes());
 }
 
 /// All bytes of a value of fixed width: the image lacks trailing zeros.
@@ -212,18 +218,21 @@ mod tests {
         let uuid: Vec<u8> = (0x10..0x20).collect();
         assert_eq!(
             literal(&bytes(&uuid), "uuid", None),
-            "'10111213-1415-1617-1819-1a1b1c1d1e1f'"
+            "_latin1'10111213-1415-1617-1819-1a1b1c1d1e1f'"
         );
         let mut one = [0; 16];
         one[15] = 1;
-        assert_eq!(literal(&bytes(&one), "inet6", None), "'::1'");
+        assert_eq!(literal(&bytes(&one), "inet6", None), "_latin1'::1'");
         one[13] = 7;
-        assert_eq!(literal(&bytes(&one), "inet6", None), "'::0.7.0.1'");
-        assert_eq!(literal(&bytes(&[10, 1]), "inet4", None), "'10.1.0.0'");
+        assert_eq!(literal(&bytes(&one), "inet6", None), "_latin1'::0.7.0.1'");
+        assert_eq!(
+            literal(&bytes(&[10, 1]), "inet4", None),
+            "_latin1'10.1.0.0'"
+        );
         let documentation = [0x20, 1, 0xd, 0xb8];
         assert_eq!(
             literal(&bytes(&documentation), "inet6", None),
-            "'2001:db8::'"
+            "_latin1'2001:db8::'"
         );
     }
 

@@ -9,7 +9,8 @@ use crate::transparency::raw::Raw;
 use lockstep::wire::command::*;
 use std::time::Duration;
 
-const SOON: Duration = Duration::from_secs(10);
+/// A loaded machine's servers look at what was killed seconds later.
+const SOON: Duration = Duration::from_secs(30);
 
 /// A second of the server's, and what the proxy offers the rest for.
 const GIVEN_UP: Duration = Duration::from_secs(30);

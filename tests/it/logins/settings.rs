@@ -335,6 +335,12 @@ fn full_servers_say_so_themselves() {
         let [_, _, direct, proxied] = [0, 1, 0, 1].map(|i| verdict(&client, ports[i]));
         assert!(direct.contains("max_connections_per_hour"), "{direct}");
         assert_eq!(proxied, direct, "{family}");
+        // One that ends late would leave room for another.
+        wait_for("the end of those before", NOTICED, || {
+            let left = "SELECT id FROM information_schema.processlist \
+                        WHERE user IN ('single', 'hourly', 'unauthenticated user')";
+            servers[0].query(left).is_empty()
+        });
         servers[0].exec("SET GLOBAL max_connections = 20");
         let app = Client::new("app", "app-pw", false);
         let mut held = Vec::new();
