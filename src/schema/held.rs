@@ -24,7 +24,7 @@ use super::objects::{Body, context};
 use super::session::{Refused, Session, exact};
 use super::source::{self, Inventory, Item};
 use super::tokens::{Token, quote_name, quote_text, tokens};
-use super::{Covers, SchemaError};
+use super::{Covers, Pair, SchemaError};
 use crate::rows::service::{ServiceAccount, text};
 
 /// `SHOW CREATE TRIGGER`: sql_mode, text, collation_connection.
@@ -35,6 +35,8 @@ const OF_TRIGGER: [usize; 3] = [1, 2, 4];
 const LOCK_WAIT: &str = "SET lock_wait_timeout=2";
 
 const TRIGGER_EXISTS: u16 = 1359;
+const NO_SCHEMA: u16 = 1049;
+const NO_TABLE: u16 = 1146;
 
 const TABLE: &str = "CREATE TABLE IF NOT EXISTS lockstep.held (\
      kind VARCHAR(16) CHARACTER SET ascii NOT NULL, \
@@ -93,6 +95,67 @@ async fn keep(
     Ok(session.run(&sql).await?)
 }
 
+/// All that is held back on a side, of what is covered; empty where it has no
+/// such table.
+async fn all_held(
+    session: &mut Session,
+    covers: &Covers<'_>,
+) -> Result<Vec<(Item, Body)>, SchemaError> {
+    let sql = "SELECT kind, schema_name, name, table_name, sql_mode, collation, statement \
+               FROM lockstep.held ORDER BY kind, schema_name, table_name, ordinal, name";
+    let rows = match session.rows(sql).await {
+        Ok(rows) => rows,
+        Err(Refused::Server(NO_SCHEMA | NO_TABLE, _)) => return Ok(Vec::new()),
+        Err(e) => return Err(e.into()),
+    };
+    let mut all = Vec::new();
+    for row in rows {
+        let Some(item) = held_item(&row) else {
+            continue;
+        };
+        let by = match item.object {
+            Object::Trigger => &item.table,
+            _ => &item.name,
+        };
+        if !covers(item.schema.as_bytes(), by.as_bytes()) {
+            continue;
+        }
+        let of = |n| text(&row, n).unwrap_or_default();
+        let body = Body {
+            mode: of(4),
+            collation: of(5),
+            sql: of(6),
+            time_zone: String::new(),
+        };
+        all.push((item, body));
+    }
+    Ok(all)
+}
+
+/// Forgets what the mirror keeps of objects that the active side does not have
+/// any more. What is held back on the active side itself is only on its way.
+pub(super) async fn forget_gone(
+    pair: &mut Pair,
+    there: &Inventory,
+    covers: &Covers<'_>,
+) -> Result<(), SchemaError> {
+    let coming = all_held(&mut pair.source, covers).await?;
+    let same = |a: &Item, b: &Item| {
+        (a.object, &a.schema, &a.name) == (b.object, &b.schema, &b.name)
+    };
+    let acts = |item: &Item| {
+        there
+            .of(item.object)
+            .any(|i| same(i, item) && (i.enabled || i.object == Object::Trigger))
+    };
+    for (item, _) in all_held(&mut pair.target, covers).await? {
+        if !acts(&item) && !coming.iter().any(|(other, _)| same(other, &item)) {
+            forget(&mut pair.target, &item).await?;
+        }
+    }
+    Ok(())
+}
+
 async fn forget(session: &mut Session, item: &Item) -> Result<(), SchemaError> {
     let sql = format!("DELETE FROM lockstep.held WHERE {}", same(item));
     Ok(session.run(&sql).await?)
@@ -141,6 +204,9 @@ pub(super) async fn events(run: &mut Run<'_>, there: &Inventory) -> Result<(), S
         let subject = Subject::new(Object::Event, &item.schema, &item.name);
         run.progress.at(subject.title());
         if run.here.has(item) {
+            if item.enabled && !is_held(&mut run.pair.target, item).await? {
+                keep(&mut run.pair.target, item, 0, &Body::default()).await?;
+            }
             run.report.existing += 1;
         } else {
             let show = format!(
@@ -278,6 +344,17 @@ pub async fn deactivate(
     Ok(report)
 }
 
+/// Whether [`activate`] has anything to bring back.
+///
+/// # Errors
+/// The connection's.
+pub async fn holds(account: &ServiceAccount, covers: &Covers<'_>) -> Result<bool, SchemaError> {
+    let mut session = Session::open(account).await?;
+    let any = !all_held(&mut session, covers).await?.is_empty();
+    session.close().await;
+    Ok(any)
+}
+
 /// Brings a side's triggers and events back: it becomes active. Safe to be
 /// called again. `created` of the report names what was switched on, its notes
 /// what was not.
@@ -291,30 +368,9 @@ pub async fn activate(
     covers: &Covers<'_>,
 ) -> Result<Report, SchemaError> {
     let mut session = Session::open(account).await?;
-    prepare(&mut session).await?;
     session.run(LOCK_WAIT).await?;
     let mut report = Report::default();
-    let sql = "SELECT kind, schema_name, name, table_name, sql_mode, collation, statement \
-               FROM lockstep.held ORDER BY kind, schema_name, table_name, ordinal, name";
-    for row in session.rows(sql).await? {
-        let Some(item) = held_item(&row) else {
-            continue;
-        };
-        let by = if item.object == Object::Trigger {
-            &item.table
-        } else {
-            &item.name
-        };
-        if !covers(item.schema.as_bytes(), by.as_bytes()) {
-            continue;
-        }
-        let of = |n| text(&row, n).unwrap_or_default();
-        let body = Body {
-            mode: of(4),
-            collation: of(5),
-            sql: of(6),
-            time_zone: String::new(),
-        };
+    for (item, body) in all_held(&mut session, covers).await? {
         match bring_back(&mut session, &item, &body).await {
             Ok(()) => {
                 let subject = Subject::new(item.object, &item.schema, &item.name);

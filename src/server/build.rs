@@ -93,6 +93,7 @@ pub fn all(config: &Config) -> Result<Built, String> {
         accounts: accounts.clone(),
         backends: [Side::Source, Side::Target].map(read_as),
         instance,
+        ddl: Arc::default(),
         settings: plane::Settings {
             copy: config.copy.clone(),
             ..plane::Settings::default()
