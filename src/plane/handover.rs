@@ -110,7 +110,7 @@ impl Handover<'_> {
     pub async fn approach(&self, limit: Duration) -> Result<(), String> {
         if let Some(old) = self.change.fence {
             // Asked now: nothing to do costs nothing under the closed gate.
-            let holds = self.objects().holds(old.other()).await;
+            let holds = self.objects().approach(old.other()).await;
             self.acting.store(holds.unwrap_or(true), Ordering::Relaxed);
         }
         if self.change.barrier {

@@ -55,12 +55,17 @@ impl<'a> Objects<'a> {
         move |db: &[u8], t: &[u8]| tables.iter().any(|g| g.matches(db, t, fold))
     }
 
-    /// Whether anything is to be brought back on a side.
+    /// Before a flip: keeps the events that were made since the follower began
+    /// (nobody tells of them). Whether anything is to be brought back on `next`.
     ///
     /// # Errors
-    /// The side does not answer.
-    pub async fn holds(&self, side: Side) -> Result<bool, SchemaError> {
-        schema::holds(self.inner.account(side), &self.covers()).await
+    /// A side does not answer.
+    pub async fn approach(&self, next: Side) -> Result<bool, SchemaError> {
+        let covers = self.covers();
+        let [active, next] = [next.other(), next].map(|s| self.inner.account(s));
+        let options = schema::Options::default();
+        schema::carry(active, next, &covers, options, false).await?;
+        schema::holds(next, &covers).await
     }
 
     /// Brings back what is held back on a side that becomes active.
@@ -100,7 +105,7 @@ impl<'a> Objects<'a> {
         let run = async {
             let on = schema::activate(active_account, &covers).await?;
             let options = schema::Options::default();
-            let off = schema::carry(active_account, mirror_account, &covers, options).await?;
+            let off = schema::carry(active_account, mirror_account, &covers, options, true).await?;
             Ok::<_, SchemaError>((on, off))
         };
         let (on, off) = match tokio::time::timeout(SETTLE_LIMIT, run).await {

@@ -22,8 +22,9 @@ use mysql_async::prelude::Queryable;
 use crate::Side;
 use crate::binlog::event::Query;
 use crate::rows::literal::put_quoted;
+use crate::rows::service::{ServiceConn, text};
 use crate::rows::shape::{Catalog, TableShape};
-use crate::schema::tokens::quote_name;
+use crate::schema::{self, tokens::quote_name};
 use crate::sql::Verb;
 
 use super::definitions::{What, differ};
@@ -154,6 +155,9 @@ impl Replay<'_> {
         let note = |done: u8| {
             format!("REPLACE INTO lockstep.ddl VALUES ('{stream}', {place}, {done}); COMMIT")
         };
+        if self.what.verb == Verb::CreateTable && self.is_foreign().await? && self.made().await? {
+            return Ok(());
+        }
         self.ask(&note(0)).await.map_err(Failed::Passing)?;
         if let Err(failed) = self.execute().await {
             // The server has answered: nothing was done.
@@ -176,6 +180,51 @@ impl Replay<'_> {
         }
         self.ask(&note(1)).await.map_err(Failed::Passing)?;
         Ok(())
+    }
+
+    /// Makes a table from the definition that the read side has now, adapted to
+    /// the other's family. False: it has none any more.
+    async fn made(&self) -> Result<bool, Failed> {
+        let accounts = [self.spec.work.from, self.written()].map(|s| self.inner.account(s));
+        let [from, to] = accounts;
+        // The first is the new one; LIKE and SELECT name others.
+        let Some((schema, table)) = self.what.tables.first().cloned() else {
+            return Ok(false);
+        };
+        let (made_in, made) = (schema.clone(), table.clone());
+        let covers = move |db: &[u8], t: &[u8]| {
+            db.eq_ignore_ascii_case(&schema) && t.eq_ignore_ascii_case(&table)
+        };
+        let options = schema::Options::default();
+        let progress = schema::Progress::default();
+        let failed = |e: schema::SchemaError| Failed::Passing(e.to_string());
+        let created = schema::create(from, to, &covers, options, &progress).await;
+        created.map_err(failed)?;
+        let finished = schema::finish(from, to, &covers, options, &progress).await;
+        finished.map_err(failed)?;
+        for read in self.inner.catalog.refresh().await {
+            read.map_err(|e| Failed::Passing(e.to_string()))?;
+        }
+        let catalog = self.inner.catalog.snapshot();
+        let pair = catalog.get(&made_in, &made);
+        Ok(pair.is_some_and(|p| p.on(self.written()).is_some()))
+    }
+
+    /// Whether a new table's text means another table on the other side: the
+    /// families have other defaults. MySQL logs CREATE TABLE ... SELECT in words
+    /// of its own.
+    async fn is_foreign(&mut self) -> Result<bool, Failed> {
+        const OWN: &[u8] = b"START TRANSACTION";
+        if memchr::memmem::find(&self.query.sql, OWN).is_some() {
+            return Ok(true);
+        }
+        let sql = "SELECT VERSION() LIKE '%MariaDB%'";
+        let here = self.ask(sql).await.map_err(Failed::Passing)?;
+        let mut there = ServiceConn::new(self.inner.account(self.spec.work.from).clone());
+        let rows = there.rows(sql, QUERY_LIMIT).await;
+        let rows = rows.map_err(|e| Failed::Passing(e.to_string()))?;
+        let there = rows.first().and_then(|r| text(r, 0));
+        Ok(there != here.map(|n| n.to_string()))
     }
 
     async fn cut_off(&self) -> Result<(), Failed> {

@@ -84,18 +84,28 @@ impl From<CopyError> for Ended {
     }
 }
 
+/// What need not be done again when a run ended.
+#[derive(Default)]
+struct Ready {
+    /// The target has the tables. Later ones are made where the log has them,
+    /// for the source's definitions may be ahead of the follower.
+    made: bool,
+    /// Triggers and events are where they belong.
+    settled: bool,
+}
+
 /// Works until told to stop. A run that ended is begun again from its
 /// checkpoint: also one that is stuck, for what stood in its way may have been
 /// seen to.
 pub async fn work(inner: Arc<Inner>, spec: Spec, view: Arc<View>, mut stop: watch::Receiver<bool>) {
     let mut pause = PAUSE;
     let mut told = String::new();
-    let mut settled = false;
+    let mut ready = Ready::default();
     loop {
         let begun = tokio::time::Instant::now();
         view.set(State::Starting, None);
         let ended = tokio::select! {
-            ended = once(&inner, &spec, &view, &mut settled) => ended,
+            ended = once(&inner, &spec, &view, &mut ready) => ended,
             _ = stop.wait_for(|s| *s) => return,
         };
         let (state, why) = match ended {
@@ -103,7 +113,7 @@ pub async fn work(inner: Arc<Inner>, spec: Spec, view: Arc<View>, mut stop: watc
             Err(Ended::Stuck(why)) => {
                 view.stopped();
                 // A definition may have changed, or a trigger come to be.
-                settled = false;
+                ready.settled = false;
                 match changed(&inner, &spec, &view, &mut stop, why).await {
                     Some(ended) => ended,
                     None => continue,
@@ -171,18 +181,19 @@ async fn once(
     inner: &Arc<Inner>,
     spec: &Spec,
     view: &Arc<View>,
-    settled: &mut bool,
+    ready: &mut Ready,
 ) -> Result<(), Ended> {
     let (read, written) = (spec.work.from, spec.work.from.other());
     let [from, to] = [read, written].map(|side| inner.account(side).clone());
-    if spec.work.copy {
+    if spec.work.copy && !ready.made {
         make(inner, spec).await?;
+        ready.made = true;
     }
-    if !*settled {
+    if !ready.settled {
         let objects = Objects::new(inner, &spec.name, &spec.tables);
         let done = objects.settle(read).await;
         done.map_err(|e| Ended::Passing(format!("triggers and events: {e}")))?;
-        *settled = true;
+        ready.settled = true;
     }
     for loaded in inner.catalog.refresh().await {
         loaded?;

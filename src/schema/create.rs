@@ -56,10 +56,10 @@ pub async fn create(
     Ok(run.report)
 }
 
-/// Keeps on `mirror` the triggers and events that `active` has now, so that they
-/// can be brought back there, and holds back what acts there. Nothing else is
-/// made. Nobody may write rows on `mirror` meanwhile: each new trigger is made
-/// there for a moment.
+/// Keeps on `mirror` the events, and with `triggers` the triggers, that
+/// `active` has now, so that they can be brought back there, and holds back what
+/// acts there. Nothing else is made. With `triggers` nobody may write rows on
+/// `mirror` meanwhile: each new one is made there for a moment.
 ///
 /// # Errors
 /// As [`create`].
@@ -68,6 +68,7 @@ pub async fn carry(
     mirror: &ServiceAccount,
     covers: &Covers<'_>,
     options: Options,
+    triggers: bool,
 ) -> Result<Report, SchemaError> {
     let mut pair = Pair::open(active, mirror).await?;
     let there = source::inventory(&mut pair.source, covers).await?;
@@ -85,7 +86,9 @@ pub async fn carry(
         report: Report::default(),
         writes: true,
     };
-    held::triggers(&mut run, &there).await?;
+    if triggers {
+        held::triggers(&mut run, &there).await?;
+    }
     held::events(&mut run, &there).await?;
     run.pair.close().await;
     run.report.gather();
