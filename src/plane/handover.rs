@@ -130,6 +130,10 @@ impl Handover<'_> {
     ) -> Result<Prepared<Option<Fence>>, String> {
         let mut held = None;
         if let Some(side) = self.change.fence {
+            if self.acting.load(Ordering::Relaxed) {
+                let stopped = self.objects().stop_events(side, until).await;
+                self.or_forced("events", stopped)?;
+            }
             let put_up = self.fence(side, until).await;
             held = self.or_forced("fence", put_up)?.flatten();
         }

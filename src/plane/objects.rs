@@ -2,7 +2,9 @@
 //! writes a trigger would run again for rows that are its effect already, and
 //! an event would run on both.
 //!
-//! 1. At a flip, behind the gate, once the old follower has ended and before
+//! 1. At a flip, behind the gate, events of the old active side are stopped
+//!    before its tables are fenced, for one that waited at the fence would write
+//!    after the swap. Once the old follower has ended and before
 //!    the new one's position is taken, they are brought back on the new active
 //!    side ([`Objects::activate`]). Not earlier, or the old follower's rows
 //!    would fire them; not later, or the first write would miss them.
@@ -93,6 +95,25 @@ impl<'a> Objects<'a> {
         }
     }
 
+    /// Stops the events of a side that is about to be active no more. Where the
+    /// edge is not taken, the next follower's beginning lets them go on.
+    ///
+    /// # Errors
+    /// The side does not answer, or not in time.
+    pub async fn stop_events(&self, side: Side, until: Instant) -> Result<(), String> {
+        let left = until.saturating_duration_since(Instant::now());
+        let covers = self.covers();
+        let run = schema::stop_events(self.inner.account(side), &covers);
+        match tokio::time::timeout(left, run).await {
+            Ok(Ok(report)) => {
+                self.say(side, "held back", &report);
+                Ok(())
+            }
+            Ok(Err(e)) => Err(e.to_string()),
+            Err(_) => Err(format!("the {side}'s events take too long")),
+        }
+    }
+
     /// Makes both sides right for a follower that reads `active` and is about
     /// to begin.
     ///
@@ -125,7 +146,11 @@ impl<'a> Objects<'a> {
         }
         for note in report.notes.iter().take(NOTES_MAX) {
             let (object, schema, name) = (note.object.as_str(), &note.schema, &note.name);
-            tracing::warn!(route, "not {done} on the {side}: {object} {schema}.{name}: {}", note.why);
+            tracing::warn!(
+                route,
+                "not {done} on the {side}: {object} {schema}.{name}: {}",
+                note.why
+            );
         }
     }
 }

@@ -22,7 +22,7 @@ use mysql_async::prelude::Queryable;
 use crate::Side;
 use crate::binlog::event::Query;
 use crate::rows::literal::put_quoted;
-use crate::rows::service::{ServiceConn, text};
+use crate::rows::service::{ServiceConn, ServiceError, text};
 use crate::rows::shape::{Catalog, TableShape};
 use crate::schema::{self, tokens::quote_name};
 use crate::sql::Verb;
@@ -53,7 +53,12 @@ const CREATE: [&str; 2] = [
 /// Words of an ALTER after which a copy that is not done begins anew: the order
 /// of its rows, or the name it is kept under, may be another.
 const RECOPIED: [&[u8]; 6] = [
-    b"PRIMARY", b"UNIQUE", b"CHANGE", b"MODIFY", b"RENAME", b"EXCHANGE",
+    b"PRIMARY",
+    b"UNIQUE",
+    b"CHANGE",
+    b"MODIFY",
+    b"RENAME",
+    b"EXCHANGE",
 ];
 
 /// Why it was not run.
@@ -89,13 +94,14 @@ pub(super) async fn run(
         spec,
         query,
         what: What::logged(query),
-        position: position.as_ref().map_or_else(String::new, ToString::to_string),
+        position: position
+            .as_ref()
+            .map_or_else(String::new, ToString::to_string),
         conn,
     };
     replay.once().await?;
-    if view.copy().is_some_and(|c| c.state != Copying::Done) && replay.is_recopied() {
-        let sql = format!("DELETE FROM lockstep.copied WHERE stream='{}'", spec.start.stream);
-        replay.ask(&sql).await.map_err(Failed::Passing)?;
+    if view.copy().is_some_and(|c| c.state != Copying::Done) {
+        replay.plan_again().await.map_err(Failed::Passing)?;
     }
     let _ = replay.conn.disconnect().await;
     view.let_pass(position);
@@ -116,10 +122,31 @@ impl Replay<'_> {
         }
     }
 
+    /// Has the copy begin anew where what it kept is no longer true.
+    async fn plan_again(&mut self) -> Result<(), String> {
+        let all = format!(
+            "DELETE FROM lockstep.copied WHERE stream='{}'",
+            self.spec.start.stream
+        );
+        if self.is_recopied() {
+            self.ask(&all).await?;
+        } else if self.what.verb == Verb::DropTable {
+            for (schema, table) in self.what.tables.clone() {
+                let [mut of, mut named] = [Vec::new(), Vec::new()];
+                put_quoted(&mut of, &schema);
+                put_quoted(&mut named, &table);
+                let [of, named] = [of, named].map(|n| String::from_utf8_lossy(&n).into_owned());
+                let sql = format!("{all} AND schema_name={of} AND table_name={named}");
+                self.ask(&sql).await?;
+            }
+        }
+        Ok(())
+    }
+
     fn is_recopied(&self) -> bool {
         let upper = self.query.sql.to_ascii_uppercase();
         let has = |word: &&[u8]| memchr::memmem::find(&upper, word).is_some();
-        self.what.verb == Verb::RenameTable
+        matches!(self.what.verb, Verb::RenameTable | Verb::DropDatabase)
             || (self.what.verb == Verb::AlterTable && RECOPIED.iter().any(has))
     }
 
@@ -213,24 +240,28 @@ impl Replay<'_> {
     /// Whether a new table's text means another table on the other side: the
     /// families have other defaults. MySQL logs CREATE TABLE ... SELECT in words
     /// of its own.
-    async fn is_foreign(&mut self) -> Result<bool, Failed> {
+    async fn is_foreign(&self) -> Result<bool, Failed> {
         const OWN: &[u8] = b"START TRANSACTION";
         if memchr::memmem::find(&self.query.sql, OWN).is_some() {
             return Ok(true);
         }
-        let sql = "SELECT VERSION() LIKE '%MariaDB%'";
-        let here = self.ask(sql).await.map_err(Failed::Passing)?;
-        let mut there = ServiceConn::new(self.inner.account(self.spec.work.from).clone());
-        let rows = there.rows(sql, QUERY_LIMIT).await;
-        let rows = rows.map_err(|e| Failed::Passing(e.to_string()))?;
-        let there = rows.first().and_then(|r| text(r, 0));
-        Ok(there != here.map(|n| n.to_string()))
+        let failed = |e: ServiceError| Failed::Passing(e.to_string());
+        let here = is_mariadb(self.inner, self.written())
+            .await
+            .map_err(failed)?;
+        let there = is_mariadb(self.inner, self.spec.work.from)
+            .await
+            .map_err(failed)?;
+        Ok(here != there)
     }
 
     async fn cut_off(&self) -> Result<(), Failed> {
         let shown = matches!(
             self.what.verb,
-            Verb::AlterTable | Verb::CreateTable | Verb::DropTable | Verb::CreateIndex
+            Verb::AlterTable
+                | Verb::CreateTable
+                | Verb::DropTable
+                | Verb::CreateIndex
                 | Verb::DropIndex
         );
         let alike = self.alike().await;
@@ -270,7 +301,9 @@ impl Replay<'_> {
         // The families number newer collations differently.
         if self.ask(&charset).await.is_err() {
             if std::str::from_utf8(&self.query.sql).is_err() {
-                return Err(Failed::Stuck("its character set is not known there".to_owned()));
+                return Err(Failed::Stuck(
+                    "its character set is not known there".to_owned(),
+                ));
             }
             let utf8 = "SET NAMES utf8mb4";
             self.ask(utf8).await.map_err(Failed::Passing)?;
@@ -282,12 +315,17 @@ impl Replay<'_> {
         }
         let sql = self.query.sql.to_vec();
         let (route, side) = (&self.spec.name, self.written());
-        tracing::info!(route, "{} is run on the {side}, from the log", self.what.verb.as_str());
+        tracing::info!(
+            route,
+            "{} is run on the {side}, from the log",
+            self.what.verb.as_str()
+        );
         match tokio::time::timeout(DDL_LIMIT, self.conn.query_drop(sql)).await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(mysql_async::Error::Server(e))) => {
-                Err(Failed::Stuck(format!("the {side} refuses it: {} ({})", e.message, e.code)))
-            }
+            Ok(Err(mysql_async::Error::Server(e))) => Err(Failed::Stuck(format!(
+                "the {side} refuses it: {} ({})",
+                e.message, e.code
+            ))),
             Ok(Err(e)) => Err(Failed::Passing(e.to_string())),
             Err(_) => Err(Failed::Passing("it takes too long".to_owned())),
         }
@@ -295,29 +333,34 @@ impl Replay<'_> {
 }
 
 /// The shapes that rows have where the follower is, which is behind the place
-/// that the read side's definitions are of if that side went on meanwhile: the
-/// side that is written has got each change from the log so far.
+/// that the read side's definitions are of if that side went on meanwhile. The
+/// side that is written has got each change from the log so far: between
+/// servers of one family its definitions are those of that place. Between the
+/// families it has others for the same, so there only names of columns tell,
+/// and what both have stays as the read side says.
 ///
-/// Only where a table's columns are others; columns that both have keep what
-/// the read side says of them.
-pub(super) fn at_log(
+/// # Errors
+/// A side does not answer.
+pub(super) async fn at_log(
+    inner: &Inner,
     catalog: &Arc<Catalog>,
     read: Side,
     covers: impl Fn(&[u8], &[u8]) -> bool,
     fold: bool,
-) -> Arc<Catalog> {
+) -> Result<Arc<Catalog>, ServiceError> {
     if shapes::compare(&covers, read, catalog).1.is_empty() {
-        return catalog.clone();
+        return Ok(catalog.clone());
     }
+    let one_family = is_mariadb(inner, read).await? == is_mariadb(inner, read.other()).await?;
     let mut derived = Catalog::new(fold);
     derived.generation = catalog.generation;
     for (db, name, pair) in catalog.iter() {
         let written = pair.on(read.other());
         let shape = match (pair.on(read), written) {
-            (Some(now), Some(then)) if covers(db, name) && names(now) != names(then) => {
-                Some(merged(now, then))
-            }
-            (None, Some(then)) if covers(db, name) => Some(then.clone()),
+            (now, Some(then)) if covers(db, name) => Some(match now {
+                Some(now) if !one_family => merged(now, then),
+                _ => then.clone(),
+            }),
             (now, _) => now.cloned(),
         };
         for (side, shape) in [(read, shape), (read.other(), written.cloned())] {
@@ -326,15 +369,24 @@ pub(super) fn at_log(
             }
         }
     }
-    Arc::new(derived)
+    Ok(Arc::new(derived))
 }
 
-fn names(shape: &TableShape) -> Vec<Vec<u8>> {
-    let columns = shape.columns.iter();
-    columns.map(|c| c.name.to_ascii_lowercase()).collect()
+async fn is_mariadb(inner: &Inner, side: Side) -> Result<bool, ServiceError> {
+    let mut conn = ServiceConn::new(inner.account(side).clone());
+    let sql = "SELECT VERSION() LIKE '%MariaDB%'";
+    let rows = conn.rows(sql, QUERY_LIMIT).await?;
+    Ok(rows.first().and_then(|r| text(r, 0)).as_deref() == Some("1"))
 }
 
 fn merged(now: &TableShape, then: &TableShape) -> TableShape {
+    let names = |shape: &TableShape| -> Vec<Vec<u8>> {
+        let columns = shape.columns.iter();
+        columns.map(|c| c.name.to_ascii_lowercase()).collect()
+    };
+    if names(now) == names(then) {
+        return now.clone();
+    }
     let mut shape = then.clone();
     for column in &mut shape.columns {
         if let Some(same) = now.column(&column.name).and_then(|i| now.columns.get(i)) {

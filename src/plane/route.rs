@@ -19,8 +19,8 @@ use crate::route::table::{DdlPolicy, FollowStart, TableGlob};
 use crate::rows::service::ServiceError;
 use crate::schema;
 
-use super::objects::Objects;
 use super::definitions::{Known, What, remedy};
+use super::objects::Objects;
 use super::replay::{self, Failed};
 use super::view::{Copying, State, View, Work};
 use super::{Inner, shapes};
@@ -213,7 +213,7 @@ async fn once(
     // Healing reads both sides as they are now; applying writes what was.
     let shapes = match spec.work.heal {
         true => catalog,
-        false => replay::at_log(&catalog, read, &covered, fold),
+        false => replay::at_log(inner, &catalog, read, &covered, fold).await?,
     };
     let logs_cascades = cascade::are_logged(&from).await?;
     let tables = CatalogTables::new(shapes, read, covered)

@@ -135,6 +135,8 @@ pub struct View {
     passes: Mutex<Option<Position>>,
     /// An operator has said so of the one that the follower stopped at.
     resumed: AtomicBool,
+    /// The same, in the run that came of it.
+    told: AtomicBool,
 }
 
 /// Shows a beat while it lives.
@@ -161,6 +163,7 @@ impl View {
             met: Mutex::default(),
             passes: Mutex::default(),
             resumed: AtomicBool::new(false),
+            told: AtomicBool::new(false),
         }
     }
 
@@ -172,6 +175,8 @@ impl View {
     /// A run begins where its follower is now.
     pub(super) fn begins(&self) {
         *self.began_at.lock() = self.position();
+        let told = self.resumed.swap(false, Ordering::Relaxed);
+        self.told.store(told, Ordering::Relaxed);
     }
 
     /// An operator has seen to what the follower stopped at.
@@ -180,10 +185,10 @@ impl View {
     }
 
     /// Whether an operator's word is for what the follower meets now: only for
-    /// the first thing that a run meets.
+    /// the first thing that the run after it meets.
     pub(super) fn is_resumed(&self) -> bool {
         let began = self.began_at.lock().clone();
-        self.resumed.load(Ordering::Relaxed) && began.is_some() && began == self.position()
+        self.told.load(Ordering::Relaxed) && began.is_some() && began == self.position()
     }
 
     /// Notes the change of a definition that the follower is to stop at.

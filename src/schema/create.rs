@@ -75,7 +75,6 @@ pub async fn carry(
     held::prepare(&mut pair.target).await?;
     // First, for what acts there would act while the others are made.
     let mut report = held::hold(&mut pair.target, covers).await?;
-    held::forget_gone(&mut pair, &there, covers).await?;
     let here = source::inventory(&mut pair.target, covers).await?;
     let progress = Progress::default();
     let mut run = Run {
@@ -90,6 +89,7 @@ pub async fn carry(
         held::triggers(&mut run, &there).await?;
     }
     held::events(&mut run, &there).await?;
+    held::forget_gone(&mut run.pair, &there, covers).await?;
     run.pair.close().await;
     run.report.gather();
     report.created.append(&mut run.report.created);

@@ -45,7 +45,7 @@ const CHANGES: [&str; 24] = [
     "UPDATE keyed SET v = v + 1 WHERE id > 1 ORDER BY id LIMIT 5",
     "RENAME TABLE keyed TO keyed_old, gone TO keyed, keyed_old TO gone",
     "ALTER TABLE rows2 CHANGE note remark VARCHAR(90)",
-    "CREATE TABLE by_select AS SELECT id, v FROM like2",
+    "CREATE TABLE by_select (PRIMARY KEY (id)) AS SELECT id, v FROM like2",
 ];
 
 struct Stage {
@@ -329,9 +329,10 @@ fn ddl_past_the_proxy_stops_and_says() {
         // Nothing shows it.
         std::thread::sleep(Duration::from_secs(3));
         assert_eq!(stage.follow()["state"], "stopped");
-        let resumed = stage
-            .proxy
-            .post(&format!("/v1/routes/{ROUTE}/resume"), &serde_json::json!({}));
+        let resumed = stage.proxy.post(
+            &format!("/v1/routes/{ROUTE}/resume"),
+            &serde_json::json!({}),
+        );
         assert!(resumed.ok(), "{resumed:?}");
         stage.wait_current();
         stage.assert_equal();
