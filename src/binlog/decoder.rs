@@ -171,7 +171,7 @@ impl Decoder {
         Ok(match header.kind {
             2 | 18 | 165 => {
                 self.maps.clear();
-                Body::Query(event::query(body, header.kind)?)
+                Body::Query(event::query(body, header.kind, header.timestamp)?)
             }
             3 => Body::Stop,
             4 => {

@@ -112,6 +112,71 @@ pub struct Query {
     pub error: u16,
     /// LOAD DATA under statement logging.
     pub load: bool,
+    /// When it was executed, in seconds since 1970.
+    pub at_s: u32,
+    /// What its session was set to.
+    pub context: Context,
+}
+
+/// The session a statement was executed in, as far as the log tells.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Context {
+    /// `sql_mode`, in the bits of the server's family.
+    pub mode: Option<u64>,
+    /// Collations by number: `character_set_client`, `collation_connection`,
+    /// `collation_server`.
+    pub collations: Option<[u16; 3]>,
+}
+
+/// `sql_mode` bits that both families have in the same place.
+const ANSI_QUOTES: u64 = 4;
+const NO_BACKSLASH_ESCAPES: u64 = 1 << 20;
+
+impl Context {
+    /// Whether `"` quotes names.
+    pub fn ansi_quotes(&self) -> bool {
+        self.mode.is_some_and(|m| m & ANSI_QUOTES != 0)
+    }
+
+    /// Whether a backslash in a string is a plain character.
+    pub fn no_backslash_escapes(&self) -> bool {
+        self.mode.is_some_and(|m| m & NO_BACKSLASH_ESCAPES != 0)
+    }
+
+    /// Reads the status variables of a Query event. They come in a fixed order;
+    /// behind the first that is not known nothing can be told.
+    fn read(bytes: &[u8]) -> Context {
+        const FLAGS: u8 = 0;
+        const SQL_MODE: u8 = 1;
+        const AUTO_INCREMENT: u8 = 3;
+        const CHARSET: u8 = 4;
+        const CATALOG: u8 = 6;
+        let mut context = Context::default();
+        let r = &mut Reader::new(bytes);
+        while let Some(kind) = r.u8() {
+            let known = match kind {
+                FLAGS | AUTO_INCREMENT => r.u32().map(drop),
+                SQL_MODE => {
+                    context.mode = r.u64();
+                    context.mode.map(drop)
+                }
+                CATALOG => {
+                    let length = r.u8().map(usize::from);
+                    length.and_then(|n| r.bytes(n)).map(drop)
+                }
+                CHARSET => {
+                    let mut next = || r.u16();
+                    context.collations = (|| Some([next()?, next()?, next()?]))();
+                    context.collations.map(drop)
+                }
+                _ => None,
+            };
+            if known.is_none() {
+                break;
+            }
+        }
+        context
+    }
 }
 
 impl Query {
@@ -170,7 +235,7 @@ pub enum Body {
 }
 
 /// Reads a Query event's body (2, and the inside of 165 and 18).
-pub(super) fn query(body: &Bytes, kind: u8) -> Result<Query, DecodeError> {
+pub(super) fn query(body: &Bytes, kind: u8, at_s: u32) -> Result<Query, DecodeError> {
     const COMPRESSED: u8 = 165;
     const EXECUTE_LOAD_QUERY: u8 = 18;
     const LOAD_QUERY_EXTRA: usize = 13;
@@ -183,7 +248,8 @@ pub(super) fn query(body: &Bytes, kind: u8) -> Result<Query, DecodeError> {
     if kind == EXECUTE_LOAD_QUERY {
         need(r.bytes(LOAD_QUERY_EXTRA), "LOAD DATA query", r)?;
     }
-    need(r.bytes(variables), "status variables of a query", r)?;
+    let variables = need(r.bytes(variables), "status variables of a query", r)?;
+    let context = Context::read(variables);
     let schema = need(r.range(schema_length), "schema of a query", r)?;
     need(r.u8(), "schema of a query", r)?;
     let sql = if kind == COMPRESSED {
@@ -197,6 +263,8 @@ pub(super) fn query(body: &Bytes, kind: u8) -> Result<Query, DecodeError> {
         sql,
         error,
         load: kind == EXECUTE_LOAD_QUERY,
+        at_s,
+        context,
     })
 }
 

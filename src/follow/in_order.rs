@@ -88,6 +88,20 @@ impl Follower {
         self.in_order.children = Some(children);
     }
 
+    /// Before a definition changes: all that was read is written, in the old
+    /// shapes, and the checkpoint stands right before it.
+    pub(super) async fn wait_for_definition(&mut self, event: &Event) -> Result<(), FollowError> {
+        if let Body::Query(query) = &event.body
+            && let Some(mut over) = self.tables.under_way(query)
+        {
+            self.flush().await?;
+            self.checkpoint().await?;
+            // Over as well if whoever was about it is gone.
+            let _ = over.wait_for(|over| *over).await;
+        }
+        Ok(())
+    }
+
     /// A table that is being copied as a whole: its events wait until it is.
     pub(super) async fn wait_for_copy(&mut self, event: &Event) -> Result<(), FollowError> {
         let Body::Rows(rows) = &event.body else {

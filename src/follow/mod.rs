@@ -309,6 +309,7 @@ impl Follower {
                 event = reader.next() => match event {
                     Ok(Some(event)) => {
                         self.wait_for_copy(&event).await?;
+                        self.wait_for_definition(&event).await?;
                         if let Err(stop) = self.take(&event) {
                             // So that the next run meets it first of all.
                             self.flush().await?;

@@ -10,6 +10,8 @@ use crate::binlog::table_map::ColumnType;
 use crate::rows::shape::{Catalog, ColumnShape, TableShape};
 use crate::sql::{Class, ScanMode, Verb, scan};
 
+use tokio::sync::watch;
+
 use super::batch::{Key, TableName};
 
 /// A table that is followed.
@@ -169,6 +171,12 @@ pub enum Verdict {
 pub trait Definitions: Send + Sync {
     /// Decides, without waiting.
     fn changed(&self, ddl: Ddl<'_>) -> Verdict;
+
+    /// Asked before [`Definitions::changed`], which comes once this is true:
+    /// whoever brings both sides to the same shape may be about it.
+    fn under_way(&self, _: Ddl<'_>) -> Option<watch::Receiver<bool>> {
+        None
+    }
 }
 
 /// Every change stops.
@@ -217,6 +225,11 @@ pub trait Tables: Send + Sync {
     fn meaning(&self, table: &TableName) -> Meaning;
     /// What a statement means.
     fn statement(&self, query: &Query) -> Said;
+    /// Of a statement that changes definitions: true once its meaning can be
+    /// asked for. All before it is to be written first, in the old shapes.
+    fn under_way(&self, _: &Query) -> Option<watch::Receiver<bool>> {
+        None
+    }
 }
 
 #[derive(Default)]
@@ -243,6 +256,10 @@ fn unquoted(name: &[u8]) -> &[u8] {
     let inner = name.strip_prefix(b"`").and_then(|n| n.strip_suffix(b"`"));
     inner.unwrap_or(name)
 }
+
+/// No definition is changed in fewer bytes; BEGIN and COMMIT are not looked at
+/// twice.
+const DDL_MIN: usize = "DROP TABLE a".len();
 
 /// Tables whose meaning is remembered; beyond it each is looked up anew.
 const CACHE_MAX: usize = 20_000;
@@ -342,8 +359,15 @@ impl<F: Fn(&[u8], &[u8]) -> bool + Send + Sync> CatalogTables<F> {
     }
 
     /// What a statement does to followed tables; None: nothing.
-    fn affects(&self, sql: &[u8], schema: Option<&[u8]>) -> Option<(Class, String)> {
-        let facts = scan(sql, ScanMode::default());
+    fn affects(&self, query: &Query) -> Option<(Class, String)> {
+        let sql = &query.sql;
+        let schema = (!query.schema.is_empty()).then_some(&query.schema[..]);
+        let mode = ScanMode {
+            ansi_quotes: query.context.ansi_quotes(),
+            no_backslash_escapes: query.context.no_backslash_escapes(),
+            ..ScanMode::default()
+        };
+        let facts = scan(sql, mode);
         let (class, kind) = match facts.class {
             Class::Write => (
                 Class::Write,
@@ -367,7 +391,11 @@ impl<F: Fn(&[u8], &[u8]) -> bool + Send + Sync> CatalogTables<F> {
         if let Some(table) = named {
             return Some((class, format!("{kind}: {table}")));
         }
-        let database = facts.database.map(|d| unquoted(d.of(sql)));
+        let mut database = facts.database.map(|d| unquoted(d.of(sql)));
+        if facts.verb == Verb::DropTrigger {
+            // It does not name its table.
+            database = database.or(schema);
+        }
         if facts.class == Class::Ddl
             && let Some(database) = database
             && self.has_tables_in(database)
@@ -394,9 +422,17 @@ impl<F: Fn(&[u8], &[u8]) -> bool + Send + Sync> Tables for CatalogTables<F> {
         meaning
     }
 
+    fn under_way(&self, query: &Query) -> Option<watch::Receiver<bool>> {
+        if query.sql.len() < DDL_MIN {
+            return None;
+        }
+        let (class, what) = self.affects(query)?;
+        let ddl = Ddl { query, what: &what };
+        (class == Class::Ddl).then(|| self.definitions.under_way(ddl))?
+    }
+
     fn statement(&self, query: &Query) -> Said {
-        let schema = (!query.schema.is_empty()).then_some(&query.schema[..]);
-        let Some((class, what)) = self.affects(&query.sql, schema) else {
+        let Some((class, what)) = self.affects(query) else {
             return Said::Nothing;
         };
         // Rows that were written as text are nowhere else.

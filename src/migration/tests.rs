@@ -107,6 +107,7 @@ fn migration(kept: &Arc<Kept>, table: RouteTable) -> Arc<Migration> {
         accounts: accounts.clone(),
         backends,
         instance: "test".to_owned(),
+        ddl: Arc::default(),
         settings: Default::default(),
     });
     Migration::new(Parts {

@@ -2,6 +2,7 @@
 //! and the route drained (DESIGN §7): bring the other side up to date, fence,
 //! take the position the next follower begins at.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::Side;
@@ -10,6 +11,7 @@ use crate::route::table::{FollowStart, Phase, Route};
 use crate::rows::service::ServiceConn;
 
 use super::fence::{self, Fence};
+use super::objects::Objects;
 use super::{Plane, position, shapes, work};
 
 /// What an edge asks of the row plane.
@@ -62,6 +64,8 @@ pub struct Handover<'a> {
     change: Change,
     /// Whether what cannot be reached is left.
     force: bool,
+    /// The new active side has triggers or events to be brought back.
+    acting: AtomicBool,
 }
 
 impl Drop for Handover<'_> {
@@ -92,6 +96,7 @@ impl Plane {
             route: route.clone(),
             change: Change::of(route.phase, to),
             force,
+            acting: AtomicBool::new(true),
         }
     }
 }
@@ -103,6 +108,11 @@ impl Handover<'_> {
     /// # Errors
     /// Why it is not close.
     pub async fn approach(&self, limit: Duration) -> Result<(), String> {
+        if let Some(old) = self.change.fence {
+            // Asked now: nothing to do costs nothing under the closed gate.
+            let holds = self.objects().approach(old.other()).await;
+            self.acting.store(holds.unwrap_or(true), Ordering::Relaxed);
+        }
         if self.change.barrier {
             return self.barrier(Instant::now() + limit).await;
         }
@@ -120,6 +130,10 @@ impl Handover<'_> {
     ) -> Result<Prepared<Option<Fence>>, String> {
         let mut held = None;
         if let Some(side) = self.change.fence {
+            if self.acting.load(Ordering::Relaxed) {
+                let stopped = self.objects().stop_events(side, until).await;
+                self.or_forced("events", stopped)?;
+            }
             let put_up = self.fence(side, until).await;
             held = self.or_forced("fence", put_up)?.flatten();
         }
@@ -135,6 +149,12 @@ impl Handover<'_> {
                 task.end().await;
             }
         }
+        if let Some(old) = self.change.fence
+            && self.acting.load(Ordering::Relaxed)
+        {
+            let back = self.objects().activate(old.other(), until).await;
+            self.or_forced("triggers and events", back)?;
+        }
         let follow = match self.change.follow {
             Following::Ends => None,
             Following::Kept => self.route.follow.clone(),
@@ -144,6 +164,10 @@ impl Handover<'_> {
             }
         };
         Ok(Prepared { follow, held })
+    }
+
+    fn objects(&self) -> Objects<'_> {
+        Objects::new(&self.plane.inner, &self.route.name, &self.route.tables)
     }
 
     /// Lets a forced edge go on without.

@@ -18,14 +18,17 @@ pub mod compare;
 pub mod shapes;
 pub mod view;
 
+mod definitions;
 mod fence;
 mod handover;
+mod objects;
 mod position;
+mod replay;
 mod route;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -44,12 +47,16 @@ use crate::rows::catalog::CatalogLoader;
 use crate::rows::service::ServiceAccount;
 
 use compare::Compared;
+pub use definitions::{Book, UnderWay, What};
 pub use handover::Handover;
 use route::Spec;
 use view::{CopyView, Copying, FollowView, State, View, Work};
 
 /// How often the tasks are looked at without a reason.
 const RECONCILE: Duration = Duration::from_secs(1);
+
+/// How often a follower that begins is looked at.
+const BEGINS: Duration = Duration::from_millis(20);
 
 /// A leg that reads a log: to connect and log in.
 const LEG_LIMIT: Duration = Duration::from_secs(5);
@@ -88,6 +95,8 @@ pub struct Inner {
     pub settings: Settings,
     /// The heartbeats, one a side for all routes.
     pub pulses: [Arc<Pulse>; 2],
+    /// DDL that the proxy runs on both sides.
+    pub ddl: Arc<Book>,
 }
 
 /// The heartbeats of an installation, one a side.
@@ -310,6 +319,9 @@ impl Plane {
             task.end().await;
         }
         self.reconcile().await;
+        if let Some(view) = self.view(route) {
+            view.resume();
+        }
     }
 
     fn take(&self, route: &str) -> Option<Running> {
@@ -321,15 +333,39 @@ impl Plane {
     }
 
     /// Waits until everything written on the side that is read, before now, is
-    /// on the other. False: nothing is followed at the moment.
+    /// on the other. One that begins is waited for. False: nothing is followed
+    /// at the moment.
     ///
     /// # Errors
     /// Not there within `limit`.
     pub async fn caught_up(&self, route: &str, limit: Duration) -> Result<bool, String> {
-        let Some(view) = self.view(route).filter(|v| v.state().0 == State::Running) else {
-            return Ok(false);
-        };
-        view.barrier(limit).await.map(|()| true)
+        let until = Instant::now() + limit;
+        loop {
+            let Some(view) = self.view(route) else {
+                return Ok(false);
+            };
+            let left = until.saturating_duration_since(Instant::now());
+            match view.state().0 {
+                State::Running => return view.barrier(left).await.map(|()| true),
+                State::Starting if !left.is_zero() => tokio::time::sleep(BEGINS).await,
+                _ => return Ok(false),
+            }
+        }
+    }
+
+    /// Before DDL that the proxy is to run on both sides: waits until the other
+    /// side has all rows written before it. False: not within `limit`.
+    pub async fn before_ddl(&self, route: &str, limit: Duration) -> bool {
+        let reached = matches!(self.caught_up(route, limit).await, Ok(true));
+        if reached {
+            self.inner.ddl.clear(route);
+        }
+        reached
+    }
+
+    /// Statements that the proxy is about to run on both sides of these routes.
+    pub fn ddl(&self, routes: &[String], all: &[What]) -> UnderWay {
+        UnderWay::new(&self.inner.ddl, &self.inner.catalog, routes, all)
     }
 
     /// Whether a route's copy is done, and how far it is for people; None where

@@ -12,13 +12,16 @@ use crate::copy::{Copier, CopyError, Throttle};
 use crate::follow::beat::Beat;
 use crate::follow::cascade;
 use crate::follow::heal::Healer;
-use crate::follow::tables::{CatalogTables, Ddl, Definitions, Verdict};
+use crate::follow::tables::CatalogTables;
 use crate::follow::writer::{Worker, WriteError};
 use crate::follow::{FollowError, Follower, Mode};
-use crate::route::table::{FollowStart, TableGlob};
+use crate::route::table::{DdlPolicy, FollowStart, TableGlob};
 use crate::rows::service::ServiceError;
 use crate::schema;
 
+use super::definitions::{Known, What, remedy};
+use super::objects::Objects;
+use super::replay::{self, Failed};
 use super::view::{Copying, State, View, Work};
 use super::{Inner, shapes};
 
@@ -44,30 +47,6 @@ pub struct Spec {
     pub work: Work,
     /// Where it began.
     pub start: FollowStart,
-}
-
-/// Passes changes of definitions that both sides have.
-///
-/// The shapes are those that this run read before it began. They are newer than
-/// a change only if an earlier run stopped at it, so:
-/// 1. a follower meets the ALTER of a table that both sides had alike when it
-///    began; it stops before it;
-/// 2. the next run reads the shapes, and meets the ALTER at once;
-/// 3. if the sides are alike then, both have had it, and it is passed.
-struct Fresh {
-    view: Arc<View>,
-    /// The sides' tables when the run began.
-    alike: bool,
-}
-
-impl Definitions for Fresh {
-    fn changed(&self, _: Ddl<'_>) -> Verdict {
-        if self.alike && self.view.is_where_it_stopped() {
-            Verdict::Pass(None)
-        } else {
-            Verdict::Stop
-        }
-    }
 }
 
 /// Why one run ended.
@@ -105,24 +84,40 @@ impl From<CopyError> for Ended {
     }
 }
 
+/// What need not be done again when a run ended.
+#[derive(Default)]
+struct Ready {
+    /// The target has the tables. Later ones are made where the log has them,
+    /// for the source's definitions may be ahead of the follower.
+    made: bool,
+    /// Triggers and events are where they belong.
+    settled: bool,
+}
+
 /// Works until told to stop. A run that ended is begun again from its
 /// checkpoint: also one that is stuck, for what stood in its way may have been
 /// seen to.
 pub async fn work(inner: Arc<Inner>, spec: Spec, view: Arc<View>, mut stop: watch::Receiver<bool>) {
     let mut pause = PAUSE;
     let mut told = String::new();
+    let mut ready = Ready::default();
     loop {
         let begun = tokio::time::Instant::now();
         view.set(State::Starting, None);
         let ended = tokio::select! {
-            ended = once(&inner, &spec, &view) => ended,
+            ended = once(&inner, &spec, &view, &mut ready) => ended,
             _ = stop.wait_for(|s| *s) => return,
         };
         let (state, why) = match ended {
             Err(Ended::Passing(why)) => (State::Waiting, why),
             Err(Ended::Stuck(why)) => {
                 view.stopped();
-                (State::Stopped, why)
+                // A definition may have changed, or a trigger come to be.
+                ready.settled = false;
+                match changed(&inner, &spec, &view, &mut stop, why).await {
+                    Some(ended) => ended,
+                    None => continue,
+                }
             }
             Ok(()) => (State::Waiting, "the log ended".to_owned()),
         };
@@ -143,11 +138,62 @@ pub async fn work(inner: Arc<Inner>, spec: Spec, view: Arc<View>, mut stop: watc
     }
 }
 
-async fn once(inner: &Arc<Inner>, spec: &Spec, view: &Arc<View>) -> Result<(), Ended> {
+/// The follower stopped. At a change of a definition that it can see to, None:
+/// it goes on at once.
+async fn changed(
+    inner: &Inner,
+    spec: &Spec,
+    view: &View,
+    stop: &mut watch::Receiver<bool>,
+    why: String,
+) -> Option<(State, String)> {
+    let Some(query) = view.met() else {
+        return Some((State::Stopped, why));
+    };
+    let what = What::logged(&query);
+    if what.is_trigger() {
+        return None;
+    }
+    let table = inner.routes.load();
+    let policy = table.index_of(&spec.name).and_then(|i| table.routes.get(i));
+    if spec.work.heal || policy.is_none_or(|r| r.ddl == DdlPolicy::Refuse) {
+        let remedy = remedy(&query, spec.work.from, &spec.name);
+        return Some((State::Stopped, format!("{why}; {remedy}")));
+    }
+    let doing = format!("{why}: run on the {}", spec.work.from.other());
+    view.set(State::Starting, Some(doing));
+    let replayed = tokio::select! {
+        done = replay::run(inner, spec, view, &query) => done,
+        // The loop's own wait ends then, too.
+        _ = stop.wait_for(|s| *s) => Err(Failed::Passing(why.clone())),
+    };
+    match replayed {
+        Ok(()) => None,
+        Err(Failed::Passing(e)) => Some((State::Waiting, format!("{why}: {e}"))),
+        Err(Failed::Stuck(e)) => {
+            let remedy = remedy(&query, spec.work.from, &spec.name);
+            Some((State::Stopped, format!("{why}: {e}; {remedy}")))
+        }
+    }
+}
+
+async fn once(
+    inner: &Arc<Inner>,
+    spec: &Spec,
+    view: &Arc<View>,
+    ready: &mut Ready,
+) -> Result<(), Ended> {
     let (read, written) = (spec.work.from, spec.work.from.other());
     let [from, to] = [read, written].map(|side| inner.account(side).clone());
-    if spec.work.copy {
+    if spec.work.copy && !ready.made {
         make(inner, spec).await?;
+        ready.made = true;
+    }
+    if !ready.settled {
+        let objects = Objects::new(inner, &spec.name, &spec.tables);
+        let done = objects.settle(read).await;
+        done.map_err(|e| Ended::Passing(format!("triggers and events: {e}")))?;
+        ready.settled = true;
     }
     for loaded in inner.catalog.refresh().await {
         loaded?;
@@ -157,14 +203,22 @@ async fn once(inner: &Arc<Inner>, spec: &Spec, view: &Arc<View>) -> Result<(), E
     let globs = spec.tables.clone();
     let covered = move |db: &[u8], t: &[u8]| covers(&globs, db, t, fold);
     let names = shapes::tables(&covered, read, &catalog);
-    let (_, differing) = shapes::compare(&covered, read, &catalog);
+    let known = Known {
+        view: view.clone(),
+        route: spec.name.clone(),
+        book: inner.ddl.clone(),
+        catalog: catalog.clone(),
+        read,
+    };
+    // Healing reads both sides as they are now; applying writes what was.
+    let shapes = match spec.work.heal {
+        true => catalog,
+        false => replay::at_log(inner, &catalog, read, &covered, fold).await?,
+    };
     let logs_cascades = cascade::are_logged(&from).await?;
-    let tables = CatalogTables::new(catalog, read, covered)
+    let tables = CatalogTables::new(shapes, read, covered)
         .with_cascades_logged(logs_cascades)
-        .with_definitions(Arc::new(Fresh {
-            view: view.clone(),
-            alike: differing.is_empty(),
-        }));
+        .with_definitions(Arc::new(known));
     let tables = Arc::new(tables);
     let start: Position = spec
         .start
@@ -186,6 +240,7 @@ async fn once(inner: &Arc<Inner>, spec: &Spec, view: &Arc<View>) -> Result<(), E
         Follower::new(workers, tables.clone(), start, followed.clone(), mode).await?;
     let pulse = inner.pulse(read);
     follower = follower.with_pulse(pulse.name());
+    view.begins();
     let request = Request {
         from: follower.position().clone(),
         server_id: server_id(stream),

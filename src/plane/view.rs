@@ -2,7 +2,7 @@
 //! `status` (DESIGN §9).
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use crate::Side;
 use crate::binlog::Position;
+use crate::binlog::event::Query;
 use crate::follow::beat::Beat;
 use crate::{copy, follow};
 
@@ -126,6 +127,16 @@ pub struct View {
     stopped_at: Mutex<Option<Position>>,
     /// What the metrics have of the counters.
     counted: Mutex<(u64, HealedView)>,
+    /// Where this run of the follower began.
+    began_at: Mutex<Option<Position>>,
+    /// The change of a definition that it stopped at.
+    met: Mutex<Option<Query>>,
+    /// The change of a definition behind this position is on both sides.
+    passes: Mutex<Option<Position>>,
+    /// An operator has said so of the one that the follower stopped at.
+    resumed: AtomicBool,
+    /// The same, in the run that came of it.
+    told: AtomicBool,
 }
 
 /// Shows a beat while it lives.
@@ -148,7 +159,57 @@ impl View {
             beat: Mutex::default(),
             stopped_at: Mutex::default(),
             counted: Mutex::default(),
+            began_at: Mutex::default(),
+            met: Mutex::default(),
+            passes: Mutex::default(),
+            resumed: AtomicBool::new(false),
+            told: AtomicBool::new(false),
         }
+    }
+
+    /// Behind the last transaction written.
+    pub(super) fn position(&self) -> Option<Position> {
+        self.followed.position.lock().clone()
+    }
+
+    /// A run begins where its follower is now.
+    pub(super) fn begins(&self) {
+        *self.began_at.lock() = self.position();
+        let told = self.resumed.swap(false, Ordering::Relaxed);
+        self.told.store(told, Ordering::Relaxed);
+    }
+
+    /// An operator has seen to what the follower stopped at.
+    pub(super) fn resume(&self) {
+        self.resumed.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether an operator's word is for what the follower meets now: only for
+    /// the first thing that the run after it meets.
+    pub(super) fn is_resumed(&self) -> bool {
+        let began = self.began_at.lock().clone();
+        self.told.load(Ordering::Relaxed) && began.is_some() && began == self.position()
+    }
+
+    /// Notes the change of a definition that the follower is to stop at.
+    pub(super) fn meets(&self, query: Option<Query>) {
+        *self.met.lock() = query;
+    }
+
+    /// What it stopped at.
+    pub(super) fn met(&self) -> Option<Query> {
+        self.met.lock().take()
+    }
+
+    /// Both sides have the change of a definition behind this position.
+    pub(super) fn let_pass(&self, position: Option<Position>) {
+        *self.passes.lock() = position;
+    }
+
+    /// Whether that is the one that the follower meets now.
+    pub(super) fn is_to_pass(&self) -> bool {
+        let passes = self.passes.lock().clone();
+        passes.is_some() && passes == self.position()
     }
 
     /// Notes where the follower is, now that it has stopped.

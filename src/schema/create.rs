@@ -56,6 +56,47 @@ pub async fn create(
     Ok(run.report)
 }
 
+/// Keeps on `mirror` the events, and with `triggers` the triggers, that
+/// `active` has now, so that they can be brought back there, and holds back what
+/// acts there. Nothing else is made. With `triggers` nobody may write rows on
+/// `mirror` meanwhile: each new one is made there for a moment.
+///
+/// # Errors
+/// As [`create`].
+pub async fn carry(
+    active: &ServiceAccount,
+    mirror: &ServiceAccount,
+    covers: &Covers<'_>,
+    options: Options,
+    triggers: bool,
+) -> Result<Report, SchemaError> {
+    let mut pair = Pair::open(active, mirror).await?;
+    let there = source::inventory(&mut pair.source, covers).await?;
+    held::prepare(&mut pair.target).await?;
+    // First, for what acts there would act while the others are made.
+    let mut report = held::hold(&mut pair.target, covers).await?;
+    let here = source::inventory(&mut pair.target, covers).await?;
+    let progress = Progress::default();
+    let mut run = Run {
+        pair,
+        here,
+        options,
+        progress: &progress,
+        report: Report::default(),
+        writes: true,
+    };
+    if triggers {
+        held::triggers(&mut run, &there).await?;
+    }
+    held::events(&mut run, &there).await?;
+    held::forget_gone(&mut run.pair, &there, covers).await?;
+    run.pair.close().await;
+    run.report.gather();
+    report.created.append(&mut run.report.created);
+    report.notes.append(&mut run.report.notes);
+    Ok(report)
+}
+
 /// Only compares: what [`create`] would make is reported as missing. Nothing is
 /// written.
 ///

@@ -9,6 +9,7 @@
 //! | `statement` | its CREATE TRIGGER, for this server | empty: it stays, disabled |
 //! | `sql_mode`, `collation` | the session to create it in | |
 //! | `ordinal` | its place among those of one table | |
+//! | `seen` | the active side has had it since it is kept: once it has not, it was dropped there | likewise |
 //!
 //! An object is never lost, wherever a run is cut off:
 //! 1. Held back: the row is committed before the object goes.
@@ -24,7 +25,7 @@ use super::objects::{Body, context};
 use super::session::{Refused, Session, exact};
 use super::source::{self, Inventory, Item};
 use super::tokens::{Token, quote_name, quote_text, tokens};
-use super::{Covers, SchemaError};
+use super::{Covers, Pair, SchemaError};
 use crate::rows::service::{ServiceAccount, text};
 
 /// `SHOW CREATE TRIGGER`: sql_mode, text, collation_connection.
@@ -35,6 +36,8 @@ const OF_TRIGGER: [usize; 3] = [1, 2, 4];
 const LOCK_WAIT: &str = "SET lock_wait_timeout=2";
 
 const TRIGGER_EXISTS: u16 = 1359;
+const NO_SCHEMA: u16 = 1049;
+const NO_TABLE: u16 = 1146;
 
 const TABLE: &str = "CREATE TABLE IF NOT EXISTS lockstep.held (\
      kind VARCHAR(16) CHARACTER SET ascii NOT NULL, \
@@ -42,7 +45,7 @@ const TABLE: &str = "CREATE TABLE IF NOT EXISTS lockstep.held (\
      table_name VARBINARY(256) NOT NULL, ordinal INT UNSIGNED NOT NULL, \
      sql_mode VARCHAR(1024) CHARACTER SET ascii NOT NULL, \
      collation VARCHAR(64) CHARACTER SET ascii NOT NULL, \
-     statement LONGTEXT CHARACTER SET utf8mb4 NOT NULL, \
+     statement LONGTEXT CHARACTER SET utf8mb4 NOT NULL, seen TINYINT NOT NULL, \
      PRIMARY KEY (kind, schema_name, name)) ENGINE=InnoDB";
 
 /// Makes the table.
@@ -53,7 +56,7 @@ pub(super) async fn prepare(session: &mut Session) -> Result<(), SchemaError> {
     Ok(session.run(TABLE).await?)
 }
 
-fn same(item: &Item) -> String {
+fn same_row(item: &Item) -> String {
     format!(
         "kind = '{}' AND schema_name = {} AND name = {}",
         item.object.as_str(),
@@ -64,7 +67,7 @@ fn same(item: &Item) -> String {
 
 /// Whether it is held back.
 pub(super) async fn is_held(session: &mut Session, item: &Item) -> Result<bool, SchemaError> {
-    let sql = format!("SELECT 1 FROM lockstep.held WHERE {}", same(item));
+    let sql = format!("SELECT 1 FROM lockstep.held WHERE {}", same_row(item));
     match session.one(&sql).await {
         Ok(found) => Ok(found.is_some()),
         // No such schema or table yet, or one that we may not read.
@@ -81,7 +84,7 @@ async fn keep(
     body: &Body,
 ) -> Result<(), SchemaError> {
     let sql = format!(
-        "REPLACE INTO lockstep.held VALUES ('{}', {}, {}, {}, {ordinal}, {}, {}, {})",
+        "REPLACE INTO lockstep.held VALUES ('{}', {}, {}, {}, {ordinal}, {}, {}, {}, 0)",
         item.object.as_str(),
         quote_text(&item.schema),
         quote_text(&item.name),
@@ -93,8 +96,79 @@ async fn keep(
     Ok(session.run(&sql).await?)
 }
 
+/// An object that is held back.
+struct Held {
+    item: Item,
+    body: Body,
+    seen: bool,
+}
+
+/// All that is held back on a side, of what is covered; empty where it has no
+/// such table.
+async fn all_held(session: &mut Session, covers: &Covers<'_>) -> Result<Vec<Held>, SchemaError> {
+    let sql = "SELECT kind, schema_name, name, table_name, sql_mode, collation, statement, seen \
+               FROM lockstep.held ORDER BY kind, schema_name, table_name, ordinal, name";
+    let rows = match session.rows(sql).await {
+        Ok(rows) => rows,
+        Err(Refused::Server(NO_SCHEMA | NO_TABLE, _)) => return Ok(Vec::new()),
+        Err(e) => return Err(e.into()),
+    };
+    let mut all = Vec::new();
+    for row in rows {
+        let Some(item) = held_item(&row) else {
+            continue;
+        };
+        let by = match item.object {
+            Object::Trigger => &item.table,
+            _ => &item.name,
+        };
+        if !covers(item.schema.as_bytes(), by.as_bytes()) {
+            continue;
+        }
+        let of = |n| text(&row, n).unwrap_or_default();
+        let body = Body {
+            mode: of(4),
+            collation: of(5),
+            sql: of(6),
+            time_zone: String::new(),
+        };
+        let seen = of(7) == "1";
+        all.push(Held { item, body, seen });
+    }
+    Ok(all)
+}
+
+/// Forgets what the mirror keeps of objects that were dropped on the active
+/// side. What that side never had (it may not be able to have it) is kept, and
+/// what is held back there itself is only on its way.
+pub(super) async fn forget_gone(
+    pair: &mut Pair,
+    there: &Inventory,
+    covers: &Covers<'_>,
+) -> Result<(), SchemaError> {
+    let coming = all_held(&mut pair.source, covers).await?;
+    let same =
+        |a: &Item, b: &Item| (a.object, &a.schema, &a.name) == (b.object, &b.schema, &b.name);
+    let acts = |item: &Item| {
+        let mut others = there.of(item.object);
+        others.any(|i| same(i, item) && (i.enabled || i.object == Object::Trigger))
+    };
+    for Held { item, seen, .. } in all_held(&mut pair.target, covers).await? {
+        if acts(&item) {
+            let sql = format!(
+                "UPDATE lockstep.held SET seen = 1 WHERE {}",
+                same_row(&item)
+            );
+            pair.target.run(&sql).await?;
+        } else if seen && !coming.iter().any(|other| same(&other.item, &item)) {
+            forget(&mut pair.target, &item).await?;
+        }
+    }
+    Ok(())
+}
+
 async fn forget(session: &mut Session, item: &Item) -> Result<(), SchemaError> {
-    let sql = format!("DELETE FROM lockstep.held WHERE {}", same(item));
+    let sql = format!("DELETE FROM lockstep.held WHERE {}", same_row(item));
     Ok(session.run(&sql).await?)
 }
 
@@ -120,7 +194,10 @@ pub(super) async fn triggers(run: &mut Run<'_>, there: &Inventory) -> Result<(),
                 continue;
             };
             // Kept before, of a trigger that is as it was.
-            let sql = format!("SELECT statement FROM lockstep.held WHERE {}", same(item));
+            let sql = format!(
+                "SELECT statement FROM lockstep.held WHERE {}",
+                same_row(item)
+            );
             if run.pair.target.one(&sql).await? == Some(body.sql.clone()) {
                 run.report.existing += 1;
             } else if run.put(&subject, &body).await? {
@@ -141,6 +218,9 @@ pub(super) async fn events(run: &mut Run<'_>, there: &Inventory) -> Result<(), S
         let subject = Subject::new(Object::Event, &item.schema, &item.name);
         run.progress.at(subject.title());
         if run.here.has(item) {
+            if item.enabled && !is_held(&mut run.pair.target, item).await? {
+                keep(&mut run.pair.target, item, 0, &Body::default()).await?;
+            }
             run.report.existing += 1;
         } else {
             let show = format!(
@@ -242,6 +322,16 @@ pub(super) async fn hold(
         drop_trigger(session, item).await?;
         report.created.push(subject.title());
     }
+    still(session, &has, &mut report).await?;
+    Ok(report)
+}
+
+/// Disables events.
+async fn still(
+    session: &mut Session,
+    has: &Inventory,
+    report: &mut Report,
+) -> Result<(), SchemaError> {
     for item in has.of(Object::Event).filter(|e| e.enabled) {
         let subject = Subject::new(Object::Event, &item.schema, &item.name);
         keep(session, item, 0, &Body::default()).await?;
@@ -254,7 +344,7 @@ pub(super) async fn hold(
             Err(e) => return Err(e.into()),
         }
     }
-    Ok(report)
+    Ok(())
 }
 
 /// Holds a side's triggers and events back: it is no longer active. Safe to be
@@ -278,6 +368,38 @@ pub async fn deactivate(
     Ok(report)
 }
 
+/// Holds a side's events back, and no triggers: it is about to be active no
+/// more.
+///
+/// # Errors
+/// The connection's, or a missing right.
+pub async fn stop_events(
+    account: &ServiceAccount,
+    covers: &Covers<'_>,
+) -> Result<Report, SchemaError> {
+    let mut session = Session::open(account).await?;
+    let mut report = Report::default();
+    let has = source::inventory(&mut session, covers).await?;
+    if has.of(Object::Event).any(|e| e.enabled) {
+        prepare(&mut session).await?;
+        session.run(LOCK_WAIT).await?;
+        still(&mut session, &has, &mut report).await?;
+    }
+    session.close().await;
+    Ok(report)
+}
+
+/// Whether [`activate`] has anything to bring back.
+///
+/// # Errors
+/// The connection's.
+pub async fn holds(account: &ServiceAccount, covers: &Covers<'_>) -> Result<bool, SchemaError> {
+    let mut session = Session::open(account).await?;
+    let any = !all_held(&mut session, covers).await?.is_empty();
+    session.close().await;
+    Ok(any)
+}
+
 /// Brings a side's triggers and events back: it becomes active. Safe to be
 /// called again. `created` of the report names what was switched on, its notes
 /// what was not.
@@ -291,30 +413,9 @@ pub async fn activate(
     covers: &Covers<'_>,
 ) -> Result<Report, SchemaError> {
     let mut session = Session::open(account).await?;
-    prepare(&mut session).await?;
     session.run(LOCK_WAIT).await?;
     let mut report = Report::default();
-    let sql = "SELECT kind, schema_name, name, table_name, sql_mode, collation, statement \
-               FROM lockstep.held ORDER BY kind, schema_name, table_name, ordinal, name";
-    for row in session.rows(sql).await? {
-        let Some(item) = held_item(&row) else {
-            continue;
-        };
-        let by = if item.object == Object::Trigger {
-            &item.table
-        } else {
-            &item.name
-        };
-        if !covers(item.schema.as_bytes(), by.as_bytes()) {
-            continue;
-        }
-        let of = |n| text(&row, n).unwrap_or_default();
-        let body = Body {
-            mode: of(4),
-            collation: of(5),
-            sql: of(6),
-            time_zone: String::new(),
-        };
+    for Held { item, body, .. } in all_held(&mut session, covers).await? {
         match bring_back(&mut session, &item, &body).await {
             Ok(()) => {
                 let subject = Subject::new(item.object, &item.schema, &item.name);

@@ -31,9 +31,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::rows::service::{ServiceAccount, ServiceError};
 
 pub use adapt::Options;
-pub use create::{compare, create};
+pub use create::{carry, compare, create};
 pub use finish::{finish, raise_ids};
-pub use held::{activate, deactivate};
+pub use held::{activate, deactivate, holds, stop_events};
 pub use notes::{Note, Object, Outcome, Report};
 pub use session::{Refused, Server, Session};
 

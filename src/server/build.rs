@@ -1,6 +1,7 @@
 //! Makes the shared parts of the process from the settings.
 
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -24,7 +25,7 @@ use crate::mirror;
 use crate::mirror::journal::Journal;
 use crate::mirror::positions::Positions;
 use crate::mirror::reaper::{Connect, Reaper};
-use crate::plane::{self, Plane};
+use crate::plane::{self, Plane, What};
 use crate::route::gate::{GateLimits, Routes};
 use crate::route::table::TableGlob;
 use crate::rows::catalog::{CatalogLoader, Wanted};
@@ -33,7 +34,8 @@ use crate::rows::shape::Catalog;
 use crate::rows::variables::Variables;
 use crate::session::login::{ClientCertificates, LoginContext, SeenCapabilities};
 use crate::session::registry::Registry;
-use crate::session::{PreparedXa, Shared};
+use crate::session::{Followers, PreparedXa, Said, Shared};
+use crate::sql::Facts;
 use crate::store::{EmbeddedStore, Store};
 
 /// Makes writes reach the mirror after the active side's commit, so that a
@@ -93,6 +95,7 @@ pub fn all(config: &Config) -> Result<Built, String> {
         accounts: accounts.clone(),
         backends: [Side::Source, Side::Target].map(read_as),
         instance,
+        ddl: Arc::default(),
         settings: plane::Settings {
             copy: config.copy.clone(),
             ..plane::Settings::default()
@@ -103,10 +106,11 @@ pub fn all(config: &Config) -> Result<Built, String> {
         store: Arc::new(store),
         catalog: catalog_loader,
         sessions: Arc::new(Connected(registry.clone())),
-        plane,
+        plane: plane.clone(),
         limits: config.limits,
     });
     let shared = Arc::new(Shared {
+        followers: Arc::new(Followed(plane)),
         routes,
         registry: registry.clone(),
         catalog,
@@ -319,6 +323,25 @@ impl Wanted for Routed {
 
     fn table(&self, database: &[u8], table: &[u8]) -> bool {
         self.0.peek().route_of(database, table).is_some()
+    }
+}
+
+struct Followed(Arc<Plane>);
+
+impl Followers for Followed {
+    fn caught_up<'a>(
+        &'a self,
+        route: &'a str,
+        limit: Duration,
+    ) -> Pin<Box<dyn Future<Output = bool> + Send + 'a>> {
+        Box::pin(self.0.before_ddl(route, limit))
+    }
+
+    fn ddl(&self, routes: &[String], all: &[(&[u8], &Facts, Option<&[u8]>)]) -> Said {
+        let all = all.iter().map(|(sql, facts, db)| What::of(sql, facts, *db));
+        let all: Vec<What> = all.collect();
+        let under_way = self.0.ddl(routes, &all);
+        Box::new(move || under_way.done())
     }
 }
 

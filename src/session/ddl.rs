@@ -38,6 +38,10 @@ const MIRROR_DDL_LIMIT: Duration = Duration::from_secs(3600);
 /// The longest a mirror's leg may take to open for DDL.
 const OPEN_LIMIT: Duration = Duration::from_secs(2);
 
+/// The longest DDL waits for the followers to come close, the gate being open:
+/// an application's migration waits for nothing else of ours.
+const APPROACH_LIMIT: Duration = Duration::from_secs(3);
+
 /// The longest the gate stays closed for the catalog to be read anew.
 const CATALOG_LIMIT: Duration = Duration::from_secs(3);
 
@@ -206,12 +210,20 @@ impl Session {
         exclusive: &Exclusive<'_>,
     ) -> Result<Vec<u8>, End> {
         let limits = self.shared.gate;
+        let makes_new = self.makes_new(s);
+        if !makes_new {
+            // So that the wait behind the gate is short.
+            self.rows_first(s, APPROACH_LIMIT).await;
+        }
         let mut closed = Some(exclusive.close());
         let mut deferring = None;
-        if !self.makes_new(s) && !exclusive.drained(limits.drain).await {
+        if !makes_new && !exclusive.drained(limits.drain).await {
             // A transaction that is still open writes to A alone from now on.
             deferring = Some(exclusive.defer(s.table));
             closed = None;
+        } else if !makes_new && !self.rows_first(s, limits.drain).await {
+            telemetry::error(active.other().as_str(), "ddl_before_rows");
+            tracing::warn!("DDL runs on both sides before all earlier rows are on both");
         }
         let mut work = pin!(self.ddl_on_both(active, s, ended));
         if closed.is_some() {
@@ -224,6 +236,25 @@ impl Session {
         let done = work.await;
         drop(deferring);
         done
+    }
+
+    /// Waits until both sides have the rows written before the DDL. The race
+    /// this prevents: 1. a row that the mirror lacks is in A's log; 2. both
+    /// sides are altered; 3. the row is met in its old shape, and the columns it
+    /// is to be compared by are gone.
+    ///
+    /// False: not in time. The DDL runs nevertheless, for an application shall
+    /// not see that the other side is behind; such rows stop the follower, which
+    /// says so.
+    async fn rows_first(&self, s: &Statement<'_>, limit: Duration) -> bool {
+        let until = Instant::now() + limit;
+        for route in halfway::mirrored(s.table, s.planned.routes) {
+            let left = until.saturating_duration_since(Instant::now());
+            if !self.shared.followers.caught_up(&route, left).await {
+                return false;
+            }
+        }
+        true
     }
 
     /// Whether all it does is to make a table, or a schema, that nobody can
@@ -251,6 +282,10 @@ impl Session {
         let (facts, sql) = s.sent.unwrap_or((s.facts, s.sql));
         self.values_for(active, facts, sql).await?;
         let halfway = Halfway::new(self, active, s.table, &s.planned);
+        let said = {
+            let one = (sql, facts, self.state.database.as_deref());
+            self.shared.followers.ddl(&halfway.routes(), &[one])
+        };
         let Some(leg) = self.legs[active.index()].as_mut() else {
             return Err(End::Protocol("no leg"));
         };
@@ -275,8 +310,11 @@ impl Session {
         let caps = leg.capabilities;
         self.legs_broken = false;
         if !answer.summary.is_error || done_in_part(s.facts, &answer) {
-            self.ddl_on_mirror(s, &answer, halfway).await;
+            let on_both = self.ddl_on_mirror(s, &answer, halfway).await;
             self.refresh_catalog().await;
+            if on_both {
+                said();
+            }
         } else {
             halfway.settled();
         }
@@ -292,13 +330,28 @@ impl Session {
         Ok(out)
     }
 
-    async fn ddl_on_mirror(&mut self, s: &Statement<'_>, on_active: &Answer, halfway: Halfway) {
+    /// Whether both sides have it now.
+    async fn ddl_on_mirror(
+        &mut self,
+        s: &Statement<'_>,
+        on_active: &Answer,
+        halfway: Halfway,
+    ) -> bool {
+        if matches!(s.facts.verb, Verb::CreateTrigger | Verb::DropTrigger) {
+            // On the active side alone: their effects are rows of the log.
+            halfway.settled();
+            return true;
+        }
         let mirror = halfway.mirror();
         if !self.try_leg(mirror, Role::Mirror, OPEN_LIMIT).await {
-            return halfway.failed("no leg");
+            halfway.failed("no leg");
+            return false;
         }
         match self.on_mirror(mirror, s.sql).await {
-            Ok(answer) if as_wanted(s.facts, Some(on_active), &answer) => halfway.settled(),
+            Ok(answer) if as_wanted(s.facts, Some(on_active), &answer) => {
+                halfway.settled();
+                return true;
+            }
             Ok(answer) => halfway.failed(&answer.error_text()),
             Err(what) => {
                 // Its answer may still come.
@@ -306,6 +359,7 @@ impl Session {
                 halfway.failed(&what);
             }
         }
+        false
     }
 
     /// Runs one statement on the mirror's open leg, again where locks of

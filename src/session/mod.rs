@@ -39,6 +39,7 @@ mod values;
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -59,7 +60,7 @@ use crate::route::plan::TemporaryTable;
 use crate::route::table::RouteMask;
 use crate::rows::shape::Catalog;
 use crate::rows::variables::Variables;
-use crate::sql::ServerKind;
+use crate::sql::{Facts, ServerKind};
 use crate::telemetry;
 use crate::wire::Status;
 use crate::wire::frame::HEADER_LEN;
@@ -80,8 +81,29 @@ const END_LIMIT: Duration = Duration::from_secs(30);
 /// of its own, and a client that does not read must not hold us up.
 const GOODBYE_LIMIT: Duration = Duration::from_millis(50);
 
+/// Those who bring what one side has to the other, as DDL needs them.
+pub trait Followers: Send + Sync {
+    /// Waits until the rows that were written before now are on both sides of a
+    /// route. False: not within `limit`.
+    fn caught_up<'a>(
+        &'a self,
+        route: &'a str,
+        limit: Duration,
+    ) -> Pin<Box<dyn Future<Output = bool> + Send + 'a>>;
+
+    /// Statements, each with its default schema, that are about to be run on
+    /// both sides of these routes. Gives a word to be said once they were and
+    /// the catalog is read anew; dropped unsaid, that is not known.
+    fn ddl(&self, routes: &[String], all: &[(&[u8], &Facts, Option<&[u8]>)]) -> Said;
+}
+
+/// See [`Followers::ddl`].
+pub type Said = Box<dyn FnOnce() + Send>;
+
 /// What all sessions share.
 pub struct Shared {
+    /// The routes' followers.
+    pub followers: Arc<dyn Followers>,
     /// The routing table and its gate.
     pub routes: Arc<Routes>,
     /// All sessions.

@@ -1,6 +1,8 @@
 //! DDL on mirrored tables: on both sides, once, in one order, whatever else is
 //! under way (DESIGN §5, "DDL on a routed table").
 
+mod acting;
+mod followed;
 mod stress;
 
 use crate::support::proc::{block_on, wait_for};

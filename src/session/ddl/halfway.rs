@@ -38,6 +38,11 @@ impl Halfway {
         }
     }
 
+    /// The names of the routes that are mirrored.
+    pub fn routes(&self) -> Vec<String> {
+        mirrored(&self.table, self.mask)
+    }
+
     /// The side that is to get it second.
     pub fn mirror(&self) -> Side {
         self.active.other()
@@ -71,6 +76,13 @@ impl Halfway {
             circuit::suspend_for_tables(route, reason);
         }
     }
+}
+
+/// The names of those routes of a mask that are mirrored.
+pub(super) fn mirrored(table: &RouteTable, mask: RouteMask) -> Vec<String> {
+    let routes = table.routes.iter().enumerate();
+    let mirrored = routes.filter(|(i, r)| mask & route_bit(*i) != 0 && r.phase.mirrored());
+    mirrored.map(|(_, r)| r.name.clone()).collect()
 }
 
 impl Drop for Halfway {

@@ -34,6 +34,8 @@ struct Piece {
     text: Vec<u8>,
     facts: Facts,
     kind: Kind,
+    /// The default schema it stands under.
+    database: Option<Vec<u8>>,
 }
 
 /// A text with DDL in it.
@@ -83,7 +85,13 @@ impl Session {
                 mode.ansi_quotes = quotes.unwrap_or(self.state.mode.ansi_quotes);
             }
             let text = text.to_vec();
-            list.push(Piece { text, facts, kind });
+            let database = database.clone();
+            list.push(Piece {
+                text,
+                facts,
+                kind,
+                database,
+            });
         }
         (routes != 0).then_some(Pieces { list, routes })
     }
@@ -125,6 +133,13 @@ impl Session {
         let mut planned = s.planned;
         planned.routes = pieces.routes;
         let halfway = Halfway::new(self, active, &table, &planned);
+        let said = {
+            let ddl = pieces.list.iter().filter(|p| p.kind == Kind::Ddl);
+            let all = ddl.map(|p| (&p.text[..], &p.facts, p.database.as_deref()));
+            let all: Vec<_> = all.collect();
+            self.shared.followers.ddl(&halfway.routes(), &all)
+        };
+        let mut on_both = false;
         let label = telemetry::UNROUTED;
         let reason = Reason::MULTI_STATEMENT.as_str();
         self.run_unmirrored(active, &s, label, reason).await?;
@@ -133,11 +148,17 @@ impl Session {
             Some(done) if !done.iter().any(|p| p.kind == Kind::Ddl) => halfway.settled(),
             Some(_) if !ready => halfway.failed("no leg"),
             Some(done) => match self.repeat(mirror, done).await {
-                Ok(()) => halfway.settled(),
+                Ok(()) => {
+                    halfway.settled();
+                    on_both = true;
+                }
                 Err(why) => halfway.failed(&why),
             },
         }
         self.refresh_catalog().await;
+        if on_both {
+            said();
+        }
         drop(deferring);
         Ok(())
     }
@@ -146,7 +167,8 @@ impl Session {
     async fn repeat(&mut self, mirror: Side, pieces: &[Piece]) -> Result<(), String> {
         let mut failed = Ok(());
         for piece in pieces {
-            if !matches!(piece.kind, Kind::Ddl | Kind::Setting) {
+            let trigger = matches!(piece.facts.verb, Verb::CreateTrigger | Verb::DropTrigger);
+            if !matches!(piece.kind, Kind::Ddl | Kind::Setting) || trigger {
                 continue;
             }
             let answer = match self.on_mirror(mirror, &piece.text).await {
