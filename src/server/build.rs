@@ -86,6 +86,11 @@ pub fn all(config: &Config) -> Result<Built, String> {
         let account = context.grant_reader(side).service().clone();
         (context.backend(side).clone(), account)
     };
+    let store: Arc<dyn Store> = Arc::new(store);
+    let replica = |side| {
+        let address = &config.backend(side).replica;
+        (!address.is_empty()).then(|| address.clone())
+    };
     let plane = Plane::new(plane::Inner {
         routes: routes.clone(),
         catalog: catalog_loader.clone(),
@@ -93,6 +98,9 @@ pub fn all(config: &Config) -> Result<Built, String> {
         accounts: accounts.clone(),
         backends: [Side::Source, Side::Target].map(read_as),
         instance,
+        replicas: [Side::Source, Side::Target].map(replica),
+        threads: registry.threads.clone(),
+        store: store.clone(),
         settings: plane::Settings {
             copy: config.copy.clone(),
             ..plane::Settings::default()
@@ -100,7 +108,7 @@ pub fn all(config: &Config) -> Result<Built, String> {
     });
     let migration = Migration::new(Parts {
         routes: routes.clone(),
-        store: Arc::new(store),
+        store,
         catalog: catalog_loader,
         sessions: Arc::new(Connected(registry.clone())),
         plane,

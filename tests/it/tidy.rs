@@ -60,6 +60,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "route",
             "rows",
             "schema",
+            "store",
             "telemetry",
         ],
     ),
