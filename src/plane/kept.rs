@@ -2,8 +2,12 @@
 //! windows' ends, and where the watcher is.
 //!
 //! All of it goes to the store within [`KEEP`], and in this order:
-//! 1. divergences; 2. the rest. So that a position of the watcher, or a clean
-//! pass, never stands there without the divergences found before it.
+//!
+//! 1. divergences;
+//! 2. the rest.
+//!
+//! So that a place of the watcher, or a clean pass, never stands there without
+//! the divergences found before it.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

@@ -278,21 +278,23 @@ impl Watch<'_> {
     /// another process of this installation may have written.
     async fn start(&self, side: Side) -> Result<(Position, u32), String> {
         let mut conn = ServiceConn::new(self.inner.account(side).clone());
+        let stream = &self.spec.start.stream;
+        let watched = self.compared.known.lock().watched.clone();
+        let watched = watched.filter(|(of, _)| of == stream);
         let since = *self.compared.watching.since_s.lock();
-        let since = match since {
-            Some(since) => since,
-            None => {
+        let since = match (since, &watched) {
+            (Some(since), _) => since,
+            // Nothing that was written before now is going to be read.
+            (None, None) => 0,
+            (None, Some(_)) => {
                 let now = conn.rows("SELECT UNIX_TIMESTAMP()", LIMIT).await;
                 let now = now.map_err(|e| e.to_string())?;
                 let now = now.first().and_then(|row| text(row, 0)?.parse().ok());
-                let since = now.unwrap_or(0_u32).saturating_add(CLOCK_S);
-                *self.compared.watching.since_s.lock() = Some(since);
-                since
+                now.unwrap_or(0_u32).saturating_add(CLOCK_S)
             }
         };
-        let stream = &self.spec.start.stream;
-        let watched = self.compared.known.lock().watched.clone();
-        if let Some((_, place)) = watched.filter(|(of, _)| of == stream) {
+        *self.compared.watching.since_s.lock() = Some(since);
+        if let Some((_, place)) = watched {
             return Ok((place, since));
         }
         let end = position::end(&mut conn).await.map_err(|e| e.to_string())?;

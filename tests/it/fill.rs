@@ -28,6 +28,8 @@ pub struct Size {
     pub orders: u32,
     /// Rows of one big transaction.
     pub big: u32,
+    /// Between two of them.
+    pub rest: Duration,
     copied: Duration,
 }
 
@@ -35,6 +37,7 @@ const QUICK: Size = Size {
     rows: 100_000,
     orders: 6_000,
     big: 20_000,
+    rest: Duration::from_secs(6),
     copied: COPIED,
 };
 
@@ -42,6 +45,7 @@ const FULL: Size = Size {
     rows: 2_000_000,
     orders: 100_000,
     big: 100_000,
+    rest: Duration::from_secs(20),
     copied: SOAK_COPIED,
 };
 

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 
 const CLIENTS: u32 = 16;
@@ -230,7 +230,11 @@ impl Client {
                 }
                 Err(e) => panic!("{kind}: {e} at {statements:?}"),
             }
-            tokio::time::sleep(PAUSE).await;
+            let pause = if kind == "big" { self.size.rest } else { PAUSE };
+            let until = Instant::now() + pause;
+            while Instant::now() < until && !stop.load(Ordering::Relaxed) {
+                tokio::time::sleep(PAUSE).await;
+            }
         }
         done
     }
@@ -267,7 +271,7 @@ impl Client {
             "INSERT INTO {bench} (id, k, c, pad) VALUES ({id}, {k}, REPEAT('n', {}), 'new')",
             k % 120
         );
-        let all = match self.random.below(8) {
+        match self.random.below(8) {
             0 | 1 => (
                 "update",
                 vec![format!("UPDATE {bench} SET k = k + 1 WHERE id = {id}")],
@@ -319,8 +323,7 @@ impl Client {
                     "COMMIT".to_owned(),
                 ],
             ),
-        };
-        all
+        }
     }
 
     fn shop(&mut self) -> (&'static str, Vec<String>) {

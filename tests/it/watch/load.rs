@@ -157,7 +157,7 @@ async fn rows(opts: OptsBuilder, table: String, stop: Arc<AtomicBool>) -> u64 {
                 let first = conn.query_drop(sql).await;
                 let sql = format!("UPDATE {table} SET v = ? WHERE id = ?");
                 let _ = conn.exec_drop(sql, (done, id)).await;
-                let end = if done % 2 == 0 { "COMMIT" } else { "ROLLBACK" };
+                let end = if done.is_multiple_of(2) { "COMMIT" } else { "ROLLBACK" };
                 first.and(conn.query_drop(end).await)
             }
         };
