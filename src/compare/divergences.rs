@@ -1,7 +1,7 @@
 //! The list of rows proven different (DESIGN §1, *divergence*), open and
 //! repaired. Bounded; what does not fit is counted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
@@ -136,6 +136,22 @@ pub enum Added {
 
 type Place = (TableName, Id);
 
+/// An entry that is not kept as it is.
+pub struct Change {
+    place: Place,
+    /// None: forgotten.
+    pub now: Option<Divergence>,
+}
+
+impl Change {
+    /// A name of its own for the entry.
+    pub fn name(&self) -> String {
+        let (TableName { schema, table }, id) = &self.place;
+        let [schema, table] = [schema, table].map(|n| hex(n));
+        format!("{schema}.{table}.{}", hex(id))
+    }
+}
+
 #[derive(Default)]
 struct Inner {
     listed: BTreeMap<Place, Divergence>,
@@ -143,6 +159,9 @@ struct Inner {
     repaired: BTreeMap<u64, Place>,
     repairs: u64,
     more: u64,
+    /// Entries that are not kept as they are: as many as are listed, and
+    /// those forgotten since.
+    unkept: BTreeSet<Place>,
 }
 
 /// The list.
@@ -156,8 +175,8 @@ fn now_ms() -> u64 {
     since.map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
 }
 
-fn hex(id: Id) -> String {
-    id.iter().map(|b| format!("{b:02x}")).collect()
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 impl Inner {
@@ -169,6 +188,7 @@ impl Inner {
             let state = self.listed.get(&place).map(|d| d.state);
             if state == Some(State::Repaired) {
                 self.listed.remove(&place);
+                self.unkept.insert(place);
             }
         }
     }
@@ -194,6 +214,27 @@ impl Divergences {
         Divergences {
             inner: Mutex::new(inner),
         }
+    }
+
+    /// Up to `most` entries to be kept: under a name that is an entry's own,
+    /// what it is now, None for one that was forgotten. Who could not keep them
+    /// says so ([`Divergences::not_kept`]).
+    pub fn to_keep(&self, most: usize) -> Vec<Change> {
+        let mut inner = self.inner.lock();
+        let mut changes = Vec::new();
+        while changes.len() < most
+            && let Some(place) = inner.unkept.pop_first()
+        {
+            let now = inner.listed.get(&place).cloned();
+            changes.push(Change { place, now });
+        }
+        changes
+    }
+
+    /// They are to be kept again.
+    pub fn not_kept(&self, changes: Vec<Change>) {
+        let mut inner = self.inner.lock();
+        inner.unkept.extend(changes.into_iter().map(|c| c.place));
     }
 
     /// All of them, by table.
@@ -238,7 +279,10 @@ impl Divergences {
     pub fn add(&self, proof: &Proof<'_>) -> Added {
         let mut inner = self.inner.lock();
         let place = (proof.name.clone(), proof.id());
-        let digests = [proof.active, proof.mirror].map(|s| s.map(|s| hex(s.digest)));
+        if inner.listed.len() < LISTED_MAX || inner.listed.contains_key(&place) {
+            inner.unkept.insert(place.clone());
+        }
+        let digests = [proof.active, proof.mirror].map(|s| s.map(|s| hex(&s.digest)));
         let [active_digest, mirror_digest] = digests;
         if let Some(known) = inner.listed.get_mut(&place) {
             known.active_digest = active_digest;
@@ -283,6 +327,7 @@ impl Divergences {
                 known.state = State::Repaired;
                 inner.repairs += 1;
                 let number = inner.repairs;
+                inner.unkept.insert(place.clone());
                 inner.repaired.insert(number, place);
                 inner.forget_oldest();
             }
@@ -300,6 +345,7 @@ impl Divergences {
         match inner.listed.get(&place).map(|d| (d.state, d.times)) {
             Some((State::Open, 1)) => {
                 inner.listed.remove(&place);
+                inner.unkept.insert(place);
                 true
             }
             Some(_) => {
@@ -395,6 +441,26 @@ mod tests {
             list.repaired(&name(), id(n));
         }
         assert_eq!(list.list().len(), LISTED_MAX - 2000 + REPAIRED_MAX);
+        let mut kept = BTreeMap::new();
+        let (mut rounds, lost) = (0, list.to_keep(1000));
+        list.not_kept(lost);
+        loop {
+            let changes = list.to_keep(20_000);
+            if changes.is_empty() {
+                break;
+            }
+            rounds += 1;
+            for change in changes {
+                match change.name() {
+                    name if change.now.is_none() => _ = kept.remove(&name),
+                    name => _ = kept.insert(name, change.now),
+                }
+            }
+        }
+        let all: Vec<Divergence> = kept.into_values().flatten().collect();
+        assert_eq!((all, rounds), (list.list(), 3));
+        list.repaired(&name(), id(3000));
+        assert_eq!(list.to_keep(10).len(), 2);
         let text = serde_json::to_string(&list.list()).unwrap();
         let kept = Divergences::restore(serde_json::from_str(&text).unwrap(), list.more());
         assert_eq!(kept.list(), list.list());

@@ -312,7 +312,7 @@ impl Comparer {
         for row in differing {
             let (table, key) = (walk.table.clone(), row.key);
             // Closed: the other half has failed, and says why.
-            let _ = suspects.send(Item { table, key }).await;
+            let _ = suspects.send(Item::new(table, key)).await;
         }
         Ok(rows)
     }

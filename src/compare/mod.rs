@@ -39,7 +39,7 @@ mod unkeyed;
 mod walk;
 mod window;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -64,6 +64,25 @@ use walk::Walk;
 pub use repair::{Repair, Repaired};
 pub use report::{Report, Status, TableReport, Verdict};
 pub use settle::Item;
+
+/// Something whose keys are not all settled: it has as many owners.
+pub type Hold = Arc<()>;
+
+/// A row that is to be verified.
+#[derive(Clone, Debug)]
+pub struct Suspected {
+    /// Its table.
+    pub name: TableName,
+    /// Its key, as either side has it.
+    pub key: Bound,
+    /// Nobody knows who wrote it: if it is proven different, it was not us.
+    pub unknown: bool,
+    /// Given back when the row is settled.
+    pub hold: Option<Hold>,
+}
+
+/// Told of a row of this table that is proven different ([`Suspected::unknown`]).
+pub type Proven = Arc<dyn Fn(String) + Send + Sync>;
 
 /// A boxed future.
 pub type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -141,6 +160,8 @@ pub struct Parts {
     pub status: Arc<Status>,
     /// Chunks at the same time.
     pub slots: usize,
+    /// Told of rows that somebody unknown made different.
+    pub proven: Option<Proven>,
 }
 
 /// Compares the active side's tables with the mirror's.
@@ -166,19 +187,41 @@ impl Pair {
     }
 }
 
+/// What is known of a suspect besides its key.
+#[derive(Clone, Debug, Default)]
+struct Mark {
+    unknown: bool,
+    /// Of all that named it: it may have been handed on several times.
+    holds: Vec<Hold>,
+}
+
+impl Mark {
+    /// Takes another's in; each hold once.
+    fn add(&mut self, unknown: bool, holds: impl IntoIterator<Item = Hold>) {
+        self.unknown |= unknown;
+        for hold in holds {
+            if !self.holds.iter().any(|h| Arc::ptr_eq(h, &hold)) {
+                self.holds.push(hold);
+            }
+        }
+    }
+}
+
+type Gathered = HashMap<(TableName, Vec<u8>), Mark>;
+
 /// Keys that came within [`GATHER`], each once: a row that is written often is
 /// verified once in that time. None: no more will come.
-async fn gathered(
-    keys: &mut mpsc::Receiver<(TableName, Bound)>,
-) -> Option<HashSet<(TableName, Vec<u8>)>> {
-    let (name, key) = keys.recv().await?;
-    let mut batch = HashSet::from([(name, key.encode())]);
+async fn gathered(keys: &mut mpsc::Receiver<Suspected>) -> Option<Gathered> {
+    let mut batch = Gathered::new();
+    let mut take = |one: Suspected| {
+        let mark = batch.entry((one.name, one.key.encode())).or_default();
+        mark.add(one.unknown, one.hold);
+        batch.len() < GATHERED_MAX
+    };
+    let mut more = take(keys.recv().await?);
     let until = tokio::time::Instant::now() + GATHER;
-    while batch.len() < GATHERED_MAX {
-        match tokio::time::timeout_at(until, keys.recv()).await {
-            Ok(Some((name, key))) => _ = batch.insert((name, key.encode())),
-            Ok(None) | Err(_) => break,
-        }
+    while more && let Ok(Some(one)) = tokio::time::timeout_at(until, keys.recv()).await {
+        more = take(one);
     }
     Some(batch)
 }
@@ -312,14 +355,15 @@ impl Comparer {
     /// See [`Comparer::run`].
     pub async fn verify(
         &self,
-        mut keys: mpsc::Receiver<(TableName, Bound)>,
+        mut keys: mpsc::Receiver<Suspected>,
         repair: bool,
     ) -> Result<(), CompareError> {
         let same_family = self
             .same_family(&mut Pair::new(&self.parts.accounts))
             .await?;
         let (suspects, received) = mpsc::channel(SUSPECTS_MAX);
-        let handing_over = async move {
+        let handing_over = async {
+            let suspects = suspects;
             let mut known: HashMap<TableName, Option<Arc<Table>>> = HashMap::new();
             let mut generation = None;
             while let Some(batch) = gathered(&mut keys).await {
@@ -327,7 +371,7 @@ impl Comparer {
                 if generation.replace(now) != Some(now) {
                     known.clear();
                 }
-                for (name, key) in batch {
+                for ((name, key), mark) in batch {
                     let table = known
                         .entry(name)
                         .or_insert_with_key(|name| self.table(name, same_family).ok());
@@ -335,14 +379,17 @@ impl Comparer {
                         continue;
                     };
                     let key = Bound::decode(&key).unwrap_or(Bound(Vec::new()));
-                    if suspects.send(Item { table, key }).await.is_err() {
-                        return;
+                    let item = Item::marked(table, key, mark);
+                    if suspects.send(item).await.is_err() {
+                        return Ok(());
                     }
                 }
             }
+            Ok(())
         };
-        let ((), settled) = tokio::join!(handing_over, self.settle(received, repair));
-        settled
+        // At once when the other half fails: keys must not be given up while
+        // their holds are looked at.
+        tokio::try_join!(handing_over, self.settle(received, repair)).map(|_| ())
     }
 
     async fn walk(
@@ -357,7 +404,7 @@ impl Comparer {
                 if let Some(key) = one.bound() {
                     let table = walk.table.clone();
                     // Closed: the other half has failed, and says why.
-                    let _ = suspects.send(Item { table, key }).await;
+                    let _ = suspects.send(Item::new(table, key)).await;
                 }
             }
         }

@@ -25,7 +25,7 @@ use crate::telemetry;
 use super::divergences::{Added, Difference, Proof};
 use super::reader::{Id, ReadError, Reader, Seen};
 use super::table::Table;
-use super::{CompareError, Comparer, Pair, Repair, Repaired, pause};
+use super::{CompareError, Comparer, Mark, Pair, Repair, Repaired, pause};
 
 /// Rows settled in one round.
 const BATCH: usize = 2_000;
@@ -67,6 +67,18 @@ pub struct Item {
     pub table: Arc<Table>,
     /// Its key, as either side has it.
     pub key: Bound,
+    mark: Mark,
+}
+
+impl Item {
+    /// Found by comparing.
+    pub fn new(table: Arc<Table>, key: Bound) -> Item {
+        Item::marked(table, key, Mark::default())
+    }
+
+    pub(super) fn marked(table: Arc<Table>, key: Bound, mark: Mark) -> Item {
+        Item { table, key, mark }
+    }
 }
 
 /// Tells tables of one run apart.
@@ -214,10 +226,19 @@ impl Queue {
 
 /// One row once, however often it was named.
 fn without_doubles(batch: Vec<Suspect>) -> Vec<Suspect> {
-    let mut places = HashSet::new();
-    let mut batch = batch;
-    batch.retain(|suspect| places.insert(suspect.place()));
-    batch
+    let mut places: HashMap<_, usize> = HashMap::new();
+    let mut once: Vec<Suspect> = Vec::with_capacity(batch.len());
+    for suspect in batch {
+        let known = places.get(&suspect.place()).copied();
+        if let Some(first) = known.and_then(|n| once.get_mut(n)) {
+            let Mark { unknown, holds } = suspect.item.mark;
+            first.item.mark.add(unknown, holds);
+        } else {
+            places.insert(suspect.place(), once.len());
+            once.push(suspect);
+        }
+    }
+    once
 }
 
 /// What a side has of all these rows.
@@ -396,6 +417,7 @@ impl Comparer {
         match self.parts.divergences.add(&proof) {
             Added::New => {
                 suspect.added = true;
+                self.tell_proven(&suspect.item);
                 self.parts.status.divergent.fetch_add(1, Ordering::Relaxed);
             }
             Added::Known => {}
@@ -403,6 +425,7 @@ impl Comparer {
                 self.parts.status.divergent.fetch_add(1, Ordering::Relaxed);
                 let [_, side] = self.sides();
                 telemetry::error(side.as_str(), "diverged_again");
+                self.tell_proven(&suspect.item);
                 tracing::error!(
                     table = table.shown(),
                     "a row differs again that had been repaired: somebody else writes to the mirror"
@@ -410,6 +433,14 @@ impl Comparer {
             }
         }
         Some(Proven { suspect, id })
+    }
+
+    fn tell_proven(&self, item: &Item) {
+        if let Some(proven) = &self.parts.proven
+            && item.mark.unknown
+        {
+            proven(item.table.shown());
+        }
     }
 
     /// Has them repaired, and looked at again.
@@ -487,10 +518,10 @@ mod tests {
     use super::*;
 
     fn suspect() -> Suspect {
-        Suspect::new(Item {
-            table: Arc::new(super::super::table::tests::plain()),
-            key: Bound(vec![b"1".to_vec()]),
-        })
+        Suspect::new(Item::new(
+            Arc::new(super::super::table::tests::plain()),
+            Bound(vec![b"1".to_vec()]),
+        ))
     }
 
     fn row(digest: u8) -> Option<Seen> {

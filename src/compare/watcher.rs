@@ -11,10 +11,13 @@
 //! | MySQL: another thread id | foreign: named at once, its keys handed on |
 //! | MariaDB: nothing of that | not known: its keys are handed on |
 //!
-//! MariaDB 10.11 writes no thread id into its row events. So there the keys of
-//! mirrored writes are verified like foreign ones, once, in batches; what is
+//! MariaDB 10.11 writes no thread id into its row events. So there a write that
+//! has no mark of ours is verified like a foreign one, once, in batches: what is
 //! equal on both sides is forgotten, and what is not is named by being listed.
 //! No mark row is shared by the mirrored writes: it would serialise them.
+//!
+//! After a crash the log is read again from [`WatchStatus::verified_to`]: behind
+//! it no key is left that had been handed on and not been settled.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -33,17 +36,17 @@ use crate::follow::batch::TableName;
 use crate::follow::tables::{Followed, Meaning, Said, Tables};
 
 use super::table::shown;
-
-/// How long a closed leg's thread id is known: its last transaction may still
-/// be on its way through the log. A server gives the number to nobody else
-/// before it has given out 4 billion.
-const CLOSED_KEPT: Duration = Duration::from_secs(600);
-
-/// Closed ids kept: some hundred a second for as long.
-const CLOSED_MAX: usize = 100_000;
+use super::{Hold, Suspected};
 
 /// Foreign writers kept for people to see.
 const FOREIGN_MAX: usize = 100;
+
+/// How often a place is noted that may be gone back to.
+const PLACED: Duration = Duration::from_secs(1);
+
+/// Such places whose keys are not all settled: with more, going back reads
+/// further back than it had to.
+const PLACES_MAX: usize = 600;
 
 /// The same writer and table are logged once in this time.
 const SAID_AGAIN: Duration = Duration::from_secs(60);
@@ -61,51 +64,6 @@ pub trait Ours: Send + Sync {
     }
 }
 
-/// Thread ids of the proxy's connections to the mirror.
-#[derive(Default)]
-pub struct Threads {
-    inner: Mutex<Known>,
-}
-
-#[derive(Default)]
-struct Known {
-    /// Open connections by id; as a number, should one be given again.
-    open: HashMap<u32, u32>,
-    closed: VecDeque<(Instant, u32)>,
-}
-
-impl Threads {
-    /// A connection was opened; to be called before it writes.
-    pub fn opened(&self, id: u32) {
-        *self.inner.lock().open.entry(id).or_default() += 1;
-    }
-
-    /// It was closed.
-    pub fn closed(&self, id: u32) {
-        let mut inner = self.inner.lock();
-        if let Some(count) = inner.open.get_mut(&id) {
-            *count -= 1;
-            if *count == 0 {
-                inner.open.remove(&id);
-            }
-        }
-        let now = Instant::now();
-        inner.closed.push_back((now, id));
-        while let Some((at, _)) = inner.closed.front()
-            && (inner.closed.len() > CLOSED_MAX || now.duration_since(*at) > CLOSED_KEPT)
-        {
-            inner.closed.pop_front();
-        }
-    }
-}
-
-impl Ours for Threads {
-    fn thread(&self, id: u32) -> bool {
-        let inner = self.inner.lock();
-        inner.open.contains_key(&id) || inner.closed.iter().any(|(_, closed)| *closed == id)
-    }
-}
-
 /// A writer of the mirror that is not us.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Foreign {
@@ -113,6 +71,8 @@ pub struct Foreign {
     pub table: String,
     /// `CONNECTION_ID()` of its session, where the log tells.
     pub thread_id: Option<u32>,
+    /// The account of that session, if it was there still to be asked for.
+    pub user: Option<String>,
     /// When it was last seen, in milliseconds since 1970.
     pub last_ms: u64,
     /// Rows it wrote.
@@ -128,12 +88,16 @@ pub struct WatchStatus {
     pub foreign_rows: AtomicU64,
     /// Rows whose writer is not known, handed on to be verified.
     pub unknown_rows: AtomicU64,
-    /// Rows whose keys could not be handed on, because too many waited: only a
-    /// full compare finds them.
+    /// Rows that are not known by a key, or could not be read: only a full
+    /// compare finds them.
     pub dropped_rows: AtomicU64,
     /// Behind the last transaction read.
     pub position: Mutex<Option<Position>>,
     foreign: Mutex<VecDeque<Foreign>>,
+    /// Places in the log, and what keeps the log from being done with before
+    /// them: the keys that came since the place before.
+    places: Mutex<VecDeque<(Position, Hold)>>,
+    verified: Mutex<Option<Position>>,
     said: Mutex<HashMap<(String, Option<u32>), Instant>>,
 }
 
@@ -143,6 +107,34 @@ impl WatchStatus {
         self.foreign.lock().iter().cloned().collect()
     }
 
+    /// Notes who a thread is.
+    pub fn set_user(&self, thread: u32, user: &str) {
+        for one in self.foreign.lock().iter_mut() {
+            if one.thread_id == Some(thread) {
+                one.user = Some(user.to_owned());
+            }
+        }
+    }
+
+    /// The last place before which every key handed on has been settled; None
+    /// before anything was read.
+    pub fn verified_to(&self) -> Option<Position> {
+        let mut places = self.places.lock();
+        let mut verified = self.verified.lock();
+        while let Some((_, hold)) = places.front()
+            && Arc::strong_count(hold) == 1
+            && let Some((place, _)) = places.pop_front()
+        {
+            *verified = Some(place);
+        }
+        verified.clone()
+    }
+
+    /// A row was proven different that somebody unknown had written.
+    pub fn proven(&self, table: String) {
+        self.name(table, None, 1);
+    }
+
     fn name(&self, table: String, thread_id: Option<u32>, rows: u64) {
         let since = SystemTime::now().duration_since(UNIX_EPOCH);
         let last_ms = since.map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX));
@@ -150,15 +142,15 @@ impl WatchStatus {
         let known = foreign
             .iter()
             .position(|f| f.table == table && f.thread_id == thread_id);
-        let before = known
-            .and_then(|at| foreign.remove(at))
-            .map_or(0, |f| f.rows);
+        let before = known.and_then(|at| foreign.remove(at));
+        let (before, user) = before.map_or((0, None), |f| (f.rows, f.user));
         if foreign.len() >= FOREIGN_MAX {
             foreign.pop_front();
         }
         foreign.push_back(Foreign {
             table: table.clone(),
             thread_id,
+            user,
             last_ms,
             rows: before + rows,
         });
@@ -185,12 +177,17 @@ enum Whose {
 pub struct Watcher {
     tables: Arc<dyn Tables>,
     ours: Arc<dyn Ours>,
-    keys: Sender<(TableName, Bound)>,
+    keys: Sender<Suspected>,
+    /// Held by the keys handed on since the last place.
+    hold: Hold,
+    placed: Instant,
     status: Arc<WatchStatus>,
     progress: Progress,
     whose: Whose,
     /// The statement whose rows come is annotated as ours.
     annotated: bool,
+    /// Threads of events up to this time are not to be judged by.
+    unknown_until_s: u32,
 }
 
 impl Watcher {
@@ -199,20 +196,33 @@ impl Watcher {
     pub fn new(
         tables: Arc<dyn Tables>,
         ours: Arc<dyn Ours>,
-        keys: Sender<(TableName, Bound)>,
+        keys: Sender<Suspected>,
         start: Position,
         status: Arc<WatchStatus>,
     ) -> Watcher {
         *status.position.lock() = Some(start.clone());
+        *status.verified.lock() = Some(start.clone());
+        status.places.lock().clear();
         Watcher {
             tables,
             ours,
             keys,
+            hold: Hold::default(),
+            placed: Instant::now(),
             status,
             progress: Progress::new(start),
             whose: Whose::Unknown,
             annotated: false,
+            unknown_until_s: 0,
         }
+    }
+
+    /// Events up to this time, in seconds since 1970, may be of a predecessor's
+    /// sessions, whose threads nobody knows any more: their rows are verified,
+    /// and nobody is named for having written them.
+    pub fn unknown_until(mut self, at_s: u32) -> Watcher {
+        self.unknown_until_s = at_s;
+        self
     }
 
     /// Where the stream must start.
@@ -226,12 +236,12 @@ impl Watcher {
     /// The stream's; a new one may go on from [`Watcher::position`].
     pub async fn run(&mut self, mut stream: BinlogStream) -> Result<(), StreamError> {
         while let Some(event) = stream.next().await? {
-            self.take(&event);
+            self.take(&event).await;
         }
         Ok(())
     }
 
-    fn take(&mut self, event: &Event) {
+    async fn take(&mut self, event: &Event) {
         let place = self.progress.take(event);
         if place == Place::Begins {
             self.whose = Whose::Unknown;
@@ -242,13 +252,15 @@ impl Watcher {
                 // MySQL's BEGIN; a statement that is a transaction by itself.
                 self.whose = if self.ours.thread(query.thread_id) {
                     Whose::Ours
+                } else if event.header.timestamp <= self.unknown_until_s {
+                    Whose::Unknown
                 } else {
                     Whose::Foreign(query.thread_id)
                 };
                 self.statement(query);
             }
             Body::Text(sql) => self.annotated = self.ours.text(sql),
-            Body::Rows(rows) => self.rows(rows),
+            Body::Rows(rows) => self.rows(rows).await,
             _ => {}
         }
         if matches!(
@@ -257,6 +269,16 @@ impl Watcher {
         ) {
             self.status.transactions.fetch_add(1, Ordering::Relaxed);
             *self.status.position.lock() = Some(self.progress.position().clone());
+            self.place();
+        }
+    }
+
+    fn place(&mut self) {
+        let mut places = self.status.places.lock();
+        if self.placed.elapsed() >= PLACED && places.len() < PLACES_MAX {
+            self.placed = Instant::now();
+            let hold = std::mem::take(&mut self.hold);
+            places.push_back((self.progress.position().clone(), hold));
         }
     }
 
@@ -270,7 +292,7 @@ impl Watcher {
         }
     }
 
-    fn rows(&mut self, rows: &Rows) {
+    async fn rows(&mut self, rows: &Rows) {
         let name = TableName {
             schema: rows.table.schema.clone(),
             table: rows.table.table.clone(),
@@ -281,14 +303,19 @@ impl Watcher {
                 return;
             }
             Meaning::Follow(followed) => followed,
-            Meaning::Stop(_) if self.whose != Whose::Ours => {
+            Meaning::Stop(_) | Meaning::Keyless(_) if !self.is_ours() => {
                 // Not known by its key: named, and left to a full compare.
                 self.foreign(&name, 1, 1);
                 return;
             }
             _ => return,
         };
-        if self.whose == Whose::Ours || self.annotated {
+        if self.is_ours() {
+            return;
+        }
+        if followed.misfit(&rows.table).is_some() {
+            // Its definition was another one then.
+            self.foreign(&name, 1, 1);
             return;
         }
         let (mut written, mut dropped) = (0, 0);
@@ -299,15 +326,30 @@ impl Watcher {
             let images = images.map_or([None, None], |i| [i.before, i.after]);
             let keys = images.iter().flatten().map(|i| bound(i, &followed));
             let keys: Vec<Option<Bound>> = keys.collect();
-            let sent = keys.iter().flatten().all(|key| {
-                let key = (name.clone(), key.clone());
-                self.keys.try_send(key).is_ok()
-            });
-            if !sent || keys.is_empty() || keys.contains(&None) {
+            let foreign = self.whose != Whose::Unknown;
+            if keys.is_empty() || keys.contains(&None) {
                 dropped += 1;
+            }
+            for key in keys.into_iter().flatten() {
+                let key = Suspected {
+                    name: name.clone(),
+                    key,
+                    unknown: !foreign,
+                    hold: Some(self.hold.clone()),
+                };
+                // The log waits. Closed: whoever verifies has ended, and so do we.
+                let _ = self.keys.send(key).await;
             }
         }
         self.foreign(&name, written, dropped);
+    }
+
+    fn is_ours(&self) -> bool {
+        match self.whose {
+            Whose::Ours => true,
+            Whose::Foreign(_) => false,
+            Whose::Unknown => self.annotated,
+        }
     }
 
     fn foreign(&self, name: &TableName, rows: u64, dropped: u64) {
@@ -330,21 +372,6 @@ fn bound(image: &[crate::binlog::Value], table: &Followed) -> Option<Bound> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn closed_legs_stay_known() {
-        let threads = Threads::default();
-        threads.opened(7);
-        threads.opened(8);
-        assert!(threads.thread(7) && threads.thread(8) && !threads.thread(9));
-        threads.closed(7);
-        assert!(threads.thread(7));
-        for id in 1000..1000 + u32::try_from(CLOSED_MAX).unwrap() {
-            threads.closed(id);
-        }
-        assert!(!threads.thread(7) && threads.thread(8));
-        assert_eq!(threads.inner.lock().closed.len(), CLOSED_MAX);
-    }
 
     #[test]
     fn writers_are_named_once_each() {

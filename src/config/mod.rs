@@ -177,7 +177,7 @@ pub struct Backend {
     pub key: String,
     /// Whether this backend is told clients' addresses.
     pub proxy_protocol: ProxyProtocol,
-    /// A replica to compare on first (not used yet), or empty.
+    /// A replica to compare on first, or empty.
     pub replica: String,
 }
 

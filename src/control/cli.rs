@@ -80,6 +80,10 @@ enum Command {
         /// Compare by MD5
         #[arg(long)]
         strong: bool,
+        /// Only what a column of update times shows to have changed lately: no
+        /// proof
+        #[arg(long, conflicts_with = "strong")]
+        window: bool,
         /// Repair what differs
         #[arg(long)]
         repair: bool,
@@ -369,10 +373,12 @@ fn request(command: &Command) -> (&'static str, String, Option<Value>) {
         Command::Compare {
             route,
             strong,
+            window,
             repair,
             wait,
         } => {
-            let body = json!({ "strong": strong, "repair": repair, "wait": wait });
+            let body =
+                json!({ "strong": strong, "window": window, "repair": repair, "wait": wait });
             ("POST", of_route(route, "compare"), Some(body))
         }
         Command::Divergences { route } => ("GET", of_route(route, "divergences"), None),

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use super::{Control, explain, page, status, stream};
 use crate::migration::edges::Direction;
-use crate::migration::{Refusal, Wish};
+use crate::migration::{Compare, Refusal, Wish};
 use crate::route::table::{Phase, ReadsBy};
 
 /// Largest request body in bytes: a long statement to explain.
@@ -426,6 +426,7 @@ async fn check_one(State(control): Shared, Path(name): Path<String>) -> Response
 #[serde(default, deny_unknown_fields)]
 struct CompareBody {
     strong: bool,
+    window: bool,
     repair: bool,
     wait: bool,
 }
@@ -437,10 +438,19 @@ async fn compare(State(control): Shared, Path(name): Path<String>, bytes: Bytes)
         Ok(asked) => asked,
         Err(refusal) => return refusal.into_response(),
     };
+    let kind = match (asked.window, asked.strong) {
+        (true, true) => {
+            let both = "window and strong are two kinds of comparison".to_owned();
+            return BadBody(both).into_response();
+        }
+        (true, false) => Compare::Window,
+        (false, true) => Compare::Strong,
+        (false, false) => Compare::Full,
+    };
     let migration = control.migration.clone();
     let route = name.clone();
     let task = tokio::spawn(async move {
-        let done = migration.compare(&route, asked.strong, asked.repair);
+        let done = migration.compare(&route, kind, asked.repair);
         done.await
     });
     if !asked.wait {

@@ -97,6 +97,7 @@ fn compare(control: &Control, route: &Route) -> Value {
         "divergent_open": view.divergent_open,
         "repaired": view.repaired,
         "error": view.error,
+        "watch": view.watch,
     })
 }
 

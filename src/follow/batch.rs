@@ -159,6 +159,11 @@ impl Batch {
         self.tables.is_empty() && self.earlier.is_empty()
     }
 
+    /// Its tables, what keeps its place apart.
+    pub(super) fn tables(&self) -> impl Iterator<Item = &TableBatch> {
+        self.tables.values()
+    }
+
     /// Some change in it keeps its place, so [`Batch::stages`] is to be written
     /// instead of parts.
     pub fn is_ordered(&self) -> bool {

@@ -41,9 +41,11 @@ pub mod writer;
 mod family;
 mod healing;
 mod in_order;
+mod join;
 mod mark;
 mod reader;
 mod retry;
+mod sample;
 mod xa;
 
 use std::collections::VecDeque;
@@ -56,11 +58,13 @@ use parking_lot::Mutex;
 use crate::binlog::progress::{Place, Progress};
 use crate::binlog::stream::{BinlogStream, StreamError};
 use crate::binlog::{Body, Change, DecodeError, Event, Images, Position, Rows, Value};
+use crate::copy::select::Bound;
 
 use batch::{Batch, TableName};
 use beat::Passed;
 use heal::Healer;
 use healing::Healing;
+pub(crate) use join::join_all;
 use ordered::Ordered;
 use reader::Reader;
 use retry::{RETRY_MAX, Retry};
@@ -203,6 +207,7 @@ pub struct Follower {
     beats: VecDeque<(u64, u64, u64)>,
     in_order: in_order::State,
     xa: xa::State,
+    sample: sample::Sample,
     /// Who is read; None: no witnesses are kept.
     server: Option<String>,
     /// The heartbeat row it listens to.
@@ -267,6 +272,7 @@ impl Follower {
             beats: VecDeque::new(),
             in_order: in_order::State::default(),
             xa: xa::State::since(written),
+            sample: sample::Sample::default(),
             server: None,
             pulse: pulse.unwrap_or_default(),
             busy: None,
@@ -278,6 +284,12 @@ impl Follower {
     #[must_use]
     pub fn with_pulse(mut self, name: &str) -> Follower {
         name.clone_into(&mut self.pulse);
+        self
+    }
+
+    /// Hands some of the rows that it has written on, to be verified.
+    pub fn with_sample(mut self, to: mpsc::Sender<(TableName, Bound)>) -> Follower {
+        self.sample = sample::Sample::to(to);
         self
     }
 
@@ -586,11 +598,13 @@ impl Follower {
         let events = batch.events as u64;
         let whole = self.whole.take();
         self.busy = Some(Instant::now());
+        let sample = self.sample.of(&batch, number);
         if self.heals {
             self.heal(batch, number, whole.as_ref()).await?;
         } else {
             self.apply(batch, whole.as_ref()).await?;
         }
+        self.sample.written(sample);
         self.status.events.fetch_add(events, Ordering::Relaxed);
         if let Some(position) = whole {
             self.checkpointed(position);
@@ -679,30 +693,4 @@ impl Follower {
         self.checkpointed(position);
         Ok(())
     }
-}
-
-/// Runs all at the same time and waits for all.
-pub(crate) async fn join_all<F: Future>(futures: Vec<F>) -> Vec<F::Output> {
-    let mut running: Vec<_> = futures
-        .into_iter()
-        .map(|f| (Box::pin(f), None))
-        .collect::<Vec<(std::pin::Pin<Box<F>>, Option<F::Output>)>>();
-    std::future::poll_fn(move |cx| {
-        let mut all = true;
-        for (future, output) in &mut running {
-            if output.is_none() {
-                match future.as_mut().poll(cx) {
-                    std::task::Poll::Ready(done) => *output = Some(done),
-                    std::task::Poll::Pending => all = false,
-                }
-            }
-        }
-        if all {
-            let outputs = running.iter_mut().filter_map(|(_, o)| o.take());
-            std::task::Poll::Ready(outputs.collect())
-        } else {
-            std::task::Poll::Pending
-        }
-    })
-    .await
 }

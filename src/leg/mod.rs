@@ -11,6 +11,7 @@
 pub mod buffer;
 pub mod connect;
 pub mod grants;
+pub mod ours;
 pub mod stream;
 
 use std::task::{Context, Poll, ready};

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::Side;
+pub use crate::compare::Kind as Compare;
 use crate::compare::Report;
 use crate::config::{Limits, RouteConfig};
 use crate::plane::{Plane, shapes};
@@ -452,9 +453,14 @@ impl Migration {
     ///
     /// # Errors
     /// No such route, or not now.
-    pub async fn compare(&self, name: &str, strong: bool, repair: bool) -> Result<Report, Refusal> {
+    pub async fn compare(
+        &self,
+        name: &str,
+        kind: Compare,
+        repair: bool,
+    ) -> Result<Report, Refusal> {
         let (_, route) = self.find(name)?;
-        let done = self.plane().compare(&route, strong, repair).await;
+        let done = self.plane().compare(&route, kind, repair).await;
         let done = done.map_err(|e| Refusal::plain(e.to_string()))?;
         let detail = match &done {
             Ok(r) if r.is_clean() => format!("{name}: {} rows compared, no difference", r.rows),

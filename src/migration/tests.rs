@@ -32,6 +32,12 @@ impl Store for Arc<Kept> {
         self.routes.lock().push(route.clone());
         Ok(())
     }
+    fn load_notes(&self, _: &str) -> Result<Vec<(String, String)>, StoreError> {
+        Ok(Vec::new())
+    }
+    fn save_notes(&self, _: &str, _: &[crate::store::Note]) -> Result<(), StoreError> {
+        Ok(())
+    }
     fn remove_route(&self, name: &str) -> Result<(), StoreError> {
         self.routes.lock().retain(|r| r.name != name);
         Ok(())
@@ -108,6 +114,9 @@ fn migration(kept: &Arc<Kept>, table: RouteTable) -> Arc<Migration> {
         backends,
         instance: "test".to_owned(),
         ddl: Arc::default(),
+        replicas: Default::default(),
+        threads: Default::default(),
+        store: Arc::new(kept.clone()),
         settings: Default::default(),
     });
     Migration::new(Parts {

@@ -15,6 +15,7 @@
 
 use std::pin::{Pin, pin};
 
+use crate::leg::ours::put_marked;
 use crate::leg::{ANSWER_MAX, Answer, Leg, Lost, put_query};
 use crate::route::plan::{Ids, Inline};
 use crate::route::table::Ack;
@@ -406,7 +407,7 @@ async fn execute_on(
     if request.inline.ids == Ids::Generated {
         put(format!("SET INSERT_ID={}", answer.summary.insert_id).as_bytes());
     }
-    out.extend_from_slice(request.mirror_command);
+    put_marked(&mut out, leg, request.mirror_command);
     leg.send(&out).await?;
     leg.wake_for(context_answers + 1);
     let mut refused = None;

@@ -7,13 +7,16 @@ use std::time::{Duration, SystemTime};
 use parking_lot::Mutex;
 
 use crate::Side;
+use crate::binlog::Position;
 use crate::compare::divergences::{Divergence, Divergences};
 use crate::compare::{self, Boxed, Comparer, Kind, Parts, Repair, Report};
 use crate::follow::batch::TableName;
 use crate::follow::heal::Healer;
 use crate::route::table::Route;
 
-use super::{Inner, Plane, shapes};
+use super::view::View;
+use super::watch::{WatchView, Watching};
+use super::{Inner, Plane, kept, shapes};
 
 /// Chunks compared at the same time, a route.
 const SLOTS: usize = 2;
@@ -36,27 +39,135 @@ pub struct CompareView {
     pub divergent_open: u64,
     /// Rows repaired by the last pass.
     pub repaired: u64,
-    /// Why the last pass did not end.
+    /// Why the last pass did not end, or says nothing any more.
     pub error: Option<String>,
+    /// What was seen in the mirror's log; None where it is not read.
+    pub watch: Option<WatchView>,
 }
 
 /// What is known of a route's rows.
 #[derive(Default)]
-struct Known {
-    running: bool,
-    /// The epoch that the rest is about.
-    epoch: u64,
-    clean_at: Option<SystemTime>,
-    error: Option<String>,
-    report: Option<Report>,
+pub(super) struct Known {
+    pub(super) running: bool,
+    /// The epoch that the rest is about; None before the first pass.
+    pub(super) epoch: Option<u64>,
+    pub(super) clean_at: Option<SystemTime>,
+    pub(super) error: Option<String>,
+    /// Why the last pass was not clean.
+    pub(super) said: Option<String>,
+    /// Why a pass says nothing any more, however clean it was.
+    pub(super) voided: Option<String>,
+    /// Where each table's next window begins.
+    pub(super) windows: Vec<(TableName, String)>,
+    /// The stream beside which the mirror is watched, and the place in the
+    /// mirror's log before which all is verified.
+    pub(super) watched: Option<(String, Position)>,
 }
 
 /// Comparisons of one route.
 #[derive(Default)]
 pub(super) struct Compared {
-    known: Mutex<Known>,
+    pub(super) known: Mutex<Known>,
     status: Arc<compare::Status>,
-    divergences: Arc<Divergences>,
+    pub(super) divergences: Arc<Divergences>,
+    /// The watcher's part.
+    pub(super) watching: Watching,
+    /// As the store has it, the divergences apart.
+    pub(super) written: Mutex<String>,
+}
+
+impl Compared {
+    pub(super) fn restored(known: Known, list: Divergences, written: String) -> Compared {
+        Compared {
+            known: Mutex::new(known),
+            divergences: Arc::new(list),
+            written: Mutex::new(written),
+            ..Compared::default()
+        }
+    }
+
+    /// Whatever was found equal may not be any more: only a complete pass that
+    /// begins later tells.
+    pub(super) fn void(&self, why: &str) {
+        let mut known = self.known.lock();
+        known.clean_at = None;
+        if known.voided.as_deref() != Some(why) {
+            known.voided = Some(why.to_owned());
+        }
+    }
+
+    /// A pass is over. `voided` is what voided the one before it.
+    fn passed(
+        &self,
+        epoch: u64,
+        kind: Kind,
+        done: &Result<Report, String>,
+        voided: Option<String>,
+    ) {
+        let mut known = self.known.lock();
+        match done {
+            // No proof of anything.
+            Ok(_) if kind == Kind::Window => known.voided = known.voided.take().or(voided),
+            Ok(report) => {
+                let clean = report.is_clean() && known.voided.is_none();
+                known.epoch = Some(epoch);
+                known.error = None;
+                known.clean_at = clean.then(SystemTime::now);
+                known.said = (!report.is_clean()).then(|| unclean(report));
+            }
+            Err(why) => {
+                known.voided = known.voided.take().or(voided);
+                known.epoch = Some(epoch);
+                known.clean_at = None;
+                known.error = Some(why.clone());
+            }
+        }
+    }
+
+    /// A comparer of this route's rows.
+    pub(super) fn comparer(
+        &self,
+        inner: &Inner,
+        spec: &Sides<'_>,
+        status: Arc<compare::Status>,
+        proven: Option<compare::Proven>,
+    ) -> Comparer {
+        let accounts = [spec.active, spec.active.other()].map(|side| inner.account(side).clone());
+        let [from, to] = accounts.clone();
+        let (stream, number) = (spec.stream.to_owned(), spec.healer);
+        let healer = move || -> Box<dyn Repair> {
+            Box::new(Healer::new(from.clone(), to.clone(), &stream, number))
+        };
+        let barrier = spec.view.clone().map(|view| {
+            let barrier = move || -> Boxed<'static, Result<(), String>> {
+                let view = view.clone();
+                Box::pin(async move { view.barrier(BARRIER_LIMIT).await })
+            };
+            Arc::new(barrier) as compare::Barrier
+        });
+        let replica = |side: Side| inner.replicas.get(side.index()).cloned().flatten();
+        Comparer::new(Parts {
+            accounts,
+            replicas: [spec.active, spec.active.other()].map(replica),
+            catalog: inner.catalog.published(),
+            barrier,
+            healers: spec.repair.then(|| Arc::new(healer) as compare::Healers),
+            divergences: self.divergences.clone(),
+            status,
+            slots: SLOTS,
+            proven,
+        })
+    }
+}
+
+/// What a comparer of a route is made for.
+pub(super) struct Sides<'a> {
+    pub(super) active: Side,
+    pub(super) stream: &'a str,
+    /// Number of its healers among those of the stream: beyond the follower's.
+    pub(super) healer: usize,
+    pub(super) view: Option<Arc<View>>,
+    pub(super) repair: bool,
 }
 
 /// Why no comparison was started.
@@ -71,9 +182,14 @@ pub enum NotNow {
 }
 
 impl Plane {
-    fn compared(&self, route: &str) -> Arc<Compared> {
+    pub(super) fn compared(&self, route: &str) -> Arc<Compared> {
         let mut all = self.compared.lock();
-        all.entry(route.to_owned()).or_default().clone()
+        if let Some(known) = all.get(route) {
+            return known.clone();
+        }
+        let loaded = Arc::new(kept::load(self.inner.store.as_ref(), route));
+        all.insert(route.to_owned(), loaded.clone());
+        loaded
     }
 
     /// Compares a route's rows; returns when the pass is over.
@@ -83,7 +199,7 @@ impl Plane {
     pub async fn compare(
         &self,
         route: &Route,
-        strong: bool,
+        kind: Kind,
         repair: bool,
     ) -> Result<Result<Report, String>, NotNow> {
         if super::work(route.phase).is_none() {
@@ -98,20 +214,12 @@ impl Plane {
             known.running = true;
             Running(compared.clone())
         };
-        let done = self.pass(route, &compared, strong, repair).await;
-        let mut known = compared.known.lock();
-        known.epoch = route.epoch;
-        known.clean_at = None;
-        match &done {
-            Ok(report) => {
-                known.error = None;
-                known.clean_at = report.is_clean().then(SystemTime::now);
-                known.report = Some(report.clone());
-            }
-            Err(why) => known.error = Some(why.clone()),
-        }
-        drop(known);
+        // What voids an earlier pass while this one runs voids this one too.
+        let voided = compared.known.lock().voided.take();
+        let done = self.pass(route, &compared, kind, repair).await;
+        compared.passed(route.epoch, kind, &done, voided);
         drop(running);
+        kept::keep(&self.inner.store, vec![(route.name.clone(), compared)]).await;
         Ok(done)
     }
 
@@ -119,7 +227,7 @@ impl Plane {
         &self,
         route: &Route,
         compared: &Compared,
-        strong: bool,
+        kind: Kind,
         repair: bool,
     ) -> Result<Report, String> {
         let inner = &self.inner;
@@ -128,65 +236,59 @@ impl Plane {
         }
         let active = route.phase.active();
         let tables = tables(inner, route, active);
-        let accounts = [active, active.other()].map(|side| inner.account(side).clone());
-        let [from, to] = accounts.clone();
-        let stream = route
-            .follow
-            .as_ref()
-            .map_or("", |f| f.stream.as_str())
-            .to_owned();
-        let healer = move || -> Box<dyn Repair> {
-            Box::new(Healer::new(from.clone(), to.clone(), &stream, HEALER))
+        let follow = route.follow.as_ref();
+        let sides = Sides {
+            active,
+            stream: follow.map_or("", |f| f.stream.as_str()),
+            healer: HEALER,
+            view: self.view(&route.name),
+            repair,
         };
-        let view = self.view(&route.name);
-        let barrier: Option<compare::Barrier> = view.map(|view| {
-            let barrier = move || -> Boxed<'static, Result<(), String>> {
-                let view = view.clone();
-                Box::pin(async move { view.barrier(BARRIER_LIMIT).await })
-            };
-            Arc::new(barrier) as compare::Barrier
-        });
-        let comparer = Comparer::new(Parts {
-            accounts,
-            replicas: [None, None],
-            catalog: inner.catalog.published(),
-            barrier,
-            healers: repair.then(|| Arc::new(healer) as compare::Healers),
-            divergences: compared.divergences.clone(),
-            status: compared.status.clone(),
-            slots: SLOTS,
-        });
-        let kind = if strong { Kind::Strong } else { Kind::Full };
+        let comparer = compared.comparer(inner, &sides, compared.status.clone(), None);
+        comparer.restore_windows(compared.known.lock().windows.clone());
         let report = comparer.run(&tables, kind, repair).await;
+        if kind == Kind::Window {
+            compared.known.lock().windows = comparer.window_ends();
+        }
         report.map_err(|e| e.to_string())
     }
 
     /// `compare` of a route in status; None before the first pass.
     pub fn compare_view(&self, route: &Route) -> Option<CompareView> {
-        let compared = self.compared.lock().get(&route.name).cloned()?;
+        let compared = self.compared(&route.name);
         let known = compared.known.lock();
-        let current = known.epoch == route.epoch;
+        let open = compared.divergences.open();
+        let watch = route.phase.mirrored().then(|| compared.watching.view());
+        let nothing = known.epoch.is_none() && !known.running && known.voided.is_none();
+        if nothing && watch.is_none() && open == 0 {
+            return None;
+        }
+        let current = known.epoch == Some(route.epoch);
         let status = &compared.status;
         Some(CompareView {
             running: known.running,
             last_clean_at: known.clean_at.filter(|_| current),
             rows_compared: status.rows_compared.load(Ordering::Relaxed),
             rows_estimated: status.rows_estimated.load(Ordering::Relaxed),
-            divergent_open: compared.divergences.open() + compared.divergences.more(),
+            divergent_open: open,
             repaired: status.repaired.load(Ordering::Relaxed),
-            error: known.error.clone(),
+            error: known.voided.clone().or_else(|| known.error.clone()),
+            watch,
         })
     }
 
     /// Whether the last pass of this phase was complete and clean and not older
     /// than `age_max`, with words for people. None: there was none.
     pub fn compare_fact(&self, route: &Route, age_max: Duration) -> Option<(bool, String)> {
-        let compared = self.compared.lock().get(&route.name).cloned()?;
+        let compared = self.compared(&route.name);
         let known = compared.known.lock();
-        if known.epoch != route.epoch {
+        if let Some(why) = &known.voided {
+            return Some((false, format!("{why}: compare again")));
+        }
+        if known.epoch != Some(route.epoch) {
             return None;
         }
-        let open = compared.divergences.open() + compared.divergences.more();
+        let open = compared.divergences.open();
         if open > 0 {
             return Some((false, format!("{open} row(s) differ: lockstep divergences")));
         }
@@ -194,8 +296,7 @@ impl Plane {
             return Some((false, format!("the last comparison did not end: {why}")));
         }
         let Some(at) = known.clean_at else {
-            let said = known.report.as_ref().map(unclean).unwrap_or_default();
-            return Some((false, said));
+            return Some((false, known.said.clone().unwrap_or_default()));
         };
         let age = at.elapsed().unwrap_or_default();
         let detail = format!(
@@ -208,14 +309,12 @@ impl Plane {
 
     /// Rows proven different, and how many more there are than are listed.
     pub fn divergences(&self, route: &str) -> (Vec<Divergence>, u64) {
-        match self.compared.lock().get(route) {
-            Some(compared) => (compared.divergences.list(), compared.divergences.more()),
-            None => (Vec::new(), 0),
-        }
+        let compared = self.compared(route);
+        (compared.divergences.list(), compared.divergences.more())
     }
 }
 
-/// Number of the healer among those of its stream: beyond the follower's.
+/// Number of a pass's healer.
 const HEALER: usize = 1000;
 
 /// Ends the mark of a pass however it ends.

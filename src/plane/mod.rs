@@ -21,17 +21,19 @@ pub mod view;
 mod definitions;
 mod fence;
 mod handover;
+mod kept;
 mod objects;
 mod position;
 mod replay;
 mod route;
+pub mod watch;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::watch::Sender;
 use tokio::task::JoinHandle;
 
 use crate::Side;
@@ -41,10 +43,12 @@ use crate::follow::beat::Pulse;
 use crate::leg::Leg;
 use crate::leg::connect::{self, BackendConfig};
 use crate::leg::grants::service_params;
+use crate::leg::ours::Threads;
 use crate::route::gate::Routes;
 use crate::route::table::{Phase, Route};
 use crate::rows::catalog::CatalogLoader;
 use crate::rows::service::ServiceAccount;
+use crate::store::Store;
 
 use compare::Compared;
 pub use definitions::{Book, UnderWay, What};
@@ -91,6 +95,12 @@ pub struct Inner {
     pub backends: [(BackendConfig, Account); 2],
     /// Names this installation in what is kept in the databases.
     pub instance: String,
+    /// Replicas to compare on first, where there are some.
+    pub replicas: [Option<String>; 2],
+    /// Thread ids of the sessions' legs.
+    pub threads: Arc<[Threads; 2]>,
+    /// Keeps what was found over a restart.
+    pub store: Arc<dyn Store>,
     /// Numbers.
     pub settings: Settings,
     /// The heartbeats, one a side for all routes.
@@ -157,7 +167,7 @@ pub struct Following {
 struct Running {
     spec: Spec,
     view: Arc<View>,
-    stop: watch::Sender<bool>,
+    stop: Sender<bool>,
     task: JoinHandle<()>,
 }
 
@@ -221,10 +231,32 @@ impl Plane {
 
     /// Keeps the tasks as the routes want them.
     pub async fn run(self: Arc<Plane>) {
+        for route in &self.inner.routes.load().routes {
+            self.compared(&route.name);
+        }
+        tokio::join!(self.reconciling(), self.keeping());
+    }
+
+    async fn reconciling(&self) {
         loop {
             self.reconcile().await;
             self.measure();
             tokio::time::sleep(RECONCILE).await;
+        }
+    }
+
+    /// Writes down what comparisons found.
+    async fn keeping(&self) {
+        loop {
+            tokio::time::sleep(kept::KEEP).await;
+            let table = self.inner.routes.load();
+            let all = {
+                let mut all = self.compared.lock();
+                // A route that was removed has no notes any more.
+                all.retain(|name, _| table.index_of(name).is_some());
+                all.clone().into_iter().collect()
+            };
+            kept::keep(&self.inner.store, all).await;
         }
     }
 
@@ -244,6 +276,13 @@ impl Plane {
             if let Some(copy) = view.copy() {
                 crate::telemetry::copy(&route.name, copy.rows_done, copy.rows_estimated);
             }
+        }
+        for (name, compared) in self.compared.lock().iter() {
+            let seen = compared.watching.view();
+            crate::telemetry::watch(name, "foreign", seen.foreign_rows);
+            crate::telemetry::watch(name, "unknown", seen.unknown_rows);
+            crate::telemetry::watch(name, "unverified", seen.unverified_rows);
+            crate::telemetry::watch(name, "differing", compared.divergences.open());
         }
     }
 
@@ -288,8 +327,10 @@ impl Plane {
 
     fn start(&self, spec: Spec) -> Running {
         let view = Arc::new(View::new(spec.work));
-        let (stop, stopped) = watch::channel(false);
-        let task = route::work(self.inner.clone(), spec.clone(), view.clone(), stopped);
+        let (stop, stopped) = tokio::sync::watch::channel(false);
+        let compared = self.compared(&spec.name);
+        let inner = self.inner.clone();
+        let task = route::work(inner, spec.clone(), view.clone(), compared, stopped);
         Running {
             spec,
             view,

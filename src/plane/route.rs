@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, watch::Receiver};
 
 use crate::binlog::Position;
 use crate::binlog::stream::{BinlogStream, Request, StreamError};
@@ -19,10 +19,12 @@ use crate::route::table::{DdlPolicy, FollowStart, TableGlob};
 use crate::rows::service::ServiceError;
 use crate::schema;
 
+use super::compare::Compared;
 use super::definitions::{Known, What, remedy};
 use super::objects::Objects;
 use super::replay::{self, Failed};
 use super::view::{Copying, State, View, Work};
+use super::watch::{self, Watch};
 use super::{Inner, shapes};
 
 /// Chunks handed over and not yet written: as many as are read at a time, so
@@ -97,7 +99,13 @@ struct Ready {
 /// Works until told to stop. A run that ended is begun again from its
 /// checkpoint: also one that is stuck, for what stood in its way may have been
 /// seen to.
-pub async fn work(inner: Arc<Inner>, spec: Spec, view: Arc<View>, mut stop: watch::Receiver<bool>) {
+pub(super) async fn work(
+    inner: Arc<Inner>,
+    spec: Spec,
+    view: Arc<View>,
+    compared: Arc<Compared>,
+    mut stop: Receiver<bool>,
+) {
     let mut pause = PAUSE;
     let mut told = String::new();
     let mut ready = Ready::default();
@@ -105,7 +113,7 @@ pub async fn work(inner: Arc<Inner>, spec: Spec, view: Arc<View>, mut stop: watc
         let begun = tokio::time::Instant::now();
         view.set(State::Starting, None);
         let ended = tokio::select! {
-            ended = once(&inner, &spec, &view, &mut ready) => ended,
+            ended = once(&inner, &spec, &view, &compared, &mut ready) => ended,
             _ = stop.wait_for(|s| *s) => return,
         };
         let (state, why) = match ended {
@@ -144,7 +152,7 @@ async fn changed(
     inner: &Inner,
     spec: &Spec,
     view: &View,
-    stop: &mut watch::Receiver<bool>,
+    stop: &mut Receiver<bool>,
     why: String,
 ) -> Option<(State, String)> {
     let Some(query) = view.met() else {
@@ -181,6 +189,7 @@ async fn once(
     inner: &Arc<Inner>,
     spec: &Spec,
     view: &Arc<View>,
+    compared: &Arc<Compared>,
     ready: &mut Ready,
 ) -> Result<(), Ended> {
     let (read, written) = (spec.work.from, spec.work.from.other());
@@ -236,10 +245,11 @@ async fn once(
     } else {
         Mode::Apply(vec![healer(0)])
     };
+    let (sample, samples) = watch::sampled();
     let mut follower =
         Follower::new(workers, tables.clone(), start, followed.clone(), mode).await?;
     let pulse = inner.pulse(read);
-    follower = follower.with_pulse(pulse.name());
+    follower = follower.with_pulse(pulse.name()).with_sample(sample);
     view.begins();
     let request = Request {
         from: follower.position().clone(),
@@ -248,7 +258,8 @@ async fn once(
         until_end: false,
     };
     let leg = inner.leg(read).await.map_err(Ended::Passing)?;
-    follower.verify(&from, leg, &request).await?;
+    let verified = follower.verify(&from, leg, &request).await;
+    verified.inspect_err(|e| void(compared, e))?;
     let leg = inner.leg(read).await.map_err(Ended::Passing)?;
     let log = BinlogStream::start(leg, &request).await;
     let log = log.map_err(FollowError::from)?;
@@ -275,9 +286,29 @@ async fn once(
         }
         std::future::pending::<Result<(), Ended>>().await
     };
+    let watch = Watch {
+        inner,
+        spec,
+        view,
+        compared,
+    };
+    let watching = async {
+        if spec.work.copy {
+            std::future::pending::<()>().await;
+        }
+        watch.run(samples).await
+    };
     tokio::select! {
-        done = follower.run(log, chunks) => Ok(done?),
+        done = follower.run(log, chunks) => Ok(done.inspect_err(|e| void(compared, e))?),
         failed = copying => failed,
+        never = watching => match never {},
+    }
+}
+
+/// A side whose history is lost may have rows that no log will ever name.
+fn void(compared: &Compared, e: &FollowError) {
+    if let FollowError::Stream(StreamError::HistoryLost { .. }) = e {
+        compared.void(&e.to_string());
     }
 }
 
@@ -322,7 +353,7 @@ fn say(spec: &Spec, doing: &str, report: &schema::Report) {
     }
 }
 
-fn covers(tables: &[TableGlob], database: &[u8], table: &[u8], fold: bool) -> bool {
+pub(super) fn covers(tables: &[TableGlob], database: &[u8], table: &[u8], fold: bool) -> bool {
     tables.iter().any(|g| g.matches(database, table, fold))
 }
 
@@ -338,11 +369,11 @@ fn numbers(stream: &str) -> (u32, u64) {
 
 /// Our number among the server's replicas: the upper half, where nobody
 /// numbers servers by hand.
-fn server_id(stream: &str) -> u32 {
+pub(super) fn server_id(stream: &str) -> u32 {
     0x8000_0000 | numbers(stream).0
 }
 
-fn uuid(stream: &str) -> String {
+pub(super) fn uuid(stream: &str) -> String {
     let (low, high) = numbers(stream);
     format!(
         "{:08x}-{:04x}-4000-8000-{:012x}",

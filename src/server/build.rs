@@ -88,6 +88,11 @@ pub fn all(config: &Config) -> Result<Built, String> {
         let account = context.grant_reader(side).service().clone();
         (context.backend(side).clone(), account)
     };
+    let store: Arc<dyn Store> = Arc::new(store);
+    let replica = |side| {
+        let address = &config.backend(side).replica;
+        (!address.is_empty()).then(|| address.clone())
+    };
     let plane = Plane::new(plane::Inner {
         routes: routes.clone(),
         catalog: catalog_loader.clone(),
@@ -96,6 +101,9 @@ pub fn all(config: &Config) -> Result<Built, String> {
         backends: [Side::Source, Side::Target].map(read_as),
         instance,
         ddl: Arc::default(),
+        replicas: [Side::Source, Side::Target].map(replica),
+        threads: registry.threads.clone(),
+        store: store.clone(),
         settings: plane::Settings {
             copy: config.copy.clone(),
             ..plane::Settings::default()
@@ -103,7 +111,7 @@ pub fn all(config: &Config) -> Result<Built, String> {
     });
     let migration = Migration::new(Parts {
         routes: routes.clone(),
-        store: Arc::new(store),
+        store,
         catalog: catalog_loader,
         sessions: Arc::new(Connected(registry.clone())),
         plane: plane.clone(),

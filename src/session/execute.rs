@@ -18,6 +18,7 @@ use super::unmirrored::OnError;
 use super::{End, Session, relay};
 use crate::Side;
 use crate::leg::Answer;
+use crate::leg::ours::{MARK, is_marked};
 use crate::route::plan::{Plan, Planned, plan};
 use crate::route::table::{ALL_ROUTES, RouteTable};
 use crate::sql::{Class, DiagnosticsForm, Facts, Flags, Verb, scan};
@@ -566,10 +567,15 @@ impl Session {
             return Ok(None);
         };
         let mut out = Vec::with_capacity(statement.text.len() + 8);
-        put_command(&mut out, COM_STMT_PREPARE, &statement.text);
         let Some(leg) = self.legs[index].as_mut() else {
             return Ok(None);
         };
+        if is_marked(leg, statement.text.len()) {
+            let marked = [MARK, &statement.text[..]].concat();
+            put_command(&mut out, COM_STMT_PREPARE, &marked);
+        } else {
+            put_command(&mut out, COM_STMT_PREPARE, &statement.text);
+        }
         leg.send(&out).await?;
         let answer: Answer = leg
             .answer(ResponseKind::Prepare, PREPARE_ANSWER_MAX)

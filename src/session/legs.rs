@@ -190,7 +190,7 @@ impl Session {
     pub(super) fn note_leg_gone(&mut self, side: Side) {
         self.prepared.leg_gone(side.index());
         self.values.leg_gone(side);
-        self.entry.legs[side.index()].store(0, Ordering::Relaxed);
+        self.entry.set_leg(side, None);
     }
 
     /// Whether the other leg is there or may be tried.
@@ -237,7 +237,7 @@ impl Session {
         // 0: everything the client has set so far is told.
         leg.applied = 0;
         self.unsure_of_defaults(side).await;
-        self.entry.legs[side.index()].store(leg.info.thread_id, Ordering::Relaxed);
+        self.entry.set_leg(side, Some(leg.info.thread_id));
         self.entry.without_other_leg.store(false, Ordering::Relaxed);
         self.legs[side.index()] = Some(leg);
         self.values.leg_opened(side);

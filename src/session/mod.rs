@@ -41,7 +41,7 @@ use std::hash::{BuildHasher, Hasher};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -291,7 +291,9 @@ impl Session {
         let status = logged.home.status;
         let leg = Leg::new(side, logged.home, logged.database.clone());
         let database = logged.database.as_deref().unwrap_or(&[]);
-        let entry = Entry::new(slot.clone(), user, peer, logged.greeted_id, side, database);
+        let threads = shared.registry.threads.clone();
+        let greeted = logged.greeted_id;
+        let entry = Entry::new(slot.clone(), user, peer, greeted, side, database, threads);
         let entry = Arc::new(entry);
         shared.registry.add(entry.clone());
         let mut legs = [None, None];
@@ -367,7 +369,7 @@ impl Session {
     async fn leg_spoke(&mut self, index: usize) -> Option<End> {
         let leg = self.legs[index].take()?;
         self.prepared.leg_gone(index);
-        self.entry.legs[index].store(0, Ordering::Relaxed);
+        self.entry.set_leg(leg.side, None);
         let lead = self.lead();
         let values_lost = self.values.leg_gone(leg.side);
         if leg.side != lead && !values_lost {

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use serde::Serialize;
 
 use crate::Side;
+use crate::leg::ours::Threads;
 use crate::route::gate::Slot;
 
 /// What one session shows of itself. Written by the session, read by others.
@@ -25,7 +26,9 @@ pub struct Entry {
     /// The side that greeted.
     pub greeted_by: Side,
     /// Thread ids of the legs, 0 for none (source, target).
-    pub legs: [AtomicU32; 2],
+    legs: [AtomicU32; 2],
+    /// All sessions' legs, for those who read the backends' logs.
+    threads: Arc<[Threads; 2]>,
     /// The leg that ran a statement last, or runs one now: what KILL QUERY
     /// means.
     running: AtomicU8,
@@ -84,6 +87,8 @@ pub struct Registry {
     sessions: Mutex<HashMap<u64, Arc<Entry>>>,
     /// Sessions by the side that greeted them.
     greeted: [AtomicUsize; 2],
+    /// Thread ids of all legs (source, target).
+    pub threads: Arc<[Threads; 2]>,
 }
 
 /// A side, or none, in a byte.
@@ -190,6 +195,14 @@ impl Registry {
     }
 }
 
+impl Drop for Entry {
+    fn drop(&mut self) {
+        for side in [Side::Source, Side::Target] {
+            self.set_leg(side, None);
+        }
+    }
+}
+
 impl Entry {
     /// An entry of a session that begins on `side`, greeted with `greeted_id`.
     pub fn new(
@@ -199,6 +212,7 @@ impl Entry {
         greeted_id: u32,
         side: Side,
         database: &[u8],
+        threads: Arc<[Threads; 2]>,
     ) -> Entry {
         let entry = Entry {
             slot,
@@ -207,6 +221,7 @@ impl Entry {
             greeted_id,
             greeted_by: side,
             legs: [AtomicU32::new(0), AtomicU32::new(0)],
+            threads,
             running: AtomicU8::new(code(Some(side))),
             lead: AtomicU8::new(code(None)),
             statements: AtomicU64::new(0),
@@ -215,8 +230,20 @@ impl Entry {
             database: Mutex::new(String::from_utf8_lossy(database).into_owned()),
             began: Instant::now(),
         };
-        entry.legs[side.index()].store(greeted_id, Ordering::Relaxed);
+        entry.set_leg(side, Some(greeted_id));
         entry
+    }
+
+    /// Notes a leg's thread id, before it writes, or that it is gone.
+    pub fn set_leg(&self, side: Side, id: Option<u32>) {
+        let threads = &self.threads[side.index()];
+        if let Some(id) = id {
+            threads.opened(id);
+        }
+        match self.legs[side.index()].swap(id.unwrap_or(0), Ordering::Relaxed) {
+            0 => {}
+            gone => threads.closed(gone),
+        }
     }
 
     /// A statement begins on a leg.

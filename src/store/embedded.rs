@@ -10,13 +10,16 @@ use redb::{
     Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition,
 };
 
-use super::{Store, StoreError, StoredRoute};
+use super::{Note, Store, StoreError, StoredRoute};
 
 /// The file's name inside the state directory.
 const FILE: &str = "lockstep.redb";
 
 /// Route name → JSON of a [`StoredRoute`].
 const ROUTES: TableDefinition<'_, &str, &str> = TableDefinition::new("routes");
+
+/// Route name and the note's → its text.
+const NOTES: TableDefinition<'_, (&str, &str), &str> = TableDefinition::new("notes");
 
 /// Facts about the installation: `instance`, `format`.
 const META: TableDefinition<'_, &str, &str> = TableDefinition::new("meta");
@@ -150,6 +153,7 @@ fn prepare(db: &Database, file: &str) -> Result<String, StoreError> {
     let tx = db.begin_write().map_err(failed)?;
     let instance = {
         tx.open_table(ROUTES).map_err(failed)?;
+        tx.open_table(NOTES).map_err(failed)?;
         let mut meta = tx.open_table(META).map_err(failed)?;
         let get = |key: &str| -> Result<Option<String>, StoreError> {
             let value = meta.get(key).map_err(failed)?;
@@ -224,12 +228,51 @@ impl Store for EmbeddedStore {
         })
     }
 
+    fn load_notes(&self, route: &str) -> Result<Vec<(String, String)>, StoreError> {
+        self.with(|db| {
+            let tx = db.begin_read().map_err(failed)?;
+            let table = tx.open_table(NOTES).map_err(failed)?;
+            let mut notes = Vec::new();
+            for entry in table.range((route, "")..).map_err(failed)? {
+                let (key, text) = entry.map_err(failed)?;
+                let (of, name) = key.value();
+                if of != route {
+                    break;
+                }
+                notes.push((name.to_owned(), text.value().to_owned()));
+            }
+            Ok(notes)
+        })
+    }
+
+    fn save_notes(&self, route: &str, changes: &[Note]) -> Result<(), StoreError> {
+        self.with(|db| {
+            let tx = db.begin_write().map_err(failed)?;
+            {
+                let mut table = tx.open_table(NOTES).map_err(failed)?;
+                for (name, text) in changes {
+                    let key = (route, name.as_str());
+                    match text {
+                        Some(text) => table.insert(key, text.as_str()),
+                        None => table.remove(key),
+                    }
+                    .map_err(failed)?;
+                }
+            }
+            tx.commit().map_err(failed)
+        })
+    }
+
     fn remove_route(&self, name: &str) -> Result<(), StoreError> {
         self.with(|db| {
             let tx = db.begin_write().map_err(failed)?;
             {
                 let mut table = tx.open_table(ROUTES).map_err(failed)?;
                 table.remove(name).map_err(failed)?;
+                let mut notes = tx.open_table(NOTES).map_err(failed)?;
+                notes
+                    .retain(|(route, _), _| route != name)
+                    .map_err(failed)?;
             }
             tx.commit().map_err(failed)
         })
@@ -294,6 +337,29 @@ mod tests {
         let store = EmbeddedStore::open(&dir.0).unwrap();
         assert_eq!(store.instance_id(), id);
         assert_eq!(store.load_routes().unwrap(), vec![route("a", 2)]);
+    }
+
+    #[test]
+    fn keeps_notes_with_their_route() {
+        let dir = Dir::new();
+        let store = EmbeddedStore::open(&dir.0).unwrap();
+        let note = |name: &str, text: &str| (name.to_owned(), Some(text.to_owned()));
+        store.save_route(&route("a", 1)).unwrap();
+        store
+            .save_notes("a", &[note("x", "1"), note("y", "2")])
+            .unwrap();
+        store.save_notes("ab", &[note("x", "3")]).unwrap();
+        store
+            .save_notes("a", &[("x".to_owned(), None), note("z", "4")])
+            .unwrap();
+        drop(store);
+        let store = EmbeddedStore::open(&dir.0).unwrap();
+        let pair = |name: &str, text: &str| (name.to_owned(), text.to_owned());
+        let notes = store.load_notes("a").unwrap();
+        assert_eq!(notes, [pair("y", "2"), pair("z", "4")]);
+        store.remove_route("a").unwrap();
+        assert_eq!(store.load_notes("a").unwrap(), []);
+        assert_eq!(store.load_notes("ab").unwrap(), [pair("x", "3")]);
     }
 
     #[test]

@@ -75,6 +75,9 @@ impl From<&Route> for StoredRoute {
     }
 }
 
+/// A name, and the text that is to stand under it, if any.
+pub type Note = (String, Option<String>);
+
 /// Why the store cannot serve. All of it is the proxy's side.
 #[derive(thiserror::Error, Debug)]
 pub enum StoreError {
@@ -123,7 +126,19 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// The commit failed: nothing was changed.
     fn save_route(&self, route: &StoredRoute) -> Result<(), StoreError>;
-    /// Removes a route; on disk when it returns. A missing one is no error.
+    /// What the row plane keeps about a route, by names of its own.
+    ///
+    /// # Errors
+    /// The state cannot be read.
+    fn load_notes(&self, route: &str) -> Result<Vec<(String, String)>, StoreError>;
+    /// Puts notes under their names, and removes those without a text; all of
+    /// them on disk when it returns.
+    ///
+    /// # Errors
+    /// The commit failed: nothing was changed.
+    fn save_notes(&self, route: &str, changes: &[Note]) -> Result<(), StoreError>;
+    /// Removes a route and its notes; on disk when it returns. A missing one is
+    /// no error.
     ///
     /// # Errors
     /// The commit failed: nothing was changed.

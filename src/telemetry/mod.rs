@@ -193,6 +193,14 @@ pub const METRICS: &[Metric] = &[
         "Rows of a copy: done, and estimated in all",
     ),
     metric(
+        "lockstep_mirror_rows",
+        Kind::Gauge,
+        "",
+        &["route", "of"],
+        "Rows on the mirror: written by others since the start (foreign), by nobody known \
+         (unknown; each is verified), not verified by key (unverified), proven different (differing)",
+    ),
+    metric(
         "lockstep_route_epoch",
         Kind::Gauge,
         "",
@@ -453,6 +461,13 @@ pub fn healed(route: &str, kind: &'static str, rows: u64) {
     let _ = recorder();
     metrics::counter!("lockstep_healed_rows_total", "route" => route.to_owned(), "kind" => kind)
         .increment(rows);
+}
+
+/// Shows what was seen of a route's rows on the mirror.
+pub fn watch(route: &str, of: &'static str, rows: u64) {
+    let _ = recorder();
+    metrics::gauge!("lockstep_mirror_rows", "route" => route.to_owned(), "of" => of)
+        .set(rows as f64);
 }
 
 /// Shows how far a route's copy is.

@@ -81,6 +81,7 @@ impl Rig {
             divergences: list.clone(),
             status: Arc::default(),
             slots: 2,
+            proven: None,
         };
         Rig {
             comparer: Comparer::new(parts),

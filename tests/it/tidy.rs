@@ -61,6 +61,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "rows",
             "schema",
             "sql",
+            "store",
             "telemetry",
         ],
     ),

@@ -52,6 +52,12 @@ impl Store for Kept {
         self.0.lock().push(route.clone());
         Ok(())
     }
+    fn load_notes(&self, _: &str) -> Result<Vec<(String, String)>, StoreError> {
+        Ok(Vec::new())
+    }
+    fn save_notes(&self, _: &str, _: &[lockstep::store::Note]) -> Result<(), StoreError> {
+        Ok(())
+    }
     fn remove_route(&self, name: &str) -> Result<(), StoreError> {
         self.0.lock().retain(|r| r.name != name);
         Ok(())
@@ -121,6 +127,10 @@ fn handlers() -> Router {
         pulses: plane::pulses(&accounts, "fuzz"),
         accounts,
         instance: "fuzz".to_owned(),
+        ddl: Default::default(),
+        replicas: Default::default(),
+        threads: Default::default(),
+        store: Arc::new(Kept::default()),
         settings: Default::default(),
     });
     let migration = Migration::new(Parts {

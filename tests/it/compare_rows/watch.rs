@@ -10,11 +10,12 @@ use crate::support::{Family, Server, compare};
 use lockstep::Side;
 use lockstep::binlog::stream::BinlogStream;
 use lockstep::compare::divergences::State;
-use lockstep::compare::watcher::{Ours, Threads, WatchStatus, Watcher};
+use lockstep::compare::watcher::{Ours, WatchStatus, Watcher};
 use lockstep::copy::select::Bound;
 use lockstep::follow::batch::TableName;
 use lockstep::follow::heal::Healer;
 use lockstep::follow::tables::{CatalogTables, Meaning, Tables};
+use lockstep::leg::ours::Threads;
 use mysql_async::prelude::Queryable;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -28,7 +29,7 @@ struct Proxy(Threads);
 
 impl Ours for Proxy {
     fn thread(&self, id: u32) -> bool {
-        self.0.thread(id)
+        self.0.knows(id)
     }
     fn text(&self, sql: &[u8]) -> bool {
         sql.starts_with(b"/* mirrored */")
