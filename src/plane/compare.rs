@@ -98,7 +98,11 @@ impl Plane {
             known.running = true;
             Running(compared.clone())
         };
+        let mark = self.to_be_compared(route);
         let done = self.pass(route, &compared, strong, repair).await;
+        if matches!(&done, Ok(report) if report.is_clean()) {
+            self.found_equal(mark).await;
+        }
         let mut known = compared.known.lock();
         known.epoch = route.epoch;
         known.clean_at = None;

@@ -2,7 +2,10 @@
 //! and the route drained (DESIGN §7): bring the other side up to date, fence,
 //! take the position the next follower begins at.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use crate::Side;
 use crate::route::gate::Prepared;
@@ -10,6 +13,7 @@ use crate::route::table::{FollowStart, Phase, Route};
 use crate::rows::service::ServiceConn;
 
 use super::fence::{self, Fence};
+use super::journal::Drained;
 use super::{Plane, position, shapes, work};
 
 /// What an edge asks of the row plane.
@@ -62,6 +66,10 @@ pub struct Handover<'a> {
     change: Change,
     /// Whether what cannot be reached is left.
     force: bool,
+    /// The barrier was left.
+    unpassed: AtomicBool,
+    /// Healed by the barrier.
+    drained: Mutex<Option<Drained>>,
 }
 
 impl Drop for Handover<'_> {
@@ -92,6 +100,8 @@ impl Plane {
             route: route.clone(),
             change: Change::of(route.phase, to),
             force,
+            unpassed: AtomicBool::new(false),
+            drained: Mutex::default(),
         }
     }
 }
@@ -124,8 +134,12 @@ impl Handover<'_> {
             held = self.or_forced("fence", put_up)?.flatten();
         }
         if self.change.barrier {
+            let drained = self.plane.to_be_drained(&self.route);
             let passed = self.barrier(until).await;
-            self.or_forced("barrier", passed)?;
+            match self.or_forced("barrier", passed)? {
+                Some(()) => *self.drained.lock() = drained,
+                None => self.unpassed.store(true, Ordering::Relaxed),
+            }
         }
         if self.change.follow != Following::Kept || self.change.barrier {
             // The old mode must have ended before statements of the new phase
@@ -144,6 +158,16 @@ impl Handover<'_> {
             }
         };
         Ok(Prepared { follow, held })
+    }
+
+    /// The new phase is on disk: so is what it was forced over, and what is
+    /// healed may go.
+    pub fn persisted(&self) {
+        if self.unpassed.load(Ordering::Relaxed) {
+            self.plane.not_passed(&self.route);
+        }
+        let ends = self.change.follow != Following::Kept;
+        self.plane.passed(self.drained.lock().take(), ends);
     }
 
     /// Lets a forced edge go on without.

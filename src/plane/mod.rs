@@ -20,6 +20,7 @@ pub mod view;
 
 mod fence;
 mod handover;
+mod journal;
 mod position;
 mod route;
 
@@ -38,6 +39,7 @@ use crate::follow::beat::Pulse;
 use crate::leg::Leg;
 use crate::leg::connect::{self, BackendConfig};
 use crate::leg::grants::service_params;
+use crate::mirror::journal::Journal;
 use crate::route::gate::Routes;
 use crate::route::table::{Phase, Route};
 use crate::rows::catalog::CatalogLoader;
@@ -45,6 +47,7 @@ use crate::rows::service::ServiceAccount;
 
 use compare::Compared;
 pub use handover::Handover;
+pub use journal::JournalView;
 use route::Spec;
 use view::{CopyView, Copying, FollowView, State, View, Work};
 
@@ -82,6 +85,8 @@ pub struct Inner {
     pub accounts: [ServiceAccount; 2],
     /// Where logs are read, and as whom.
     pub backends: [(BackendConfig, Account); 2],
+    /// What the mirror missed.
+    pub journal: Arc<Journal>,
     /// Names this installation in what is kept in the databases.
     pub instance: String,
     /// Numbers.
@@ -212,6 +217,7 @@ impl Plane {
 
     /// Keeps the tasks as the routes want them.
     pub async fn run(self: Arc<Plane>) {
+        tokio::spawn(self.clone().keep_journal());
         loop {
             self.reconcile().await;
             self.measure();

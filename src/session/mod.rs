@@ -51,6 +51,7 @@ use crate::Side;
 use crate::leg::buffer::Buffer;
 use crate::leg::connect::Visitor;
 use crate::leg::{Leg, Lost};
+use crate::mirror::debts::Debts;
 use crate::mirror::timer::Timer;
 use crate::mirror::write::Diagnostics;
 use crate::mirror::{self, Part};
@@ -214,6 +215,8 @@ struct Session {
     /// The account's password has expired ([`sandbox`]).
     sandboxed: bool,
     pending: Pending,
+    /// Own writes that the mirror did not get.
+    debts: Arc<Debts>,
 }
 
 /// What is needed to open the other leg later.
@@ -312,6 +315,7 @@ impl Session {
             legs_broken: false,
             sandboxed: false,
             pending: Pending::default(),
+            debts: Arc::default(),
             shared,
             slot,
             entry,
