@@ -57,7 +57,12 @@ pub fn explain(control: &Control, question: &Question) -> Value {
         mode,
     };
     let planned = plan(sql, &facts, &view, &table, &catalog, None);
-    answer(sql, &facts, &planned, &table)
+    let mut answer = answer(sql, &facts, &planned, &table);
+    if let Some(route) = planned.route.and_then(|i| table.routes.get(i)) {
+        let journal = control.migration.plane().journal_view(route);
+        answer["journal_lines"] = json!(journal.lines);
+    }
+    answer
 }
 
 fn answer(sql: &[u8], facts: &Facts, planned: &Planned, table: &RouteTable) -> Value {

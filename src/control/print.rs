@@ -94,7 +94,7 @@ pub fn status(status: &Value, only: Option<&str>) -> String {
     out
 }
 
-/// Copy and follower of a route, a line each.
+/// Copy, follower and journal of a route, a line each.
 fn background(route: &Value) -> String {
     let mut out = String::new();
     let name = text(&route["name"]);
@@ -128,6 +128,14 @@ fn background(route: &Value) -> String {
         ));
         if !follow["detail"].is_null() {
             out.push_str(&format!("  {}\n", text(&follow["detail"])));
+        }
+    }
+    let journal = &route["journal"];
+    if journal["lines"].as_u64().is_some_and(|lines| lines > 0) {
+        let lines = text(&journal["lines"]);
+        out.push_str(&format!("\n{name}: journal: {lines} lines to be healed\n"));
+        if !journal["detail"].is_null() {
+            out.push_str(&format!("  {}\n", text(&journal["detail"])));
         }
     }
     out

@@ -8,6 +8,7 @@ use super::{Control, VERSION};
 use crate::Side;
 use crate::migration::edges;
 use crate::migration::events::rfc3339;
+use crate::mirror::circuit;
 use crate::route::table::{Route, RouteTable};
 
 /// Everything.
@@ -61,7 +62,9 @@ pub fn route(control: &Control, route: &Route, table: &RouteTable) -> Value {
             "writes_failed": live.writes_failed.load(Ordering::Relaxed),
             "writes_deferred": live.writes_deferred.load(Ordering::Relaxed),
             "suspended": suspended,
-            "suspended_reason": suspended.then(|| live.suspended_reason.lock().clone()),
+            "suspended_reason": suspended.then(|| circuit::why(live)),
+            "reads_waited": live.reads_waited.load(Ordering::Relaxed),
+            "reads_kept": live.reads_kept.load(Ordering::Relaxed),
         })
     });
     let (copy, follow) = control.migration.plane().show(route);
@@ -81,6 +84,7 @@ pub fn route(control: &Control, route: &Route, table: &RouteTable) -> Value {
         "follow": follow,
         "compare": compare(control, route),
         "mirror": mirror,
+        "journal": control.migration.plane().journal_view(route),
         "next": next(control, route, table),
     })
 }

@@ -48,11 +48,11 @@
 //! suspends the route.
 //!
 //! Unique values that stand in another row of M than on A: that row is not what
-//! A has either, so it is healed in the same transaction. Rows are deleted
-//! first and inserted then, so that values can move among them in any order.
+//! A has either, so it is healed in the same transaction ([`How`]).
 
 mod found;
 mod link;
+mod rows;
 mod sql;
 
 use std::collections::HashSet;
@@ -71,7 +71,7 @@ use super::writer::WriteError;
 use found::Found;
 use link::{Fault, Link, Rows};
 pub(super) use sql::Literals;
-use sql::{Lock, Read};
+use sql::{How, Lock, ROUNDS_MAX, Read};
 
 /// Keys in one look: enough that round trips do not count.
 const LOOK_KEYS: usize = 200;
@@ -100,10 +100,6 @@ const LOOK_MAX: Duration = Duration::from_secs(20);
 
 /// Before the second look: as long as a COMMIT that is on its way takes.
 const SECOND_LOOK: Duration = Duration::from_millis(15);
-
-/// Times the rows under lock are extended by rows that hold their unique
-/// values; then REPLACE takes the values away.
-const ROUNDS_MAX: usize = 8;
 
 /// Times anything is tried again after a lost connection, and the first pause;
 /// it doubles.
@@ -436,8 +432,8 @@ impl Healer {
         let (mut round, mut attempt, mut pause) = (0, 1, PAUSE);
         loop {
             let all: Vec<&Bound> = keys.iter().copied().chain(&beside).collect();
-            let replace = round >= ROUNDS_MAX;
-            let fault = match self.try_heal(name, table, &all, replace).await {
+            let how = How::of(round);
+            let fault = match self.try_heal(name, table, &all, how).await {
                 Ok(Ended::Holders(found)) => {
                     round += 1;
                     let known: HashSet<&Bound> = all.iter().copied().collect();
@@ -491,10 +487,10 @@ impl Healer {
         name: &TableName,
         table: &Followed,
         keys: &[&Bound],
-        replace: bool,
+        how: How,
     ) -> Result<Ended, Fault> {
         self.ready().await?;
-        let ended = self.under_lock(name, table, keys, replace).await;
+        let ended = self.under_lock(name, table, keys, how).await;
         let (rows, fault) = match ended {
             Ok(healed) => return Ok(Ended::Done(healed)),
             Err(failed) => failed,
@@ -503,7 +499,7 @@ impl Healer {
         if rolled_back.is_err() {
             self.mirror.drop_conn();
         }
-        if !matches!(fault, Fault::Duplicate) || replace {
+        if !matches!(fault, Fault::Duplicate) || how == How::Replacing {
             return Err(fault);
         }
         let (_, mirror) = self.reads(name, table);
@@ -527,31 +523,25 @@ impl Healer {
         name: &TableName,
         table: &Followed,
         keys: &[&Bound],
-        replace: bool,
+        how: How,
     ) -> Result<Vec<Healed>, (Vec<Vec<Value>>, Fault)> {
         let early = |fault| (Vec::new(), fault);
         let (active, mirror) = self.reads(name, table);
-        let mut lock = vec![
+        let lock = vec![
             b"SET TRANSACTION ISOLATION LEVEL REPEATABLE READ".to_vec(),
             b"START TRANSACTION".to_vec(),
         ];
-        lock.extend(mirror.each(keys, Lock::Exclusive));
-        let theirs = self.mirror.run(&lock, self.hold).await.map_err(early)?;
-        let plain = active.each(keys, Lock::None);
-        let ours = self.active.run(&plain, self.hold).await.map_err(early)?;
-        if ours.len() != keys.len() || theirs.len() != keys.len() {
-            return Err(early(unreadable(name)));
-        }
+        let (locked, plain) = ((Lock::Exclusive, self.hold), (Lock::None, self.hold));
+        let theirs = rows::by_key(&mut self.mirror, mirror, lock, keys, locked).await;
+        let theirs = theirs.map_err(early)?;
+        let ours = rows::by_key(&mut self.active, active, Vec::new(), keys, plain).await;
+        let ours = ours.map_err(early)?;
         let cross = self.is_cross();
         let mut healed = Vec::with_capacity(keys.len());
-        let (mut deletes, mut rows) = (Vec::new(), Vec::new());
+        let (mut changes, mut rows, mut updated) = (Vec::new(), Vec::new(), Vec::new());
         // Two keys can be one row to the server.
         let mut written: HashSet<Bound> = HashSet::new();
         for ((key, ours), theirs) in keys.iter().zip(ours).zip(theirs) {
-            let read = |rows: Rows| images(rows.into_iter(), table);
-            let (Some(ours), Some(theirs)) = (read(ours), read(theirs)) else {
-                return Err(early(unreadable(name)));
-            };
             let mut pairs = ours.iter().zip(&theirs);
             if ours.len() == theirs.len() && pairs.all(|(a, b)| sql::same(table, a, b, cross)) {
                 healed.push(Healed::Equal);
@@ -564,8 +554,16 @@ impl Healer {
                     _ => Kind::Changed,
                 },
             ));
+            if let (How::InPlace, [ours], [theirs]) = (how, &ours[..], &theirs[..])
+                && sql::keeps_keys(table, ours, theirs)
+            {
+                let update = sql::update(name, table, key, ours);
+                changes.push(update.map_err(|e| early(unwritable(e)))?);
+                updated.push(ours.clone());
+                continue;
+            }
             if !theirs.is_empty() {
-                deletes.push(sql::delete(name, table, key));
+                changes.push(sql::delete(name, table, key));
             }
             for row in ours {
                 let bound = Bound::of(&row, &table.key, &table.shape);
@@ -574,20 +572,21 @@ impl Healer {
                 }
             }
         }
-        if deletes.is_empty() && rows.is_empty() {
+        if changes.is_empty() && rows.is_empty() {
             let ended = self.mirror.run(&[b"ROLLBACK".to_vec()], self.hold).await;
             return ended.map(|_| healed).map_err(early);
         }
         let mut write = vec![self.mark()];
-        write.append(&mut deletes);
-        for row in &rows {
-            let insert = sql::insert(name, table, row, replace);
-            write.push(insert.map_err(|e| early(unwritable(e)))?);
-        }
+        write.append(&mut changes);
+        let inserts = sql::inserts(name, table, &rows, how == How::Replacing);
+        write.append(&mut inserts.map_err(|e| early(unwritable(e)))?);
         write.push(b"COMMIT".to_vec());
         match self.mirror.run(&write, self.hold).await {
             Ok(_) => Ok(healed),
-            Err(fault) => Err((rows, fault)),
+            Err(fault) => {
+                rows.append(&mut updated);
+                Err((rows, fault))
+            }
         }
     }
 

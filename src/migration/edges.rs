@@ -90,6 +90,8 @@ pub struct Facts {
     pub follow: Option<FollowFact>,
     /// None: never compared in this phase.
     pub compare: Option<CompareFact>,
+    /// Why following alone does not heal what the journal names.
+    pub unhealed: Option<String>,
 }
 
 /// Why no way leads there.
@@ -209,6 +211,7 @@ pub fn conditions(from: Phase, to: Phase, facts: &Facts) -> Vec<Condition> {
             if from < to {
                 list.insert(0, compared(facts));
             }
+            list.push(healed(facts));
             list.extend(both_sides(facts));
             list.push(mirror_running(facts));
             list.push(other_legs(facts));
@@ -219,7 +222,7 @@ pub fn conditions(from: Phase, to: Phase, facts: &Facts) -> Vec<Condition> {
             vec![following(facts), up(facts, Side::Target)]
         }
         (Phase::TargetOnly, Phase::TargetFirst | Phase::Syncing) => {
-            let mut list = vec![following(facts)];
+            let mut list = vec![following(facts), healed(facts)];
             list.extend(both_sides(facts));
             list.push(writable(Side::Source, facts));
             list
@@ -257,6 +260,14 @@ fn following(facts: &Facts) -> Condition {
             Some(lag <= follow.lag_max_ms),
             format!("{lag} ms behind, {} allowed", follow.lag_max_ms),
         ),
+    }
+}
+
+fn healed(facts: &Facts) -> Condition {
+    let name = "journal_healed";
+    match &facts.unhealed {
+        None => Condition::new(name, Some(true), "what the mirror missed is followed"),
+        Some(why) => Condition::new(name, Some(false), &**why),
     }
 }
 
@@ -489,6 +500,7 @@ mod tests {
             suspended: Some("timeout".to_owned()),
             without_other_leg: 2,
             tables: 1,
+            unhealed: Some("before the follower".to_owned()),
             ..Facts::default()
         };
         assert_eq!(
@@ -496,6 +508,7 @@ mod tests {
             [
                 none("compare_clean"),
                 no("follow_lag"),
+                no("journal_healed"),
                 no("target_up"),
                 none("backends_distinct"),
                 no("tables_equal"),

@@ -233,9 +233,8 @@ impl Migration {
             same_server: self.backends.same_server(),
             unequal_tables: loaded.then_some(unequal),
             tables,
-            suspended: route
-                .suspended()
-                .then(|| live.suspended_reason.lock().clone()),
+            suspended: route.suspended().then(|| crate::mirror::circuit::why(live)),
+            unhealed: self.plane().unhealed(route),
             without_other_leg: self.sessions().without_other_leg(),
             copy: self
                 .plane()
@@ -369,13 +368,14 @@ impl Migration {
             phase: step.to,
             reads_percent: edges::reads_after(step.from, step.to, route.reads_percent),
         };
-        let store = self.parts.store.clone();
-        let persist = move |new: &Route| {
-            store
-                .save_route(&StoredRoute::from(new))
-                .map_err(|e| e.to_string())
-        };
         let handover = self.plane().handover(route, step.to, wish.force);
+        let persist = |new: &Route| {
+            let stored = StoredRoute::from(new);
+            let saved = self.parts.store.save_route(&stored);
+            saved.map_err(|e| e.to_string())?;
+            handover.persisted();
+            Ok(())
+        };
         if let Err(why) = handover.approach(APPROACH_LIMIT).await
             && !wish.force
         {

@@ -15,6 +15,7 @@ use arc_swap::ArcSwap;
 
 use super::Migration;
 use crate::Side;
+use crate::mirror::circuit;
 use crate::route::table::Route;
 use crate::rows::service::{ServiceAccount, ServiceConn, bytes, text};
 
@@ -169,7 +170,7 @@ fn suspend_mirrored_on(migration: &Migration, side: Side, why: &str) {
     let table = migration.routes().load();
     let mirrored = |r: &&Route| r.phase.mirrored() && r.phase.active().other() == side;
     for route in table.routes.iter().filter(mirrored) {
-        crate::mirror::circuit::suspend(route, &format!("the {side} does not answer: {why}"));
+        circuit::suspend(route, &format!("the {side} does not answer: {why}"));
     }
 }
 
@@ -288,8 +289,9 @@ pub async fn resume(migration: Arc<Migration>, accounts: [ServiceAccount; 2]) {
         let suspended: Vec<&Route> = table.routes.iter().filter(|r| r.suspended()).collect();
         tell(&migration, &suspended, &mut told);
         for side in [Side::Source, Side::Target] {
-            let of_side: Vec<&&Route> = suspended
+            let of_side: Vec<&Route> = suspended
                 .iter()
+                .copied()
                 .filter(|r| r.phase.mirrored() && r.phase.active().other() == side)
                 .collect();
             if of_side.is_empty() {
@@ -300,25 +302,50 @@ pub async fn resume(migration: Arc<Migration>, accounts: [ServiceAccount; 2]) {
                 Side::Target => &mut target,
             };
             if let Err(why) = fit(&migration, conn).await {
-                tracing::debug!("the {side} stays suspended: {why}");
+                for route in of_side {
+                    circuit::wait_for(route, format!("the {side}: {why}"));
+                }
                 continue;
             }
             // DDL may have come past us while the mirror was away.
             let refreshed = migration.catalog().refresh().await;
-            if refreshed.iter().any(Result::is_err) {
+            if let Some(why) = refreshed.iter().find_map(|r| r.as_ref().err()) {
+                for route in of_side {
+                    circuit::wait_for(route, format!("table shapes: {why}"));
+                }
                 continue;
             }
-            for route in of_side {
-                // What was written meanwhile would be missing in reads that go
-                // to the mirror again.
-                let plane = migration.plane();
-                match plane.caught_up(&route.name, HEAL_LIMIT).await {
-                    Ok(_) => resume_one(&migration, route, side),
-                    Err(late) => tracing::debug!("{} stays suspended: {late}", route.name),
-                }
-            }
+            heal_and_resume(&migration, of_side, side).await;
         }
     }
+}
+
+/// Resumes the routes whose followers have healed what is in the log now: it
+/// would be missing in reads that go to the mirror again. Each says what it
+/// waits for, and does not keep the others waiting.
+async fn heal_and_resume(migration: &Arc<Migration>, routes: Vec<&Route>, side: Side) {
+    let mut healing = tokio::task::JoinSet::new();
+    for route in routes {
+        let (migration, route) = (migration.clone(), route.clone());
+        healing.spawn(async move {
+            match healed(&migration, &route).await {
+                Ok(()) => resume_one(&migration, &route, side),
+                Err(why) => circuit::wait_for(&route, why),
+            }
+        });
+    }
+    while healing.join_next().await.is_some() {}
+}
+
+/// Waits until the follower has healed all that is in the log now.
+async fn healed(migration: &Migration, route: &Route) -> Result<(), String> {
+    let plane = migration.plane();
+    if plane.caught_up(&route.name, HEAL_LIMIT).await? {
+        return Ok(());
+    }
+    let fact = plane.follow_fact(route);
+    let why = fact.map_or_else(String::new, |f| f.detail);
+    Err(format!("nothing heals the mirror: {why}"))
 }
 
 /// Says once per suspension that a route is suspended: sessions open the
@@ -359,8 +386,7 @@ async fn fit(migration: &Migration, conn: &mut ServiceConn) -> Result<(), String
 fn resume_one(migration: &Migration, route: &Route, mirror: Side) {
     let missing = migration.missing_on(route, mirror);
     if let Some(table) = missing.first() {
-        let mut reason = route.live.suspended_reason.lock();
-        *reason = format!("the {mirror} has no table {table}");
+        circuit::wait_for(route, format!("the {mirror} has no table {table}"));
         return;
     }
     if route.live.tables_differ.load(Ordering::Acquire) {
@@ -371,11 +397,12 @@ fn resume_one(migration: &Migration, route: &Route, mirror: Side) {
             route.phase.active(),
             &catalog,
         );
-        if !unequal.is_empty() {
+        if let Some(table) = unequal.first() {
+            circuit::wait_for(route, format!("tables differ: {table}"));
             return;
         }
     }
-    crate::mirror::circuit::resume(route);
+    circuit::resume(route);
     let detail = format!(
         "{}: the {mirror} answers again, mirroring resumes",
         route.name

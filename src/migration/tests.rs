@@ -2,6 +2,7 @@ use super::*;
 use crate::auth::{Account, Secret};
 use crate::config::Config;
 use crate::leg::connect::BackendConfig;
+use crate::mirror::journal::Journal;
 use crate::route::table::RouteTable;
 use crate::rows::catalog::Wanted;
 use crate::rows::service::ServiceAccount;
@@ -9,7 +10,7 @@ use crate::rows::shape::Catalog;
 use crate::store::StoreError;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 #[derive(Default)]
 struct Kept {
@@ -80,6 +81,16 @@ fn route(name: &str, table: &str) -> RouteConfig {
     }
 }
 
+/// A journal of its own.
+fn journal() -> Journal {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let number = COUNT.fetch_add(1, Ordering::Relaxed);
+    let name = format!("lockstep-migration-{}-{number}", std::process::id());
+    let folder = std::env::temp_dir().join(name);
+    std::fs::create_dir_all(&folder).unwrap();
+    Journal::open(&folder, 1 << 20).unwrap()
+}
+
 /// A migration whose backends nobody answers for.
 fn migration(kept: &Arc<Kept>, table: RouteTable) -> Arc<Migration> {
     let mut config = Config::default();
@@ -112,6 +123,7 @@ fn migration(kept: &Arc<Kept>, table: RouteTable) -> Arc<Migration> {
         pulses: crate::plane::pulses(&accounts, "test"),
         accounts: accounts.clone(),
         backends,
+        journal: Arc::new(journal()),
         instance: "test".to_owned(),
         ddl: Arc::default(),
         replicas: Default::default(),

@@ -8,7 +8,7 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use crate::route::table::Route;
+use crate::route::table::{Route, RouteLive};
 use crate::telemetry;
 
 /// The window errors are counted in.
@@ -36,6 +36,21 @@ pub fn suspend_for_tables(route: &Route, reason: &str) {
     suspend(route, reason);
 }
 
+/// Why the circuit is open, and what its closing waits for.
+pub fn why(live: &RouteLive) -> String {
+    let reason = live.suspended_reason.lock().clone();
+    let waits = live.resumes_after.lock();
+    match waits.is_empty() {
+        true => reason,
+        false => format!("{reason}; not resumed: {waits}"),
+    }
+}
+
+/// Says what the closing waits for.
+pub fn wait_for(route: &Route, what: String) {
+    *route.live.resumes_after.lock() = what;
+}
+
 /// Closes the circuit: the mirror answers again.
 pub fn resume(route: &Route) {
     let live = &route.live;
@@ -45,6 +60,7 @@ pub fn resume(route: &Route) {
             return;
         }
         stored.clear();
+        live.resumes_after.lock().clear();
         live.tables_differ.store(false, Ordering::Release);
         *live.errors.lock() = (None, 0);
     }

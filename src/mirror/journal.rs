@@ -10,19 +10,23 @@
 //! were checkpointed are such lines too, for a crash between the two commits
 //! of a write leaves no other trace.
 //!
-//! Lines go when their writes are healed ([`Journal::drained`]). The one who
-//! runs a route's healing follower does it so:
-//! 1. It starts the follower at or before [`Journal::oldest`], which the
-//!    follower's own checkpoint mostly is.
-//! 2. `mark = journal.mark(route)`.
-//! 3. A barrier: everything committed before it is healed, retries included.
-//! 4. `journal.drained(route, mark)`.
+//! A line names the follower's stream that its route had. Whatever was noted
+//! while a stream was a route's is read by it: the stream began before the
+//! statement was planned, and goes on from its checkpoint after any crash. So
+//! lines go when their writes are healed ([`Journal::drained`]). The one who
+//! runs a route's follower does it so:
+//! 1. `mark = journal.mark(route)`.
+//! 2. A barrier: everything committed before it is healed, retries included.
+//! 3. `journal.drained(mark, …)` takes the lines that the follower covers.
 //!
-//! A write noted before 2 whose transaction ends after 3 is ahead of the
+//! A write noted before 1 whose transaction ends after 2 is ahead of the
 //! follower, and its checkpoint is before it: it needs no line either. A write
-//! noted after 2 keeps one, though it coalesced with a line from before.
+//! noted after 1 keeps one, though it coalesced with a line from before.
+//!
+//! What no follower covers ([`Covers`]) stays until the route's rows have been
+//! compared as a whole and none differed.
 
-use std::collections::{HashMap, hash_map};
+use std::collections::{HashMap, HashSet, hash_map};
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -31,16 +35,20 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use super::positions::Sample;
 use crate::Side;
 
 mod drain;
+
+pub use drain::{Covers, Mark, Standing};
 
 /// The file in the state directory.
 const FILE: &str = "journal.log";
 
 /// The positions last seen, beside it.
 const POSITIONS_FILE: &str = "positions.json";
+
+/// Why there is a line of all routes.
+const UNCLEAN: &str = "the proxy did not stop cleanly";
 
 /// Different (route, kind, reason) sums kept in memory.
 const TOTALS_MAX: usize = 4096;
@@ -63,6 +71,8 @@ pub enum Kind {
     Overflow,
     /// The process did not stop cleanly: everything since the position.
     Unclean,
+    /// An operator forced a phase without waiting for the follower.
+    Forced,
 }
 
 impl Kind {
@@ -74,6 +84,7 @@ impl Kind {
             Kind::Suspect => "suspect",
             Kind::Overflow => "overflow",
             Kind::Unclean => "unclean",
+            Kind::Forced => "forced",
         }
     }
 }
@@ -95,23 +106,32 @@ pub struct Entry {
     /// The side that was active; None in lines of older versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub side: Option<Side>,
+    /// The stream that followed the route; None: none did, or a line of an
+    /// older version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream: Option<String>,
 }
 
-/// From where on a route has to be healed.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Oldest {
-    /// Nothing is noted.
-    Nothing,
-    /// Everything since the follower's last checkpoint, or, without one,
-    /// since its rows were last known to be equal.
-    Unknown,
-    /// Everything since.
-    Since(Sample),
+impl Entry {
+    fn place(&self) -> Place {
+        Place {
+            route: self.route.clone(),
+            side: self.side,
+            stream: self.stream.clone(),
+        }
+    }
 }
 
-/// What [`Journal::mark`] gives and [`Journal::drained`] takes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Mark(u64);
+/// What a write belongs to.
+#[derive(Clone, Copy, Debug)]
+pub struct Of<'a> {
+    /// The route.
+    pub route: &'a str,
+    /// The side that was active.
+    pub side: Side,
+    /// The stream that followed the route.
+    pub stream: Option<&'a str>,
+}
 
 #[derive(Serialize, Deserialize)]
 #[serde(untagged)]
@@ -133,6 +153,8 @@ pub struct JournalSummary {
     pub totals: Vec<Total>,
     /// The oldest position per route from which healing has to begin.
     pub since: Vec<(String, Option<String>)>,
+    /// Lines per route.
+    pub lines: HashMap<String, u64>,
 }
 
 /// One sum.
@@ -150,16 +172,12 @@ pub struct Total {
 
 type Key = (String, Kind, &'static str);
 
-/// A route, and the side that was active.
-type RouteSide = (String, Option<Side>);
-
-/// What is known of a route that is being healed.
-#[derive(Default)]
-struct Healing {
-    /// Counts marks.
-    mark: u64,
-    /// The first write noted after the last mark.
-    after: Option<Entry>,
+/// What lines have in common of which one says all once the journal is full.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+struct Place {
+    route: String,
+    side: Option<Side>,
+    stream: Option<String>,
 }
 
 struct State {
@@ -170,11 +188,71 @@ struct State {
     /// checkpoint may pass until it is written, for a crash would then leave
     /// no trace of it.
     unwritten: bool,
-    /// The position each key was last written with.
-    current: HashMap<Key, Option<String>>,
+    /// The stream and position each key was last written with.
+    current: HashMap<Key, (Option<String>, Option<String>)>,
     totals: HashMap<Key, u64>,
-    oldest: HashMap<RouteSide, Option<String>>,
-    healing: HashMap<String, Healing>,
+    oldest: HashMap<Place, Option<String>>,
+    /// Lines in the file, a route.
+    lines: HashMap<String, u64>,
+    marks: Vec<drain::Marked>,
+    marks_made: u64,
+    /// Streams that ended healed: nothing is noted with them any more.
+    ended: HashSet<String>,
+    /// How often the file was replaced.
+    rewrites: u64,
+}
+
+impl State {
+    fn new(file: File, bytes: u64, entries: &[Entry]) -> State {
+        let mut state = State {
+            file,
+            bytes,
+            overflowed: false,
+            unwritten: false,
+            current: HashMap::new(),
+            totals: HashMap::new(),
+            oldest: HashMap::new(),
+            lines: HashMap::new(),
+            marks: Vec::new(),
+            marks_made: 0,
+            ended: HashSet::new(),
+            rewrites: 0,
+        };
+        state.learn(entries);
+        state
+    }
+
+    /// These are all lines of the file.
+    fn learn(&mut self, entries: &[Entry]) {
+        self.current.clear();
+        self.overflowed = entries.iter().any(|e| e.kind == Kind::Overflow);
+        self.oldest.clear();
+        self.lines.clear();
+        for entry in entries {
+            self.know(entry);
+        }
+    }
+
+    /// This is a line of the file.
+    fn know(&mut self, entry: &Entry) {
+        let oldest = self.oldest.entry(entry.place());
+        oldest.or_insert_with(|| entry.since.clone());
+        *self.lines.entry(entry.route.clone()).or_default() += 1;
+    }
+
+    /// This is the journal's file now.
+    fn replaced(&mut self, file: File) {
+        self.bytes = file.metadata().map(|m| m.len()).unwrap_or_default();
+        self.file = file;
+        self.unwritten = false;
+        self.rewrites += 1;
+    }
+
+    fn count(&mut self, key: Key) {
+        if self.totals.len() < TOTALS_MAX || self.totals.contains_key(&key) {
+            *self.totals.entry(key).or_default() += 1;
+        }
+    }
 }
 
 /// The journal.
@@ -182,6 +260,8 @@ pub struct Journal {
     directory: PathBuf,
     bytes_max: u64,
     state: Mutex<State>,
+    /// One drain at a time.
+    draining: Mutex<()>,
 }
 
 /// The positions checkpointed beside the journal.
@@ -203,24 +283,11 @@ impl Journal {
         let (entries, clean) = read(&path)?;
         let file = OpenOptions::new().create(true).append(true).open(&path)?;
         let bytes = file.metadata()?.len();
-        let mut oldest = HashMap::new();
-        for e in &entries {
-            let key = (e.route.clone(), e.side);
-            oldest.entry(key).or_insert(e.since.clone());
-        }
         let journal = Journal {
             directory: directory.to_path_buf(),
             bytes_max,
-            state: Mutex::new(State {
-                file,
-                bytes,
-                overflowed: entries.iter().any(|e| e.kind == Kind::Overflow),
-                unwritten: false,
-                current: HashMap::new(),
-                totals: HashMap::new(),
-                oldest,
-                healing: HashMap::new(),
-            }),
+            state: Mutex::new(State::new(file, bytes, &entries)),
+            draining: Mutex::default(),
         };
         if !clean {
             journal.mark_unclean()?;
@@ -237,20 +304,19 @@ impl Journal {
             (Side::Source, checkpoint.source),
             (Side::Target, checkpoint.target),
         ] {
-            state
-                .oldest
-                .entry((String::new(), Some(side)))
-                .or_insert(since.clone());
             let entry = Entry {
                 at: now(),
                 route: String::new(),
                 kind: Kind::Unclean,
-                reason: "the proxy did not stop cleanly".into(),
+                reason: UNCLEAN.into(),
                 since,
                 side: Some(side),
+                stream: None,
             };
+            state.know(&entry);
             self.write(&mut state, &Line::Entry(entry))?;
         }
+        state.count((String::new(), Kind::Unclean, UNCLEAN));
         Ok(())
     }
 
@@ -270,48 +336,40 @@ impl Journal {
     /// Notes one write. The line is in the file (not fsynced) when this
     /// returns; a failing file system is reported once per line and counted
     /// as overflow, never to the client.
-    pub fn note(
-        &self,
-        route: &str,
-        side: Side,
-        kind: Kind,
-        reason: &'static str,
-        since: Option<&str>,
-    ) {
-        let key = (route.to_string(), kind, reason);
-        let mut state = self.state.lock();
-        if state.totals.len() < TOTALS_MAX || state.totals.contains_key(&key) {
-            *state.totals.entry(key.clone()).or_default() += 1;
-        }
+    pub fn note(&self, of: Of<'_>, kind: Kind, reason: &'static str, since: Option<&str>) {
+        let key = (of.route.to_string(), kind, reason);
         let entry = Entry {
             at: now(),
-            route: route.to_string(),
+            route: of.route.to_string(),
             kind,
             reason: reason.to_string(),
             since: since.map(str::to_string),
-            side: Some(side),
+            side: Some(of.side),
+            stream: of.stream.map(str::to_string),
         };
-        if let Some(healing) = state.healing.get_mut(route) {
-            healing.after.get_or_insert_with(|| entry.clone());
+        let mut state = self.state.lock();
+        state.count(key.clone());
+        for mark in state.marks.iter_mut().filter(|m| m.route == of.route) {
+            mark.note(&entry);
         }
-        let of = (route.to_string(), Some(side));
         if state.overflowed {
             // Its route's line says everything since; a route that has none
             // yet gets one.
-            if let hash_map::Entry::Vacant(new) = state.oldest.entry(of) {
+            if let hash_map::Entry::Vacant(new) = state.oldest.entry(entry.place()) {
                 new.insert(entry.since);
                 self.overflow(&mut state);
             }
             return;
         }
-        if state.current.get(&key) == Some(&entry.since) {
+        let current = (entry.stream.clone(), entry.since.clone());
+        if state.current.get(&key) == Some(&current) {
             return;
         }
         if state.current.len() >= CURRENT_MAX {
             state.current.clear();
         }
-        state.current.insert(key, entry.since.clone());
-        state.oldest.entry(of).or_insert(entry.since.clone());
+        state.current.insert(key, current);
+        state.know(&entry);
         let failed = self.write(&mut state, &Line::Entry(entry)).is_err();
         if failed || state.bytes > self.bytes_max {
             if failed {
@@ -329,19 +387,22 @@ impl Journal {
         let entries: Vec<Entry> = state
             .oldest
             .iter()
-            .map(|((route, side), since)| Entry {
+            .map(|(place, since)| Entry {
                 at: now(),
-                route: route.clone(),
+                route: place.route.clone(),
                 kind: Kind::Overflow,
                 reason: "the journal was full".into(),
                 since: since.clone(),
-                side: *side,
+                side: place.side,
+                stream: place.stream.clone(),
             })
             .collect();
-        if let Err(e) = self.rewrite(state, &entries)
-            && !std::mem::replace(&mut state.unwritten, true)
-        {
-            tracing::error!(error = %e, "the journal cannot be rewritten");
+        match self.rewrite(state, &entries) {
+            Ok(()) => state.learn(&entries),
+            Err(e) if !std::mem::replace(&mut state.unwritten, true) => {
+                tracing::error!(error = %e, "the journal cannot be rewritten");
+            }
+            Err(_) => {}
         }
     }
 
@@ -349,25 +410,13 @@ impl Journal {
     fn rewrite(&self, state: &mut State, entries: &[Entry]) -> io::Result<()> {
         let temporary = self.directory.join("journal.tmp");
         let write = || -> io::Result<File> {
-            let mut text = Vec::new();
-            for entry in entries {
-                serde_json::to_writer(&mut text, entry)?;
-                text.push(b'\n');
-            }
-            let mark = "opened".into();
-            serde_json::to_writer(&mut text, &Line::Mark { mark })?;
-            text.push(b'\n');
-            let mut file = File::create(&temporary)?;
-            file.write_all(&text)?;
-            file.sync_data()?;
+            let file = written(&temporary, entries)?;
             std::fs::rename(&temporary, self.directory.join(FILE))?;
             Ok(file)
         };
         match write() {
             Ok(file) => {
-                state.bytes = file.metadata().map(|m| m.len()).unwrap_or_default();
-                state.file = file;
-                state.unwritten = false;
+                state.replaced(file);
                 Ok(())
             }
             Err(e) => {
@@ -396,11 +445,14 @@ impl Journal {
     /// # Errors
     /// The file system's; the positions stored before stand.
     pub fn checkpoint(&self, source: Option<String>, target: Option<String>) -> io::Result<()> {
-        {
+        let file = {
             let mut state = self.state.lock();
             self.catch_up(&mut state)?;
-            state.file.sync_data()?;
-        }
+            state.file.try_clone()?
+        };
+        // Not under the lock: sessions that note a write would wait for the
+        // disk.
+        file.sync_data()?;
         let text = serde_json::to_vec(&Checkpoint { source, target })?;
         let temporary = self.directory.join("positions.tmp");
         std::fs::write(&temporary, text)?;
@@ -438,10 +490,27 @@ impl Journal {
             since: state
                 .oldest
                 .iter()
-                .map(|((r, _), p)| (r.clone(), p.clone()))
+                .map(|(place, since)| (place.route.clone(), since.clone()))
                 .collect(),
+            lines: state.lines.clone(),
         }
     }
+}
+
+/// A file with these lines, on disk.
+fn written(path: &Path, entries: &[Entry]) -> io::Result<File> {
+    let mut text = Vec::new();
+    for entry in entries {
+        serde_json::to_writer(&mut text, entry)?;
+        text.push(b'\n');
+    }
+    let mark = "opened".into();
+    serde_json::to_writer(&mut text, &Line::Mark { mark })?;
+    text.push(b'\n');
+    let mut file = File::create(path)?;
+    file.write_all(&text)?;
+    file.sync_data()?;
+    Ok(file)
 }
 
 /// Reads the entries, and whether the last stop was clean (so is a journal
@@ -452,9 +521,13 @@ fn read(path: &Path) -> io::Result<(Vec<Entry>, bool)> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok((Vec::new(), true)),
         Err(e) => return Err(e),
     };
+    parse(BufReader::new(file))
+}
+
+fn parse(text: impl BufRead) -> io::Result<(Vec<Entry>, bool)> {
     let mut entries = Vec::new();
     let mut clean = true;
-    for line in BufReader::new(file).split(b'\n') {
+    for line in text.split(b'\n') {
         match serde_json::from_slice(&line?) {
             Ok(Line::Entry(entry)) => entries.push(entry),
             Ok(Line::Mark { mark }) => clean = mark == "closed",
@@ -483,14 +556,21 @@ pub(super) mod tests {
         d
     }
 
+    pub(super) const SHOP: Of<'_> = Of {
+        route: "shop",
+        side: Side::Source,
+        stream: Some("shop.1"),
+    };
+
     #[test]
     fn coalesces_and_reads_back() {
         let d = directory("a");
         let j = Journal::open(&d, 1 << 20).unwrap();
         for _ in 0..10 {
-            j.note("shop", Side::Source, Kind::Deferred, "subquery", Some("p1"));
+            j.note(SHOP, Kind::Deferred, "subquery", Some("p1"));
         }
-        j.note("shop", Side::Source, Kind::Deferred, "subquery", Some("p2"));
+        j.note(SHOP, Kind::Deferred, "subquery", Some("p2"));
+        assert_eq!(j.summary().lines.get("shop"), Some(&2));
         assert_eq!(j.summary().totals[0].writes, 11);
         j.close().unwrap();
         let (entries, clean) = read(&d.join(FILE)).unwrap();
@@ -505,13 +585,7 @@ pub(super) mod tests {
         let d = directory("b");
         let j = Journal::open(&d, 2000).unwrap();
         for n in 0..1000 {
-            j.note(
-                "shop",
-                Side::Source,
-                Kind::Failed,
-                "deadline",
-                Some(&format!("p{n}")),
-            );
+            j.note(SHOP, Kind::Failed, "deadline", Some(&format!("p{n}")));
         }
         let s = j.summary();
         assert!(s.overflowed && s.bytes < 2000, "{s:?}");
@@ -539,15 +613,13 @@ pub(super) mod tests {
         j.checkpoint(Some("s1".into()), None).unwrap();
         std::fs::remove_dir_all(&d).unwrap();
         for n in 0..9 {
-            j.note(
-                "shop",
-                Side::Source,
-                Kind::Failed,
-                "deadline",
-                Some(&format!("p{n}")),
-            );
+            j.note(SHOP, Kind::Failed, "deadline", Some(&format!("p{n}")));
         }
-        j.note("bar", Side::Source, Kind::Failed, "deadline", Some("p9"));
+        let bar = Of {
+            route: "bar",
+            ..SHOP
+        };
+        j.note(bar, Kind::Failed, "deadline", Some("p9"));
         assert!(j.summary().unwritten);
         assert!(j.checkpoint(Some("s2".into()), None).is_err());
         std::fs::create_dir_all(&d).unwrap();

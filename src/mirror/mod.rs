@@ -11,6 +11,7 @@
 mod answer;
 pub mod circuit;
 mod context;
+pub mod debts;
 pub mod journal;
 pub mod positions;
 pub mod reaper;
@@ -26,7 +27,8 @@ use crate::Side;
 use crate::leg::Leg;
 use crate::route::table::{Route, RouteTable};
 use crate::telemetry;
-use journal::{Journal, Kind};
+use debts::Debts;
+use journal::{Journal, Kind, Of};
 use positions::Positions;
 use reaper::Reaper;
 use timer::Timer;
@@ -60,6 +62,8 @@ pub struct Env<'a> {
     pub active: Side,
     /// The active side's position, sampled before the transaction began.
     pub since: Option<Arc<String>>,
+    /// What the session waits for before it reads on the mirror.
+    pub debts: &'a Debts,
 }
 
 /// What the mirror's leg has of the client's transaction.
@@ -167,9 +171,17 @@ impl Env<'_> {
     /// P2.
     pub fn note(&self, kind: Kind, reason: &'static str) {
         let since = self.since.as_deref().map(String::as_str);
-        self.shared
-            .journal
-            .note(self.route_name(), self.active, kind, reason, since);
+        let of = Of {
+            route: self.route_name(),
+            side: self.active,
+            stream: self
+                .route()
+                .and_then(|r| Some(&r.follow.as_ref()?.stream[..])),
+        };
+        self.shared.journal.note(of, kind, reason, since);
+        if let Some(route) = self.route() {
+            self.debts.owe(route);
+        }
         telemetry::journal_entry(self.route_name(), kind.as_str());
     }
 

@@ -5,12 +5,15 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
+
 use crate::Side;
 use crate::route::gate::Prepared;
 use crate::route::table::{FollowStart, Phase, Route};
 use crate::rows::service::ServiceConn;
 
 use super::fence::{self, Fence};
+use super::journal::Drained;
 use super::objects::Objects;
 use super::{Plane, position, shapes, work};
 
@@ -66,6 +69,10 @@ pub struct Handover<'a> {
     force: bool,
     /// The new active side has triggers or events to be brought back.
     acting: AtomicBool,
+    /// The barrier was left.
+    unpassed: AtomicBool,
+    /// Healed by the barrier.
+    drained: Mutex<Option<Drained>>,
 }
 
 impl Drop for Handover<'_> {
@@ -97,6 +104,8 @@ impl Plane {
             change: Change::of(route.phase, to),
             force,
             acting: AtomicBool::new(true),
+            unpassed: AtomicBool::new(false),
+            drained: Mutex::default(),
         }
     }
 }
@@ -138,8 +147,12 @@ impl Handover<'_> {
             held = self.or_forced("fence", put_up)?.flatten();
         }
         if self.change.barrier {
+            let drained = self.plane.to_be_drained(&self.route);
             let passed = self.barrier(until).await;
-            self.or_forced("barrier", passed)?;
+            match self.or_forced("barrier", passed)? {
+                Some(()) => *self.drained.lock() = drained,
+                None => self.unpassed.store(true, Ordering::Relaxed),
+            }
         }
         if self.change.follow != Following::Kept || self.change.barrier {
             // The old mode must have ended before statements of the new phase
@@ -168,6 +181,16 @@ impl Handover<'_> {
 
     fn objects(&self) -> Objects<'_> {
         Objects::new(&self.plane.inner, &self.route.name, &self.route.tables)
+    }
+
+    /// The new phase is on disk: so is what it was forced over, and what is
+    /// healed may go.
+    pub fn persisted(&self) {
+        if self.unpassed.load(Ordering::Relaxed) {
+            self.plane.not_passed(&self.route);
+        }
+        let ends = self.change.follow != Following::Kept;
+        self.plane.passed(self.drained.lock().take(), ends);
     }
 
     /// Lets a forced edge go on without.

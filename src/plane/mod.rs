@@ -21,6 +21,7 @@ pub mod view;
 mod definitions;
 mod fence;
 mod handover;
+mod journal;
 mod kept;
 mod objects;
 mod position;
@@ -44,6 +45,7 @@ use crate::leg::Leg;
 use crate::leg::connect::{self, BackendConfig};
 use crate::leg::grants::service_params;
 use crate::leg::ours::Threads;
+use crate::mirror::journal::Journal;
 use crate::route::gate::Routes;
 use crate::route::table::{Phase, Route};
 use crate::rows::catalog::CatalogLoader;
@@ -53,6 +55,7 @@ use crate::store::Store;
 use compare::Compared;
 pub use definitions::{Book, UnderWay, What};
 pub use handover::Handover;
+pub use journal::JournalView;
 use route::Spec;
 use view::{CopyView, Copying, FollowView, State, View, Work};
 
@@ -93,6 +96,8 @@ pub struct Inner {
     pub accounts: [ServiceAccount; 2],
     /// Where logs are read, and as whom.
     pub backends: [(BackendConfig, Account); 2],
+    /// What the mirror missed.
+    pub journal: Arc<Journal>,
     /// Names this installation in what is kept in the databases.
     pub instance: String,
     /// Replicas to compare on first, where there are some.
@@ -234,6 +239,7 @@ impl Plane {
         for route in &self.inner.routes.load().routes {
             self.compared(&route.name);
         }
+        tokio::spawn(self.clone().keep_journal());
         tokio::join!(self.reconciling(), self.keeping());
     }
 

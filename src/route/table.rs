@@ -10,6 +10,10 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use crate::Side;
 
+mod healed;
+
+pub use healed::Healed;
+
 /// One bit per route index; bit 63 and above share a bit (safe: a shared bit
 /// only makes the gate wait for more).
 pub type RouteMask = u64;
@@ -221,6 +225,8 @@ pub struct RouteLive {
     pub suspended: AtomicBool,
     /// Why, for `status`; empty when not suspended.
     pub suspended_reason: parking_lot::Mutex<String>,
+    /// What stands in the way of its end, for `status`.
+    pub resumes_after: parking_lot::Mutex<String>,
     /// DDL failed on one side: not to be mirrored to before both sides have
     /// the same tables again.
     pub tables_differ: AtomicBool,
@@ -232,6 +238,12 @@ pub struct RouteLive {
     /// Woken at every suspension: mirrored writes wait on it, for they hold
     /// row locks that others queue on.
     pub suspension: tokio::sync::Notify,
+    /// For sessions that wait for their own writes.
+    pub healed: Healed,
+    /// Mirror reads that waited for the session's own writes to be healed.
+    pub reads_waited: AtomicU64,
+    /// Those that went to the active side instead.
+    pub reads_kept: AtomicU64,
 }
 
 /// Where the following of a side's log began, at the edge that began it.

@@ -22,12 +22,12 @@ use crate::leg::connect::{self, Announce, BackendConfig};
 use crate::leg::grants::{GrantReader, service_params};
 use crate::migration::{self, Migration, Parts, Sessions, monitor};
 use crate::mirror;
-use crate::mirror::journal::Journal;
+use crate::mirror::journal::{Journal, Standing};
 use crate::mirror::positions::Positions;
 use crate::mirror::reaper::{Connect, Reaper};
 use crate::plane::{self, Plane, What};
 use crate::route::gate::{GateLimits, Routes};
-use crate::route::table::TableGlob;
+use crate::route::table::{RouteTable, TableGlob};
 use crate::rows::catalog::{CatalogLoader, Wanted};
 use crate::rows::service::ServiceAccount;
 use crate::rows::shape::Catalog;
@@ -63,6 +63,7 @@ pub fn all(config: &Config) -> Result<Built, String> {
     let store = EmbeddedStore::open(&config.state).map_err(|e| e.to_string())?;
     let instance = store.instance_id().to_owned();
     let table = migration::seed(&config.routes, &store).map_err(|e| e.to_string())?;
+    let journal = Arc::new(journal(config, &table)?);
     let routes = Routes::new(table);
     let prepared_xa = PreparedXa::new(&routes);
     let registry = Arc::new(Registry::default());
@@ -99,6 +100,7 @@ pub fn all(config: &Config) -> Result<Built, String> {
         pulses: plane::pulses(&accounts, &instance),
         accounts: accounts.clone(),
         backends: [Side::Source, Side::Target].map(read_as),
+        journal: journal.clone(),
         instance,
         ddl: Arc::default(),
         replicas: [Side::Source, Side::Target].map(replica),
@@ -123,7 +125,7 @@ pub fn all(config: &Config) -> Result<Built, String> {
         registry: registry.clone(),
         catalog,
         catalog_refresh: poke,
-        mirror: mirrored(config, &accounts)?,
+        mirror: mirrored(config, &accounts, journal),
         login: context,
         variables: Variables::new(accounts.clone()),
         prepared_xa,
@@ -149,9 +151,28 @@ pub fn all(config: &Config) -> Result<Built, String> {
     })
 }
 
-fn mirrored(config: &Config, accounts: &[ServiceAccount; 2]) -> Result<mirror::Shared, String> {
-    let journal = Journal::open(&config.state, config.limits.journal_bytes)
-        .map_err(|e| format!("the journal in {}: {e}", config.state.display()))?;
+fn journal(config: &Config, table: &RouteTable) -> Result<Journal, String> {
+    let routes: Vec<Standing<'_>> = table
+        .routes
+        .iter()
+        .map(|r| Standing {
+            route: &r.name,
+            active: r.phase.active(),
+            mirrored: r.phase.mirrored(),
+            stream: r.follow.as_ref().map(|f| &f.stream[..]),
+        })
+        .collect();
+    let opened = Journal::open(&config.state, config.limits.journal_bytes);
+    opened
+        .and_then(|journal| journal.assign(&routes).map(|()| journal))
+        .map_err(|e| format!("the journal in {}: {e}", config.state.display()))
+}
+
+fn mirrored(
+    config: &Config,
+    accounts: &[ServiceAccount; 2],
+    journal: Arc<Journal>,
+) -> mirror::Shared {
     let [source, target] = accounts;
     let connect = |account: &ServiceAccount| -> Connect {
         let account = account.clone();
@@ -165,14 +186,14 @@ fn mirrored(config: &Config, accounts: &[ServiceAccount; 2]) -> Result<mirror::S
     if mirror_after_commit {
         tracing::error!("{MIRROR_AFTER_COMMIT} is set: this proxy WILL make rows diverge");
     }
-    Ok(mirror::Shared {
-        journal: Arc::new(journal),
+    mirror::Shared {
+        journal,
         positions: Arc::new(Positions::default()),
         reaper: Reaper::start(connect),
         deadline: config.limits.mirror_deadline(),
         errors_per_minute: u32::try_from(config.limits.mirror_errors_per_min).unwrap_or(u32::MAX),
         mirror_after_commit,
-    })
+    }
 }
 
 fn secret(password: &Password) -> Secret {
@@ -345,7 +366,7 @@ impl Followers for Followed {
         Box::pin(self.0.before_ddl(route, limit))
     }
 
-    fn ddl(&self, routes: &[String], all: &[(&[u8], &Facts, Option<&[u8]>)]) -> Said {
+    fn ddl(&self, routes: &[String], all: &[Text<'_>]) -> Said {
         let all = all.iter().map(|(sql, facts, db)| What::of(sql, facts, *db));
         let all: Vec<What> = all.collect();
         let under_way = self.0.ddl(routes, &all);

@@ -52,6 +52,7 @@ use crate::Side;
 use crate::leg::buffer::Buffer;
 use crate::leg::connect::Visitor;
 use crate::leg::{Leg, Lost};
+use crate::mirror::debts::Debts;
 use crate::mirror::timer::Timer;
 use crate::mirror::write::Diagnostics;
 use crate::mirror::{self, Part};
@@ -94,8 +95,11 @@ pub trait Followers: Send + Sync {
     /// Statements, each with its default schema, that are about to be run on
     /// both sides of these routes. Gives a word to be said once they were and
     /// the catalog is read anew; dropped unsaid, that is not known.
-    fn ddl(&self, routes: &[String], all: &[(&[u8], &Facts, Option<&[u8]>)]) -> Said;
+    fn ddl(&self, routes: &[String], all: &[Text<'_>]) -> Said;
 }
+
+/// A statement, what it does, and its default schema.
+pub type Text<'a> = (&'a [u8], &'a Facts, Option<&'a [u8]>);
 
 /// See [`Followers::ddl`].
 pub type Said = Box<dyn FnOnce() + Send>;
@@ -236,6 +240,8 @@ struct Session {
     /// The account's password has expired ([`sandbox`]).
     sandboxed: bool,
     pending: Pending,
+    /// Own writes that the mirror did not get.
+    debts: Arc<Debts>,
 }
 
 /// What is needed to open the other leg later.
@@ -336,6 +342,7 @@ impl Session {
             legs_broken: false,
             sandboxed: false,
             pending: Pending::default(),
+            debts: Arc::default(),
             shared,
             slot,
             entry,

@@ -9,6 +9,7 @@ use super::values;
 use super::{End, Session, relay};
 use crate::Side;
 use crate::leg::put_query;
+use crate::mirror::debts::Settled;
 use crate::mirror::write::{Request, Written, write};
 use crate::mirror::{Env, MirrorLeg, Part, transaction as ends};
 use crate::route::plan::{Inline, Plan, Planned, Reason, SessionView, plan};
@@ -415,9 +416,25 @@ impl Session {
         Ok(summary)
     }
 
+    /// Whether the mirror has what this session wrote, once it has waited for it.
+    async fn has_own_writes(&self, s: &Statement<'_>) -> bool {
+        if !self.debts.any() {
+            return true;
+        }
+        let limit = self.shared.mirror.deadline;
+        // Boxed: every session would carry its room for ever.
+        let settled = Box::pin(self.debts.settle(limit)).await;
+        // A phase that changed meanwhile may have made another side the mirror.
+        let peeked = self.shared.routes.peek().generation;
+        settled == Settled::Yes && peeked == s.table.generation
+    }
+
     /// A plain read on the mirror. False: it could not be had there, and the
     /// command is still pending.
     async fn mirrored_read(&mut self, side: Side, s: &Statement<'_>) -> Result<bool, End> {
+        if !self.has_own_writes(s).await {
+            return Ok(false);
+        }
         if !self
             .try_leg(side, Role::Read, self.shared.mirror.deadline)
             .await
@@ -527,13 +544,14 @@ impl Session {
         } else {
             Vec::new()
         };
-        let shared = self.shared.clone();
+        let (shared, debts) = (self.shared.clone(), self.debts.clone());
         let env = Env {
             shared: &shared.mirror,
             table: s.table,
             route: s.planned.route.unwrap_or(0),
             active,
             since: self.since(active),
+            debts: &debts,
         };
         let [source, target] = &mut self.legs;
         let (a, m) = match active {
@@ -621,13 +639,14 @@ impl Session {
     }
 
     async fn finish_commit(&mut self, active: Side, table: &RouteTable, route: Option<usize>) {
-        let shared = self.shared.clone();
+        let (shared, debts) = (self.shared.clone(), self.debts.clone());
         let env = Env {
             shared: &shared.mirror,
             table,
             route: route.unwrap_or(0),
             active,
             since: self.since(active),
+            debts: &debts,
         };
         let index = active.other().index();
         let mut m = MirrorLeg {

@@ -6,6 +6,7 @@
 //! deadlock has rolled everything back, a duplicate key has not, and no error
 //! number tells which.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::state::Opened;
@@ -13,6 +14,7 @@ use super::statement::Statement;
 use super::{End, Session, Transaction, relay};
 use crate::Side;
 use crate::leg::ANSWER_MAX;
+use crate::mirror::debts::Debts;
 use crate::mirror::journal::Kind;
 use crate::mirror::write::insist;
 use crate::mirror::{Env, Failure, MirrorLeg, Part, transaction as ends, write};
@@ -144,6 +146,9 @@ impl Session {
             savepoints,
             ..Transaction::default()
         };
+        if !self.xa {
+            self.debts.committed();
+        }
         if !self.locked_tables && !self.xa {
             self.shared.routes.leave(&self.slot);
         }
@@ -170,7 +175,7 @@ impl Session {
 
     fn with_env<'e>(
         &self,
-        shared: &'e super::Shared,
+        (shared, debts): &'e (Arc<super::Shared>, Arc<Debts>),
         table: &'e RouteTable,
         active: Side,
     ) -> Env<'e> {
@@ -180,12 +185,18 @@ impl Session {
             route: self.transaction.route.unwrap_or(0),
             active,
             since: self.since(active),
+            debts,
         }
+    }
+
+    /// What an [`Env`] is made of, so that it does not borrow the session.
+    fn surroundings(&self) -> (Arc<super::Shared>, Arc<Debts>) {
+        (self.shared.clone(), self.debts.clone())
     }
 
     /// Rolls M's part back; nothing of it is to be healed.
     pub(super) async fn rollback_part(&mut self, active: Side, table: &RouteTable) {
-        let shared = self.shared.clone();
+        let shared = self.surroundings();
         let env = self.with_env(&shared, table, active);
         let other = active.other();
         let mut m = MirrorLeg {
@@ -223,7 +234,7 @@ impl Session {
     /// Commits M's part after A's transaction was committed. True: the answer
     /// is still to be read.
     async fn commit_part(&mut self, active: Side, table: &RouteTable) -> bool {
-        let shared = self.shared.clone();
+        let shared = self.surroundings();
         let env = self.with_env(&shared, table, active);
         let other = active.other();
         let mut m = MirrorLeg {
@@ -276,7 +287,7 @@ impl Session {
     }
 
     async fn await_part(&mut self, active: Side, table: &RouteTable) {
-        let shared = self.shared.clone();
+        let shared = self.surroundings();
         let env = self.with_env(&shared, table, active);
         let other = active.other();
         let mut m = MirrorLeg {
@@ -297,7 +308,7 @@ impl Session {
         }
         self.diagnostics = None;
         self.need_leg(lead).await?;
-        let shared = self.shared.clone();
+        let shared = self.surroundings();
         let env = self.with_env(&shared, s.table, lead);
         let in_flight = env.in_flight();
         let Some(leg) = self.legs[lead.index()].as_mut() else {
@@ -423,7 +434,7 @@ impl Session {
             Ok(Err(lost)) => (Failure::Lost, lost.what),
             Err(_) => (Failure::Deadline, "a savepoint was not answered".into()),
         };
-        let shared = self.shared.clone();
+        let shared = self.surroundings();
         let env = self.with_env(&shared, s.table, lead);
         let mut m = MirrorLeg {
             leg: &mut self.legs[other.index()],

@@ -12,6 +12,7 @@ use super::statement::Statement;
 use super::{Session, Shared};
 use crate::Side;
 use crate::mirror::Env;
+use crate::mirror::debts::Debts;
 use crate::mirror::journal::Kind;
 use crate::route::table::RouteTable;
 use crate::sql::{Class, Facts, Flags, Verb};
@@ -44,6 +45,7 @@ pub(super) struct Unmirrored {
     reason: &'static str,
     since: [Option<Arc<String>>; 2],
     on_error: OnError,
+    debts: Arc<Debts>,
 }
 
 /// What the relay has to know of the command whose answer it carries.
@@ -108,6 +110,7 @@ impl Unmirrored {
                 route: index,
                 active,
                 since: self.since[active.index()].clone(),
+                debts: &self.debts,
             };
             env.deferred(self.reason);
         }
@@ -142,6 +145,7 @@ impl Session {
                 reason,
                 since: [self.since(Side::Source), self.since(Side::Target)],
                 on_error,
+                debts: self.debts.clone(),
                 table,
             })
         });
@@ -208,6 +212,7 @@ impl Session {
             route,
             active: r.phase.active(),
             since: self.since(r.phase.active()),
+            debts: &self.debts,
         };
         match kind {
             Kind::Deferred => env.deferred(reason),

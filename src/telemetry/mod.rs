@@ -229,6 +229,20 @@ pub const METRICS: &[Metric] = &[
         "Journal entries of writes the mirror has not got, by kind: failed, deferred, overflow",
     ),
     metric(
+        "lockstep_journal_lines",
+        Kind::Gauge,
+        "",
+        &["route"],
+        "Lines of the journal: 0 when all that the mirror missed is healed",
+    ),
+    metric(
+        "lockstep_own_write_reads_total",
+        Kind::Counter,
+        "",
+        &["route", "outcome"],
+        "Mirror reads of sessions whose own write was deferred: healed (waited for), active",
+    ),
+    metric(
         "lockstep_parse_disagreements_total",
         Kind::Counter,
         "",
@@ -493,6 +507,20 @@ pub fn journal_entry(route: &str, kind: &'static str) {
         .increment(1);
 }
 
+/// Shows how many lines of the journal a route has.
+pub fn journal_lines(route: &str, lines: u64) {
+    let _ = recorder();
+    metrics::gauge!("lockstep_journal_lines", "route" => route.to_owned()).set(lines as f64);
+}
+
+/// Counts a read on the mirror that had to wait for its session's own writes:
+/// `healed`, or `active` where it was served there instead.
+pub fn own_writes(route: &str, outcome: &'static str) {
+    let _ = recorder();
+    metrics::counter!("lockstep_own_write_reads_total", "route" => route.to_owned(), "outcome" => outcome)
+        .increment(1);
+}
+
 /// Counts a write that scanner and parser read differently.
 pub fn parse_disagreement() {
     let _ = recorder();
@@ -542,6 +570,8 @@ mod tests {
         healed("shop", "missing", 1);
         copy("shop", 1, 2);
         journal_entry("shop", "failed");
+        journal_lines("shop", 3);
+        own_writes("shop", "healed");
         parse_disagreement();
         bytes(10, 20);
         upkeep();

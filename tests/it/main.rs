@@ -21,6 +21,7 @@ mod follow;
 mod harness;
 mod heal;
 mod hostile;
+mod journal;
 mod leaks;
 mod login;
 mod logins;

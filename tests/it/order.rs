@@ -202,9 +202,12 @@ pub fn counts(proxy: &Proxy, route: &str) -> Counts {
     }
 }
 
-/// The journal of unmirrored writes, its last lines.
+/// The journal of unmirrored writes: what was noted since the proxy started
+/// (healed lines are struck off), and its last lines.
 pub fn journal(proxy: &Proxy) -> String {
-    crate::support::proc::tail(&proxy.state_dir().join("journal.log"), 20)
+    let noted = proxy.status()["journal"]["totals"].to_string();
+    let lines = crate::support::proc::tail(&proxy.state_dir().join("journal.log"), 20);
+    format!("{noted}\n{lines}")
 }
 
 fn describe(name: &str, report: &Report, journalled: &[Counts], order: &binlog_order::Order) {

@@ -57,6 +57,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "copy",
             "compare",
             "config",
+            "mirror::journal",
             "route",
             "rows",
             "schema",

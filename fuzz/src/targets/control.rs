@@ -17,6 +17,7 @@ use lockstep::config::{Config, Password};
 use lockstep::control::{Control, Views, router};
 use lockstep::leg::connect::BackendConfig;
 use lockstep::migration::{Migration, Parts, Sessions};
+use lockstep::mirror::journal::Journal;
 use lockstep::plane::{self, Plane};
 use lockstep::route::gate::Routes;
 use lockstep::route::table::RouteTable;
@@ -96,6 +97,14 @@ impl Wanted for Nobody {
     }
 }
 
+/// Nothing is written to it.
+fn journal() -> Journal {
+    let name = format!("lockstep-fuzz-{}", std::process::id());
+    let folder = std::env::temp_dir().join(name);
+    std::fs::create_dir_all(&folder).expect("a folder");
+    Journal::open(&folder, 1 << 20).expect("a journal")
+}
+
 /// The handlers over backends that nobody answers for.
 fn handlers() -> Router {
     let mut config = Config::default();
@@ -126,6 +135,7 @@ fn handlers() -> Router {
         }),
         pulses: plane::pulses(&accounts, "fuzz"),
         accounts,
+        journal: Arc::new(journal()),
         instance: "fuzz".to_owned(),
         ddl: Default::default(),
         replicas: Default::default(),

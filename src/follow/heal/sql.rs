@@ -103,6 +103,17 @@ impl Read<'_> {
         out.extend_from_slice(b" WHERE ");
     }
 
+    /// No column of the key has a collation on either side: equal keys are
+    /// equal bytes.
+    pub(super) fn keys_are_plain(&self) -> bool {
+        let columns = self.table.key.columns.iter();
+        let mut columns = columns.filter_map(|c| self.table.shape.columns.get(*c));
+        columns.all(|c| {
+            let theirs = other(self.table, c).and_then(|c| c.charset.as_deref());
+            c.charset.is_none() && theirs.is_none()
+        })
+    }
+
     /// One statement a key, so that the answers' places tell which row is
     /// whose, whatever the key's collation.
     pub(super) fn each(&self, keys: &[&Bound], lock: Lock) -> Vec<Vec<u8>> {
@@ -247,6 +258,33 @@ fn put_key(out: &mut Vec<u8>, table: &Followed, key: &Bound) {
     }
 }
 
+/// Times the rows under lock are extended by rows that hold their unique
+/// values; then REPLACE takes the values away.
+pub(super) const ROUNDS_MAX: usize = 8;
+
+/// How rows are written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum How {
+    /// One that keeps its unique values is updated: a delete and an insert
+    /// need locks beside the row's own, and with an upsert of the application
+    /// that waits for that row they end in a deadlock.
+    InPlace,
+    /// Deleted first and inserted then, so that values can move among rows.
+    Anew,
+    /// Over whatever holds a unique value.
+    Replacing,
+}
+
+impl How {
+    pub(super) fn of(round: usize) -> How {
+        match round {
+            0 => How::InPlace,
+            n if n < ROUNDS_MAX => How::Anew,
+            _ => How::Replacing,
+        }
+    }
+}
+
 /// Removes the row of a key.
 pub(super) fn delete(name: &TableName, table: &Followed, key: &Bound) -> Vec<u8> {
     let mut out = b"DELETE FROM ".to_vec();
@@ -256,31 +294,86 @@ pub(super) fn delete(name: &TableName, table: &Followed, key: &Bound) -> Vec<u8>
     out
 }
 
-/// Writes a whole row. `replace`: over whatever holds a unique value of it.
-pub(super) fn insert(
+/// Writes a row over the one of its key.
+pub(super) fn update(
     name: &TableName,
     table: &Followed,
+    key: &Bound,
     row: &[Value],
-    replace: bool,
 ) -> Result<Vec<u8>, Unwritable> {
+    let mut out = b"UPDATE ".to_vec();
+    put_table(&mut out, &name.schema, &name.table);
+    for (i, (at, _)) in columns(table).enumerate() {
+        out.extend_from_slice(if i == 0 { b" SET " } else { b"," });
+        put_equal(&mut out, table, row, at)?;
+    }
+    out.extend_from_slice(b" WHERE ");
+    put_key(&mut out, table, key);
+    Ok(out)
+}
+
+/// Whether a row can be written over another with no value of a unique key
+/// changing.
+pub(super) fn keeps_keys(table: &Followed, a: &[Value], b: &[Value]) -> bool {
+    let mut columns = table.shape.unique_keys.iter().flat_map(|key| &key.columns);
+    columns.all(|c| {
+        let generated = table.shape.columns.get(*c).is_none_or(|c| c.generated);
+        !generated && a.get(*c).is_some_and(|a| Some(a) == b.get(*c))
+    })
+}
+
+/// Bytes of one statement that writes rows, unless one row is larger: far below
+/// the smallest usual `max_allowed_packet` (16 MiB).
+const INSERT_BYTES: usize = 1 << 20;
+
+/// Writes whole rows. `replace`: over whatever holds a unique value of one.
+pub(super) fn inserts(
+    name: &TableName,
+    table: &Followed,
+    rows: &[Vec<Value>],
+    replace: bool,
+) -> Result<Vec<Vec<u8>>, Unwritable> {
+    let mut all: Vec<Vec<u8>> = Vec::new();
+    for row in rows {
+        match all.last_mut().filter(|sql| sql.len() < INSERT_BYTES) {
+            Some(sql) => {
+                sql.push(b',');
+                put_row(sql, table, row)?;
+            }
+            None => {
+                let mut sql = insert_head(name, table, replace);
+                put_row(&mut sql, table, row)?;
+                all.push(sql);
+            }
+        }
+    }
+    Ok(all)
+}
+
+fn columns(table: &Followed) -> impl Iterator<Item = (usize, &ColumnShape)> {
+    let columns = table.shape.columns.iter().enumerate();
+    columns.filter(|(_, c)| !c.generated)
+}
+
+fn insert_head(name: &TableName, table: &Followed, replace: bool) -> Vec<u8> {
     let verb: &[u8] = if replace { b"REPLACE" } else { b"INSERT" };
     let mut out = [verb, b" INTO "].concat();
     put_table(&mut out, &name.schema, &name.table);
-    let columns = || {
-        let columns = table.shape.columns.iter().enumerate();
-        columns.filter(|(_, c)| !c.generated)
-    };
-    for (i, (_, column)) in columns().enumerate() {
+    for (i, (_, column)) in columns(table).enumerate() {
         out.extend_from_slice(if i == 0 { b" (" } else { b"," });
         put_name(&mut out, &column.name);
     }
     out.extend_from_slice(b") VALUES ");
-    for (i, (at, column)) in columns().enumerate() {
+    out
+}
+
+fn put_row(out: &mut Vec<u8>, table: &Followed, row: &[Value]) -> Result<(), Unwritable> {
+    for (i, (at, column)) in columns(table).enumerate() {
         out.push(if i == 0 { b'(' } else { b',' });
-        put_value(&mut out, row.get(at).ok_or(MISSING)?, column)?;
+        put_value(out, row.get(at).ok_or(MISSING)?, column)?;
     }
     out.push(b')');
-    Ok(out)
+    Ok(())
 }
 
 /// Whether two rows are equal in every column that is written: bit by bit for

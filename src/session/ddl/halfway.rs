@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::Side;
+use crate::mirror::debts::Debts;
 use crate::mirror::{Env, circuit};
 use crate::route::plan::Planned;
 use crate::route::table::{RouteMask, RouteTable, route_bit};
@@ -18,6 +19,7 @@ pub(super) struct Halfway {
     mask: RouteMask,
     active: Side,
     since: Option<Arc<String>>,
+    debts: Arc<Debts>,
     open: bool,
 }
 
@@ -34,6 +36,7 @@ impl Halfway {
             mask: planned.routes,
             active,
             since: session.since(active),
+            debts: session.debts.clone(),
             open: true,
         }
     }
@@ -71,6 +74,7 @@ impl Halfway {
                 route: index,
                 active: self.active,
                 since: self.since.clone(),
+                debts: &self.debts,
             };
             env.failed("ddl");
             circuit::suspend_for_tables(route, reason);

@@ -206,8 +206,7 @@ impl Scene {
             journal(&self.proxy)
         );
         if seen.2 > 0 {
-            let lines = std::fs::read_to_string(self.proxy.state_dir().join("journal.log"));
-            let lines = lines.expect("journal");
+            let lines = journal(&self.proxy);
             assert!(lines.contains(&format!("\"{route}\"")), "{what}: {lines}");
         }
     }

@@ -72,6 +72,8 @@ fn a_full_disk_stops_phases_and_nothing_else() {
         wait_for("positions to be sampled", LIMIT, || {
             state(&proxy).join("positions.json").exists()
         });
+        // What is healed is struck off: not before it was looked at.
+        assert!(proxy.cli(&["pause", "r"]).status.success());
         let mut conn = connect(&proxy).expect("login");
         let mut deferred = |from: u32| {
             // Not row-local, so the active side alone gets it.
@@ -109,6 +111,10 @@ fn a_full_disk_stops_phases_and_nothing_else() {
         let entry = entry.unwrap_or_else(|| panic!("{family}: {lines}"));
         assert_eq!(entry["kind"], "overflow", "{family}: {lines}");
         assert!(entry["since"].is_string(), "{family}: {lines}");
+        assert!(proxy.cli(&["resume", "r"]).status.success());
+        wait_for("the journal to be drained", LIMIT, || {
+            proxy.route("r")["journal"]["lines"] == 0
+        });
         proxy.must_advance("r", "target_first");
         proxy.must_rollback("r", "source_first");
     }

@@ -3,6 +3,7 @@
 
 use super::proc::{block_on, free_port, runtime};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -25,6 +26,7 @@ pub enum Mode {
 pub struct Relay {
     port: u16,
     mode: watch::Sender<Mode>,
+    asked: Arc<AtomicU64>,
 }
 
 impl Relay {
@@ -34,8 +36,15 @@ impl Relay {
         let (mode, seen) = watch::channel(Mode::Pass);
         let to: Arc<str> = to.into();
         let listener = block_on(TcpListener::bind(("127.0.0.1", port))).expect("relay's port");
-        runtime().spawn(serve(port, Some(listener), to, seen));
-        Relay { port, mode }
+        let asked: Arc<AtomicU64> = Arc::default();
+        runtime().spawn(serve(port, Some(listener), (to, asked.clone()), seen));
+        Relay { port, mode, asked }
+    }
+
+    /// How often something was sent to the server; what waits in
+    /// [`Mode::Silent`] counts.
+    pub fn asked(&self) -> u64 {
+        self.asked.load(Ordering::SeqCst)
     }
 
     pub fn address(&self) -> String {
@@ -56,7 +65,7 @@ impl Relay {
 async fn serve(
     port: u16,
     mut listener: Option<TcpListener>,
-    to: Arc<str>,
+    (to, asked): (Arc<str>, Arc<AtomicU64>),
     mut mode: watch::Receiver<Mode>,
 ) {
     loop {
@@ -80,7 +89,7 @@ async fn serve(
         tokio::select! {
             accepted = open.accept() => {
                 if let Ok((client, _)) = accepted {
-                    tokio::spawn(connection(client, Arc::clone(&to), mode.clone()));
+                    tokio::spawn(connection(client, Arc::clone(&to), mode.clone(), asked.clone()));
                 }
             }
             changed = mode.changed() => if changed.is_err() { return },
@@ -89,7 +98,12 @@ async fn serve(
     }
 }
 
-async fn connection(client: TcpStream, to: Arc<str>, mut mode: watch::Receiver<Mode>) {
+async fn connection(
+    client: TcpStream,
+    to: Arc<str>,
+    mut mode: watch::Receiver<Mode>,
+    asked: Arc<AtomicU64>,
+) {
     let Ok(server) = TcpStream::connect(to.as_ref()).await else {
         return;
     };
@@ -98,8 +112,8 @@ async fn connection(client: TcpStream, to: Arc<str>, mut mode: watch::Receiver<M
     let (client_in, client_out) = client.into_split();
     let (server_in, server_out) = server.into_split();
     tokio::select! {
-        () = pump(client_in, server_out, mode.clone(), false) => {}
-        () = pump(server_in, client_out, mode.clone(), true) => {}
+        () = pump(client_in, server_out, mode.clone(), Some(asked)) => {}
+        () = pump(server_in, client_out, mode.clone(), None) => {}
         _ = mode.wait_for(|m| *m == Mode::Refuse) => {}
     }
 }
@@ -108,21 +122,33 @@ async fn pump(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
     mut mode: watch::Receiver<Mode>,
-    answers: bool,
+    asked: Option<Arc<AtomicU64>>,
 ) {
     let mut buffer = vec![0; 64 * 1024];
+    let count = || {
+        asked
+            .iter()
+            .for_each(|a| _ = a.fetch_add(1, Ordering::SeqCst))
+    };
     loop {
         let Ok(n @ 1..) = from.read(&mut buffer).await else {
             return;
         };
+        let waits = *mode.borrow() == Mode::Silent;
+        if waits {
+            count();
+        }
         let Ok(now) = mode.wait_for(|m| *m != Mode::Silent).await.map(|m| *m) else {
             return;
         };
-        if let (Mode::Slow(delay), true) = (now, answers) {
+        if let (Mode::Slow(delay), None) = (now, &asked) {
             tokio::time::sleep(delay).await;
         }
         if to.write_all(&buffer[..n]).await.is_err() {
             return;
+        }
+        if !waits {
+            count();
         }
     }
 }
