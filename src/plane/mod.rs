@@ -21,6 +21,7 @@ pub mod view;
 mod definitions;
 mod fence;
 mod handover;
+mod make;
 mod objects;
 mod position;
 mod replay;
