@@ -57,10 +57,14 @@ const TABLES: [Need; 5] = [
 ];
 
 /// On the target's routed schemas, to make tables there.
-const MAKING: [Need; 5] = [
+const MAKING: [Need; 6] = [
     Need {
         names: &["CREATE"],
         purpose: "to make tables",
+    },
+    Need {
+        names: &["DROP"],
+        purpose: "to empty and drop tables where the log has that",
     },
     Need {
         names: &["ALTER"],

@@ -23,6 +23,7 @@ mod fence;
 mod handover;
 mod journal;
 mod kept;
+mod make;
 mod objects;
 mod position;
 mod replay;

@@ -17,7 +17,6 @@ use crate::follow::writer::{Worker, WriteError};
 use crate::follow::{FollowError, Follower, Mode};
 use crate::route::table::{DdlPolicy, FollowStart, TableGlob};
 use crate::rows::service::ServiceError;
-use crate::schema;
 
 use super::compare::Compared;
 use super::definitions::{Known, What, remedy};
@@ -25,14 +24,11 @@ use super::objects::Objects;
 use super::replay::{self, Failed};
 use super::view::{Copying, State, View, Work};
 use super::watch::{self, Watch};
-use super::{Inner, shapes};
+use super::{Inner, make, shapes};
 
 /// Chunks handed over and not yet written: as many as are read at a time, so
 /// that reading never waits for writing alone.
 const CHUNKS_MAX: usize = 8;
-
-/// Notes on a schema that are logged; all are in `check`.
-const NOTES_MAX: usize = 50;
 
 /// Pause before the work is tried again, doubled up to the most.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -52,7 +48,7 @@ pub struct Spec {
 }
 
 /// Why one run ended.
-enum Ended {
+pub(super) enum Ended {
     /// Trying again may help.
     Passing(String),
     /// It will not.
@@ -92,6 +88,8 @@ struct Ready {
     /// The target has the tables. Later ones are made where the log has them,
     /// for the source's definitions may be ahead of the follower.
     made: bool,
+    /// Where the log is read from in place of the stored beginning.
+    start: Option<Position>,
     /// Triggers and events are where they belong.
     settled: bool,
 }
@@ -195,7 +193,7 @@ async fn once(
     let (read, written) = (spec.work.from, spec.work.from.other());
     let [from, to] = [read, written].map(|side| inner.account(side).clone());
     if spec.work.copy && !ready.made {
-        make(inner, spec).await?;
+        ready.start = make::make(inner, spec).await?;
         ready.made = true;
     }
     if !ready.settled {
@@ -229,11 +227,13 @@ async fn once(
         .with_cascades_logged(logs_cascades)
         .with_definitions(Arc::new(known));
     let tables = Arc::new(tables);
-    let start: Position = spec
-        .start
-        .from
-        .parse()
-        .map_err(|_| Ended::Stuck("the stored position cannot be read".to_owned()))?;
+    let start = match &ready.start {
+        Some(start) => start.clone(),
+        None => {
+            let stored = spec.start.from.parse();
+            stored.map_err(|_| Ended::Stuck("the stored position cannot be read".to_owned()))?
+        }
+    };
     let stream = &spec.start.stream;
     let workers = (0..inner.settings.workers)
         .map(|n| Worker::new(to.clone(), stream, n))
@@ -281,7 +281,7 @@ async fn once(
         if spec.work.copy {
             view.set_copying(Copying::Running);
             copier.run(&names, slots).await?;
-            finish(inner, spec).await?;
+            make::finish(inner, spec).await?;
             view.set_copying(Copying::Done);
         }
         std::future::pending::<Result<(), Ended>>().await
@@ -309,47 +309,6 @@ async fn once(
 fn void(compared: &Compared, e: &FollowError) {
     if let FollowError::Stream(StreamError::HistoryLost { .. }) = e {
         compared.void(&e.to_string());
-    }
-}
-
-/// Makes what the target lacks of the route's tables and what belongs to them.
-async fn make(inner: &Inner, spec: &Spec) -> Result<(), Ended> {
-    let [source, target] = &inner.accounts;
-    let (tables, fold) = (spec.tables.clone(), inner.routes.load().fold_names);
-    let covered = move |db: &[u8], t: &[u8]| covers(&tables, db, t, fold);
-    let (options, progress) = (schema::Options::default(), schema::Progress::default());
-    let made = schema::create(source, target, &covered, options, &progress).await;
-    let report = made.map_err(|e| Ended::Passing(format!("the target's tables: {e}")))?;
-    say(spec, "making", &report);
-    Ok(())
-}
-
-/// Makes the keys that were left out while rows were copied.
-async fn finish(inner: &Inner, spec: &Spec) -> Result<(), Ended> {
-    let [source, target] = &inner.accounts;
-    let (tables, fold) = (spec.tables.clone(), inner.routes.load().fold_names);
-    let covered = move |db: &[u8], t: &[u8]| covers(&tables, db, t, fold);
-    let (options, progress) = (schema::Options::default(), schema::Progress::default());
-    let made = schema::finish(source, target, &covered, options, &progress).await;
-    let report = made.map_err(|e| Ended::Passing(format!("the target's keys: {e}")))?;
-    say(spec, "finishing", &report);
-    Ok(())
-}
-
-/// Logs what was made, and what could not be.
-fn say(spec: &Spec, doing: &str, report: &schema::Report) {
-    let route = &spec.name;
-    if let Some(first) = report.created.first() {
-        let made = report.created.len();
-        tracing::info!(
-            route,
-            "{doing} the target's schema: {made} objects, {first} first"
-        );
-    }
-    for note in report.notes.iter().take(NOTES_MAX) {
-        let (object, schema, name) = (note.object.as_str(), &note.schema, &note.name);
-        let (part, why) = (&note.part, &note.why);
-        tracing::warn!(route, "{doing} {object} {schema}.{name} {part}: {why}");
     }
 }
 

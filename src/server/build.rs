@@ -34,8 +34,7 @@ use crate::rows::shape::Catalog;
 use crate::rows::variables::Variables;
 use crate::session::login::{ClientCertificates, LoginContext, SeenCapabilities};
 use crate::session::registry::Registry;
-use crate::session::{Followers, PreparedXa, Said, Shared};
-use crate::sql::Facts;
+use crate::session::{Followers, PreparedXa, Said, Shared, Text};
 use crate::store::{EmbeddedStore, Store};
 
 /// Makes writes reach the mirror after the active side's commit, so that a

@@ -148,7 +148,7 @@ impl Scene {
     }
 
     /// What no follower can have read is not struck off by one.
-    fn from_before(&self) {
+    fn those_of_before(&self) {
         self.proxy.stop();
         let log = self.proxy.state_dir().join("journal.log");
         let mut file = std::fs::OpenOptions::new().append(true).open(log);
@@ -186,7 +186,7 @@ fn mariadb_heals_what_its_mirror_missed() {
     let scene = or_skip!(Scene::start(Family::MariaDb).ok_or("no servers"));
     scene.mirror_away(Duration::from_secs(5));
     scene.proxy_dies();
-    scene.from_before();
+    scene.those_of_before();
 }
 
 #[test]
