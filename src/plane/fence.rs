@@ -10,7 +10,7 @@
 //! The locks wait for every writer and keep new ones out until the swap; a
 //! foreign write that waited behind them comes after it, and is the watcher's.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
@@ -24,13 +24,15 @@ pub struct Fence {
     _conn: Conn,
 }
 
-/// Locks the tables, waiting at most `limit` for their writers.
+/// Locks the tables, waiting at most `limit` for their writers, over a
+/// connection that is open already where there is one.
 ///
 /// # Errors
 /// A writer does not end, a privilege is missing (LOCK TABLES), the side does
 /// not answer.
 pub async fn put_up(
     account: &ServiceAccount,
+    opened: Option<Conn>,
     tables: &[TableName],
     limit: Duration,
 ) -> Result<Option<Fence>, ServiceError> {
@@ -42,7 +44,11 @@ pub async fn put_up(
         kind,
         message,
     };
-    let mut conn = account.connect().await?;
+    let until = Instant::now() + limit;
+    let mut conn = match opened {
+        Some(conn) => conn,
+        None => account.connect().await?,
+    };
     let mut sql = format!("SET SESSION lock_wait_timeout={};", limit.as_secs().max(1)).into_bytes();
     sql.extend_from_slice(b"LOCK TABLES ");
     for (i, name) in tables.iter().enumerate() {
@@ -52,7 +58,8 @@ pub async fn put_up(
         put_table(&mut sql, &name.schema, &name.table);
         sql.extend_from_slice(b" READ");
     }
-    match tokio::time::timeout(limit, conn.query_drop(sql)).await {
+    let left = until.saturating_duration_since(Instant::now());
+    match tokio::time::timeout(left, conn.query_drop(sql)).await {
         Ok(Ok(())) => Ok(Some(Fence { _conn: conn })),
         Ok(Err(e)) => Err(failed("fence", format!("its tables cannot be locked: {e}"))),
         Err(_) => Err(failed(

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use mysql_async::Conn;
+
 use crate::Side;
 use crate::route::gate::Prepared;
 use crate::route::table::{FollowStart, Phase, Route};
@@ -16,6 +18,9 @@ use super::fence::{self, Fence};
 use super::journal::Drained;
 use super::objects::Objects;
 use super::{Plane, position, shapes, work};
+
+/// The least that is waited for a log's end, whatever went before.
+const POSITION_MIN: Duration = Duration::from_millis(250);
 
 /// What an edge asks of the row plane.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -73,6 +78,17 @@ pub struct Handover<'a> {
     unpassed: AtomicBool,
     /// Healed by the barrier.
     drained: Mutex<Option<Drained>>,
+    /// Opened while writes still go on.
+    opened: tokio::sync::Mutex<Opened>,
+}
+
+/// Connections for what is done under the closed gate.
+#[derive(Default)]
+struct Opened {
+    /// For the fence.
+    fence: Option<Conn>,
+    /// Tells where the log ends that is followed next.
+    position: Option<ServiceConn>,
 }
 
 impl Drop for Handover<'_> {
@@ -88,7 +104,16 @@ impl Plane {
     /// The side does not answer, or has no log.
     pub async fn begin(&self, route: &str, side: Side, epoch: u64) -> Result<FollowStart, String> {
         let mut conn = ServiceConn::new(self.inner.account(side).clone());
-        let end = position::end(&mut conn).await.map_err(|e| e.to_string())?;
+        self.begin_by(&mut conn, route, epoch).await
+    }
+
+    async fn begin_by(
+        &self,
+        conn: &mut ServiceConn,
+        route: &str,
+        epoch: u64,
+    ) -> Result<FollowStart, String> {
+        let end = position::end(conn).await.map_err(|e| e.to_string())?;
         Ok(FollowStart {
             stream: stream(route, &self.inner.instance, epoch),
             from: end.to_string(),
@@ -106,6 +131,7 @@ impl Plane {
             acting: AtomicBool::new(true),
             unpassed: AtomicBool::new(false),
             drained: Mutex::default(),
+            opened: tokio::sync::Mutex::default(),
         }
     }
 }
@@ -122,10 +148,26 @@ impl Handover<'_> {
             let holds = self.objects().approach(old.other()).await;
             self.acting.store(holds.unwrap_or(true), Ordering::Relaxed);
         }
+        self.open().await;
         if self.change.barrier {
             return self.barrier(Instant::now() + limit).await;
         }
         Ok(())
+    }
+
+    /// Connects for what is to be done under the closed gate. What fails is
+    /// tried again there.
+    async fn open(&self) {
+        let inner = &self.plane.inner;
+        let mut opened = self.opened.lock().await;
+        if let Some(side) = self.change.fence {
+            opened.fence = inner.account(side).connect().await.ok();
+        }
+        if let Following::From(side) = self.change.follow {
+            let mut conn = ServiceConn::new(inner.account(side).clone());
+            let asked = position::end(&mut conn).await;
+            opened.position = asked.is_ok().then_some(conn);
+        }
     }
 
     /// Under the closed gate.
@@ -172,11 +214,30 @@ impl Handover<'_> {
             Following::Ends => None,
             Following::Kept => self.route.follow.clone(),
             Following::From(side) => {
-                let started = self.plane.begin(&self.route.name, side, epoch).await;
+                let started = self.position(side, epoch, until).await;
                 self.or_forced("log position", started)?
             }
         };
         Ok(Prepared { follow, held })
+    }
+
+    /// Where the next follower begins. Writes are held: not beyond `until`, and
+    /// a little longer where all else took until then.
+    async fn position(
+        &self,
+        side: Side,
+        epoch: u64,
+        until: Instant,
+    ) -> Result<FollowStart, String> {
+        let opened = self.opened.lock().await.position.take();
+        let account = self.plane.inner.account(side).clone();
+        let mut conn = opened.unwrap_or_else(|| ServiceConn::new(account));
+        let begins = self.plane.begin_by(&mut conn, &self.route.name, epoch);
+        let left = until.saturating_duration_since(Instant::now());
+        match tokio::time::timeout(left.max(POSITION_MIN), begins).await {
+            Ok(begun) => begun,
+            Err(_) => Err(format!("the {side} does not tell in time")),
+        }
     }
 
     fn objects(&self) -> Objects<'_> {
@@ -212,7 +273,8 @@ impl Handover<'_> {
         let covers = |db: &[u8], t: &[u8]| self.route.covers(db, t, fold);
         let tables = shapes::tables(covers, side, &inner.catalog.snapshot());
         let left = until.saturating_duration_since(Instant::now());
-        let put_up = fence::put_up(inner.account(side), &tables, left).await;
+        let opened = self.opened.lock().await.fence.take();
+        let put_up = fence::put_up(inner.account(side), opened, &tables, left).await;
         put_up.map_err(|e| e.to_string())
     }
 

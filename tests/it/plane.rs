@@ -74,7 +74,9 @@ fn walk(from: (Family, usize), to: (Family, usize), prefix: &str) {
     for table in walk.all() {
         target.exec(&format!("DROP TABLE IF EXISTS {table}"));
     }
-    let options = ProxyOptions::route("r", &[&format!("t.{prefix}*")]);
+    let mut options = ProxyOptions::route("r", &[&format!("t.{prefix}*")]);
+    // Where the families ask for passwords in ways that do not fit.
+    options.extra_yaml = crate::order::USERS.to_string();
     let proxy = Proxy::start(source, target, options);
     let mix = Mix {
         hot: 4,
