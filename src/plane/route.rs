@@ -34,6 +34,9 @@ const CHUNKS_MAX: usize = 8;
 const PAUSE: Duration = Duration::from_millis(500);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
+/// The follower works alone for this long when the copy has failed.
+const COPY_PAUSE: Duration = Duration::from_secs(2);
+
 /// What a route's task needs to know.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Spec {
@@ -209,7 +212,11 @@ async fn once(
     let fold = inner.routes.load().fold_names;
     let globs = spec.tables.clone();
     let covered = move |db: &[u8], t: &[u8]| covers(&globs, db, t, fold);
-    let names = shapes::tables(&covered, read, &catalog);
+    // All rows of a table that the other side does not have yet are to come in
+    // the log, behind its making.
+    let mut names = shapes::tables(&covered, read, &catalog);
+    let there = shapes::tables(&covered, written, &catalog);
+    names.retain(|name| there.contains(name));
     let known = Known {
         view: view.clone(),
         route: spec.name.clone(),
@@ -280,7 +287,12 @@ async fn once(
     let copying = async {
         if spec.work.copy {
             view.set_copying(Copying::Running);
-            copier.run(&names, slots).await?;
+            if let Err(failed) = copier.run(&names, slots).await {
+                // A table may be another already than where the follower is:
+                // it must come further for that to end.
+                tokio::time::sleep(COPY_PAUSE).await;
+                return Err(failed.into());
+            }
             make::finish(inner, spec).await?;
             view.set_copying(Copying::Done);
         }
