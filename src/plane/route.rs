@@ -1,6 +1,7 @@
 //! The background work of one route in one phase: a follower, and beside it
 //! the copier while the phase is `syncing`.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -215,7 +216,9 @@ async fn once(
     // All rows of a table that the other side does not have yet are to come in
     // the log, behind its making.
     let mut names = shapes::tables(&covered, read, &catalog);
-    let there = shapes::tables(&covered, written, &catalog);
+    let there: HashSet<_> = shapes::tables(&covered, written, &catalog)
+        .into_iter()
+        .collect();
     names.retain(|name| there.contains(name));
     let known = Known {
         view: view.clone(),
