@@ -221,6 +221,8 @@ fn own(family: Family, prefix: &str) {
     let report = load.stop();
     let more_done = others.stop();
     report.assert_no_errors();
+    // A lag below a second, seen a second later, is one behind the last write.
+    std::thread::sleep(Duration::from_secs(1));
     for route in ["a", "b"] {
         wait_for("a follower that is close behind", SECONDS, || {
             let follow = proxy.route(route)["follow"].clone();
