@@ -53,6 +53,9 @@ const WITHOUT_BARRIER: Duration = Duration::from_secs(1);
 /// Barriers in a row that may fail.
 const BARRIERS_MAX: u32 = 10;
 
+/// Connections are given back after this time without a row to look at.
+const IDLE: Duration = Duration::from_secs(30);
+
 /// Repairs of one row in a run, and attempts while somebody holds it.
 const REPAIRS_MAX: u32 = 3;
 const BUSY_MAX: u32 = 200;
@@ -318,23 +321,30 @@ impl Comparer {
         repair: bool,
     ) -> Result<(), CompareError> {
         let mut pair = Pair::new(&self.parts.accounts);
-        let mut healer = match &self.parts.healers {
-            Some(healers) if repair => Some(healers()),
-            _ => None,
-        };
+        let healers = self.parts.healers.as_ref().filter(|_| repair);
+        let mut healer = healers.map(|new| new());
         let mut queue = Queue {
             received,
             closed: false,
             waiting: Vec::new(),
         };
-        while let Some(batch) = queue.next().await {
+        loop {
+            let batch = match tokio::time::timeout(IDLE, queue.next()).await {
+                Ok(Some(batch)) => batch,
+                Ok(None) => return Ok(()),
+                Err(_) => {
+                    // Connects again when it is needed.
+                    pair = Pair::new(&self.parts.accounts);
+                    healer = healers.map(|new| new());
+                    continue;
+                }
+            };
             let batch = without_doubles(batch);
             let proven = self.round(batch, &mut pair, &mut queue).await?;
             if let Some(healer) = &mut healer {
                 self.repair(proven, healer.as_mut(), &mut queue).await;
             }
         }
-        Ok(())
     }
 
     /// One round for these rows; those that must be looked at again go back.

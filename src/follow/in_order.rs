@@ -165,7 +165,7 @@ impl Follower {
         if !self.windows.snapshots.is_due(name) {
             return Ok(());
         }
-        if self.healing.heals() {
+        if self.heals {
             return Err(self.stopped(format!(
                 "{name}: it has no primary or unique key without NULL, so its rows cannot be \
                  compared one by one while both sides are written"
@@ -218,7 +218,7 @@ impl Follower {
                 });
             }
         }
-        if self.healing.heals() {
+        if self.heals {
             let (before, after) = (images.before.as_deref(), images.after.as_deref());
             if !rows.no_foreign_key_checks {
                 let tables = self.tables.as_ref();

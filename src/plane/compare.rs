@@ -96,6 +96,34 @@ impl Compared {
         }
     }
 
+    /// See [`Plane::compare_fact`].
+    fn fact(&self, epoch: u64, age_max: Duration) -> Option<(bool, String)> {
+        let known = self.known.lock();
+        if let Some(why) = &known.voided {
+            return Some((false, format!("{why}: compare again")));
+        }
+        if known.epoch != Some(epoch) {
+            return None;
+        }
+        let open = self.divergences.open();
+        if open > 0 {
+            return Some((false, format!("{open} row(s) differ: lockstep divergences")));
+        }
+        if let Some(why) = &known.error {
+            return Some((false, format!("the last comparison did not end: {why}")));
+        }
+        let Some(at) = known.clean_at else {
+            return Some((false, known.said.clone().unwrap_or_default()));
+        };
+        let age = at.elapsed().unwrap_or_default();
+        let detail = format!(
+            "clean {} s ago, {} s allowed",
+            age.as_secs(),
+            age_max.as_secs()
+        );
+        Some((age <= age_max, detail))
+    }
+
     /// A pass is over. `voided` is what voided the one before it.
     fn passed(
         &self,
@@ -285,31 +313,7 @@ impl Plane {
     /// Whether the last pass of this phase was complete and clean and not older
     /// than `age_max`, with words for people. None: there was none.
     pub fn compare_fact(&self, route: &Route, age_max: Duration) -> Option<(bool, String)> {
-        let compared = self.compared(&route.name);
-        let known = compared.known.lock();
-        if let Some(why) = &known.voided {
-            return Some((false, format!("{why}: compare again")));
-        }
-        if known.epoch != Some(route.epoch) {
-            return None;
-        }
-        let open = compared.divergences.open();
-        if open > 0 {
-            return Some((false, format!("{open} row(s) differ: lockstep divergences")));
-        }
-        if let Some(why) = &known.error {
-            return Some((false, format!("the last comparison did not end: {why}")));
-        }
-        let Some(at) = known.clean_at else {
-            return Some((false, known.said.clone().unwrap_or_default()));
-        };
-        let age = at.elapsed().unwrap_or_default();
-        let detail = format!(
-            "clean {} s ago, {} s allowed",
-            age.as_secs(),
-            age_max.as_secs()
-        );
-        Some((age <= age_max, detail))
+        self.compared(&route.name).fact(route.epoch, age_max)
     }
 
     /// Rows proven different, and how many more there are than are listed.
@@ -349,4 +353,108 @@ fn tables(inner: &Inner, route: &Route, active: Side) -> Vec<TableName> {
         active,
         &inner.catalog.snapshot(),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(open: u64) -> Result<Report, String> {
+        Ok(Report {
+            tables: Vec::new(),
+            rows: 3,
+            divergent: open,
+            repaired: 0,
+            open,
+            hot: 0,
+            weak: None,
+        })
+    }
+
+    fn is_clean(compared: &Compared) -> Option<bool> {
+        let fact = compared.fact(7, Duration::from_secs(60));
+        fact.map(|(clean, _)| clean)
+    }
+
+    #[test]
+    fn lost_history_voids_until_a_pass_that_began_later() {
+        let compared = Compared::default();
+        assert_eq!(is_clean(&compared), None);
+        compared.passed(7, Kind::Full, &report(0), None);
+        assert_eq!(is_clean(&compared), Some(true));
+        assert_eq!(compared.fact(8, Duration::from_secs(60)), None);
+        compared.void("history lost");
+        let (clean, why) = compared.fact(7, Duration::from_secs(60)).unwrap();
+        assert!(!clean && why == "history lost: compare again", "{why}");
+        // While a pass ran.
+        compared.passed(7, Kind::Full, &report(0), None);
+        assert_eq!(is_clean(&compared), Some(false));
+        // A window, and a pass that did not end, prove nothing.
+        let voided = compared.known.lock().voided.take();
+        compared.passed(7, Kind::Window, &report(0), voided);
+        assert_eq!(is_clean(&compared), Some(false));
+        let voided = compared.known.lock().voided.take();
+        compared.passed(7, Kind::Full, &Err("no".to_owned()), voided);
+        assert_eq!(is_clean(&compared), Some(false));
+        let voided = compared.known.lock().voided.take();
+        compared.passed(7, Kind::Full, &report(0), voided);
+        assert_eq!(is_clean(&compared), Some(true));
+        compared.passed(7, Kind::Full, &report(1), None);
+        assert_eq!(is_clean(&compared), Some(false));
+    }
+
+    #[test]
+    fn what_is_void_is_void_after_a_restart() {
+        let store = Notes::default();
+        let compared = kept::load(&store, "r");
+        compared.passed(7, Kind::Full, &report(0), None);
+        compared.keep(&store, "r").unwrap();
+        assert_eq!(is_clean(&kept::load(&store, "r")), Some(true));
+        compared.void("history lost");
+        compared.keep(&store, "r").unwrap();
+        assert_eq!(is_clean(&kept::load(&store, "r")), Some(false));
+        let writes = store.0.lock().1;
+        compared.keep(&store, "r").unwrap();
+        assert_eq!(store.0.lock().1, writes, "nothing was new");
+    }
+
+    /// Notes, and how often some were written.
+    #[derive(Default)]
+    struct Notes(Mutex<(std::collections::BTreeMap<String, String>, u32)>);
+
+    impl crate::store::Store for Notes {
+        fn instance_id(&self) -> &str {
+            "test"
+        }
+        fn load_routes(&self) -> Result<Vec<crate::store::StoredRoute>, crate::store::StoreError> {
+            Ok(Vec::new())
+        }
+        fn save_route(
+            &self,
+            _: &crate::store::StoredRoute,
+        ) -> Result<(), crate::store::StoreError> {
+            Ok(())
+        }
+        fn load_notes(&self, _: &str) -> Result<Vec<(String, String)>, crate::store::StoreError> {
+            Ok(self.0.lock().0.clone().into_iter().collect())
+        }
+        fn save_notes(
+            &self,
+            _: &str,
+            changes: &[crate::store::Note],
+        ) -> Result<(), crate::store::StoreError> {
+            let mut all = self.0.lock();
+            all.1 += 1;
+            for (name, text) in changes {
+                match text {
+                    Some(text) => all.0.insert(name.clone(), text.clone()),
+                    None => all.0.remove(name),
+                };
+            }
+            Ok(())
+        }
+        fn remove_route(&self, _: &str) -> Result<(), crate::store::StoreError> {
+            Ok(())
+        }
+    }
 }

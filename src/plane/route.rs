@@ -307,16 +307,10 @@ async fn once(
         view,
         compared,
     };
-    let watching = async {
-        if spec.work.copy {
-            std::future::pending::<()>().await;
-        }
-        watch.run(samples).await
-    };
     tokio::select! {
         done = follower.run(log, chunks) => Ok(done.inspect_err(|e| void(compared, e))?),
         failed = copying => failed,
-        never = watching => match never {},
+        never = watch.run(samples) => match never {},
     }
 }
 

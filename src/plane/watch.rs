@@ -161,6 +161,10 @@ impl Watch<'_> {
             // What the mirror gets from now on is not looked at.
             self.compared.known.lock().watched = None;
         }
+        if self.spec.work.copy {
+            // There is no mirror yet whose rows could be wrong.
+            std::future::pending::<()>().await;
+        }
         let mut told = None;
         loop {
             let why = self.once(&mut sampled).await;

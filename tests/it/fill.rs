@@ -79,6 +79,8 @@ fn filled(source: &'static Server, target: &'static Server, prefix: &str, size: 
     let done = clients.stop();
     let waits = locks.stop();
     let stopped = Instant::now();
+    // A lag below a second, seen a second later, is one behind the last write.
+    std::thread::sleep(Duration::from_secs(1));
     let mut lag = 0;
     wait_for("a follower that is close behind", size.copied, || {
         let follow = proxy.route("fill")["follow"].clone();
@@ -97,6 +99,7 @@ fn filled(source: &'static Server, target: &'static Server, prefix: &str, size: 
     let clients = load::Load::start(&proxy, &tables, size);
     std::thread::sleep(Duration::from_secs(1));
     clients.stop();
+    std::thread::sleep(Duration::from_secs(1));
     wait_for("a healed mirror", size.copied, || {
         let follow = proxy.route("fill")["follow"].clone();
         follow["state"] == "running" && follow["lag_ms"].as_u64().is_some_and(|l| l < 500)

@@ -221,6 +221,8 @@ fn own(family: Family, prefix: &str) {
     let report = load.stop();
     let more_done = others.stop();
     report.assert_no_errors();
+    // A lag below a second, seen a second later, is one behind the last write.
+    std::thread::sleep(Duration::from_secs(1));
     for route in ["a", "b"] {
         wait_for("a follower that is close behind", SECONDS, || {
             let follow = proxy.route(route)["follow"].clone();
@@ -252,10 +254,13 @@ fn own(family: Family, prefix: &str) {
 /// An edge as operators take it: a clean comparison, then the step, nothing
 /// forced; again when somebody's transaction was in the way.
 fn flip(proxy: &Proxy, route: &str, verb: &str, to: &str) {
-    let until = Instant::now() + 2 * SECONDS;
+    let until = Instant::now() + COPIED;
     loop {
-        let body = serde_json::json!({ "wait": true });
-        let compared = proxy.post(&format!("/v1/routes/{route}/compare"), &body);
+        let path = format!("/v1/routes/{route}/compare");
+        let compared = proxy.post(&path, &serde_json::json!({}));
+        wait_for("a comparison", COPIED, || {
+            proxy.route(route)["compare"]["running"] == false
+        });
         let answer = match verb {
             "advance" => proxy.advance(route, Some(to), false),
             _ => proxy.rollback(route, Some(to), false),

@@ -6,6 +6,7 @@ use crate::support::Server;
 use crate::support::proc::block_on;
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Row, Value};
+use std::collections::BTreeSet;
 
 /// A table and the columns of its key.
 pub type Table<'a> = (&'a str, &'a str);
@@ -40,12 +41,34 @@ async fn equal(a: &mut Conn, b: &mut Conn, table: &str, key: &str) -> u64 {
             (Ok(None), Ok(None)) => return rows,
             (Ok(one), Ok(other)) => {
                 let (one, other) = (shown(one), shown(other));
-                assert!(one == other, "{table}, row {rows}:\n{one:?}\n{other:?}");
+                if one != other {
+                    drop((left, right));
+                    return different(a, b, table, &sql).await;
+                }
                 rows += 1;
             }
             failed => panic!("{table}: {failed:?}"),
         }
     }
+}
+
+/// Panics with how many rows are on one side only, and the first of them.
+async fn different(a: &mut Conn, b: &mut Conn, table: &str, sql: &str) -> u64 {
+    let mut sides = Vec::new();
+    for conn in [a, b] {
+        let rows: Vec<Row> = conn.query(sql).await.expect("a dump");
+        let rows = rows.into_iter().filter_map(|row| shown(Some(row)));
+        sides.push(rows.collect::<BTreeSet<_>>());
+    }
+    let only = |one: usize, other: usize| -> (usize, Vec<&Vec<String>>) {
+        let all: Vec<_> = sides[one].difference(&sides[other]).collect();
+        (all.len(), all.into_iter().take(10).collect())
+    };
+    panic!(
+        "{table}: on the source only {:?}\non the target only {:?}",
+        only(0, 1),
+        only(1, 0)
+    );
 }
 
 /// Text as the server prints it, JSON by its value: the families print it with

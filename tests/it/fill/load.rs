@@ -148,7 +148,8 @@ impl Tables {
         ];
         // At once: a statement with a semicolon in it is none of ours.
         for sql in definitions.iter().chain(&fills) {
-            server.exec(sql);
+            // MySQL wants a database for a WITH.
+            server.exec(&format!("USE t; {sql}"));
         }
     }
 }

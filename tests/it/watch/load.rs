@@ -14,6 +14,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::task::JoinHandle;
 
+/// Between two writes: comparisons and flips run beside them on two cores.
+const PAUSE: Duration = Duration::from_millis(5);
+
 pub struct More {
     lines: String,
     many: String,
@@ -95,7 +98,7 @@ async fn lines(opts: OptsBuilder, table: String, stop: Arc<AtomicBool>) -> u64 {
         let sql = format!("LOAD DATA LOCAL INFILE 'x' INTO TABLE {table} (v, t)");
         conn.query_drop(sql).await.expect("LOAD DATA");
         done += 1;
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        tokio::time::sleep(4 * PAUSE).await;
     }
     done
 }
@@ -112,6 +115,7 @@ async fn many(opts: OptsBuilder, table: String, stop: Arc<AtomicBool>) -> u64 {
         // Two such clients can deadlock; then the first has committed alone.
         let _ = conn.query_drop(sql).await;
         done += 1;
+        tokio::time::sleep(PAUSE).await;
     }
     done
 }
@@ -170,6 +174,7 @@ async fn rows(opts: OptsBuilder, table: String, stop: Arc<AtomicBool>) -> u64 {
             let _ = conn.query_drop("ROLLBACK").await;
         }
         done += 1;
+        tokio::time::sleep(PAUSE).await;
     }
     done
 }
