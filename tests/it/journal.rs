@@ -3,6 +3,7 @@
 mod own;
 
 use crate::or_skip;
+use crate::order::USERS;
 use crate::support::proc::{block_on, wait_for};
 use crate::support::{Family, Proxy, ProxyOptions, Server, ServerOptions, compare};
 use crate::workload::{Isolation, Load, Mix, Tables};
@@ -47,7 +48,8 @@ impl Scene {
             tables.create(server);
             server.exec("CREATE TABLE t.jr_own (id INT AUTO_INCREMENT PRIMARY KEY, v INT)");
         }
-        let options = ProxyOptions::route("r", &["t.jr*"]);
+        let mut options = ProxyOptions::route("r", &["t.jr*"]);
+        options.extra_yaml = USERS.to_owned();
         let proxy = Proxy::start(&source, &target, options);
         proxy.must_advance("r", "source_first");
         assert!(proxy.reads("r", 50).ok());

@@ -264,6 +264,7 @@ fn a_commit_on_its_way_is_not_equal() {
 async fn while_held(scene: &mut Scene, mirror: &str, write: &str, (mirrored, late): (bool, bool)) {
     let what = format!("{mirror}, {write}, mirrored {mirrored}, late {late}");
     let what = what.as_str();
+    eprintln!("{}: {what}", scene.active.family());
     scene.heal(1000).await;
     scene.relay.set(if late {
         Mode::Silent

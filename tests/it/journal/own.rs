@@ -1,6 +1,7 @@
 //! A session reads its own deferred writes, wherever its reads go.
 
 use crate::or_skip;
+use crate::order::USERS;
 use crate::support::servers::shared;
 use crate::support::{Family, Proxy, ProxyOptions, Server};
 use mysql_async::Conn;
@@ -24,7 +25,7 @@ fn started(servers: [&Server; 2], table: &str, more: &str) -> Proxy {
     let mut options = ProxyOptions::route("own", &[table]);
     options.route_yaml = more.to_owned();
     // A busy machine is not to send reads to the active side.
-    options.extra_yaml = "limits: { mirror_deadline_ms: 10000 }\n".to_owned();
+    options.extra_yaml = format!("limits: {{ mirror_deadline_ms: 10000 }}\n{USERS}");
     let proxy = Proxy::start(servers[0], servers[1], options);
     proxy.must_advance("own", "source_first");
     assert!(proxy.reads("own", 100).ok());
