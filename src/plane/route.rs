@@ -282,15 +282,20 @@ async fn once(
     let copier = Copier::new([from, to], stream, tables, follower.windows(), send, copied)
         .with_throttle(throttle);
     let _beating = view.beating(beat);
-    if spec.work.copy {
-        copier.prepare(&names).await?;
-    }
+    let prepared = match spec.work.copy {
+        true => copier.prepare(&names).await,
+        false => Ok(()),
+    };
     view.set(State::Running, None);
     let slots = usize::try_from(inner.settings.copy.slots).unwrap_or(1);
     let copying = async {
         if spec.work.copy {
             view.set_copying(Copying::Running);
-            if let Err(failed) = copier.run(&names, slots).await {
+            let copied = match prepared {
+                Ok(()) => copier.run(&names, slots).await,
+                failed => failed,
+            };
+            if let Err(failed) = copied {
                 // A table may be another already than where the follower is:
                 // it must come further for that to end.
                 tokio::time::sleep(COPY_PAUSE).await;

@@ -58,11 +58,7 @@ impl Pair {
             proxy,
             database: database.to_string(),
         };
-        // Over TLS a first login shows the password to the proxy, whatever the
-        // server has cached.
-        let (user, password) = servers::APP;
-        let opts = servers::tls_opts(pair.proxy.port(), user, password, Some(database));
-        block_on(async { Conn::new(opts).await.unwrap().disconnect().await }).unwrap();
+        known(&pair.proxy, database);
         pair.proxy.must_advance(ROUTE, "source_first");
         Some(pair)
     }
@@ -111,6 +107,14 @@ impl Pair {
         let route = self.proxy.route(ROUTE);
         route["mirror"]["writes_deferred"].as_u64().unwrap_or(0)
     }
+}
+
+/// Over TLS a first login shows the password to the proxy, whatever the server
+/// has cached.
+fn known(proxy: &Proxy, database: &str) {
+    let (user, password) = servers::APP;
+    let opts = servers::tls_opts(proxy.port(), user, password, Some(database));
+    block_on(async { Conn::new(opts).await.unwrap().disconnect().await }).unwrap();
 }
 
 fn has(definitions: &[String], name: &str) -> bool {

@@ -1,7 +1,7 @@
 //! Triggers and events act on the active side, and on that side only, wherever
 //! the route goes and however often.
 
-use super::run;
+use super::{known, run};
 use crate::or_skip;
 use crate::support::proc::{block_on, wait_for};
 use crate::support::{Family, Proxy, ProxyOptions, Server, servers};
@@ -48,6 +48,7 @@ fn stage(families: [Family; 2]) -> Result<Stage, crate::support::Missing> {
     ));
     let options = ProxyOptions::route(ROUTE, &[&format!("{database}.*")]);
     let proxy = Proxy::start(source, target, options);
+    known(&proxy, &database);
     Ok(Stage {
         source,
         target,
@@ -188,6 +189,7 @@ fn walk(families: [Family; 2]) {
         stage.database
     ));
     stage.proxy.restart();
+    known(&stage.proxy, &stage.database);
     stage.wait_current();
     assert_eq!(stage.acting(stage.source), [""; 0]);
     assert_eq!(stage.acting(stage.target), more);

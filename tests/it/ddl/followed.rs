@@ -84,6 +84,7 @@ impl Stage {
         let mut options = ProxyOptions::route(ROUTE, &[&format!("{database}.*")]);
         options.extra_yaml = "limits: { mirror_deadline_ms: 10000 }".to_string();
         let proxy = Proxy::start(source, target, options);
+        super::known(&proxy, &database);
         Ok(Stage {
             source,
             target,
