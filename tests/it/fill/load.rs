@@ -123,7 +123,7 @@ impl Tables {
         } = size;
         let fills = [
             format!(
-                "INSERT INTO {bench} (k, c, pad) SELECT n % 1009, REPEAT(MD5(n), 3), MD5(n * 7) FROM {}",
+                "INSERT INTO {bench} (k, c, pad) SELECT n % 1009, REPEAT(LEFT(SHA2(n, 256), 40), 3), LEFT(SHA2(n * 7, 256), 40) FROM {}",
                 numbers(rows)
             ),
             format!(
@@ -244,7 +244,7 @@ impl Client {
     fn big(&mut self) -> (&'static str, Vec<String>) {
         let (big, rows) = (&self.tables.big, self.size.big);
         let first = format!(
-            "INSERT INTO {big} SELECT n, 1, MD5(n) FROM {} ON DUPLICATE KEY UPDATE v = v + 1",
+            "INSERT INTO {big} SELECT n, 1, LEFT(SHA2(n, 256), 40) FROM {} ON DUPLICATE KEY UPDATE v = v + 1",
             numbers(rows)
         );
         let second = match self.random.below(3) {
