@@ -568,6 +568,7 @@ mod tests {
         follow("shop", true, Some(Duration::from_millis(5)));
         followed("shop", 9);
         healed("shop", "missing", 1);
+        watch("shop", "foreign", 1);
         copy("shop", 1, 2);
         journal_entry("shop", "failed");
         journal_lines("shop", 3);
