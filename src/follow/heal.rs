@@ -55,7 +55,7 @@ mod link;
 mod rows;
 mod sql;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -147,6 +147,9 @@ pub struct Healer {
     /// For each step under lock: now, and after a success.
     hold: Duration,
     first_hold: Duration,
+    /// Rows whose last write was not told to be committed: found equal after
+    /// that, they were repaired all the same.
+    untold: HashMap<Bound, Kind>,
 }
 
 /// How an attempt under lock ended.
@@ -178,6 +181,7 @@ impl Healer {
             locked: LOCKED_KEYS,
             hold: HOLD,
             first_hold: HOLD,
+            untold: HashMap::new(),
         }
     }
 
@@ -404,6 +408,7 @@ impl Healer {
         table: &Followed,
         keys: &[&Bound],
     ) -> Result<Vec<Healed>, WriteError> {
+        self.untold.clear();
         if let Ended::Done(done) = self.together(name, table, keys).await? {
             self.locked = (self.locked * 2).min(LOCKED_KEYS_MAX);
             return Ok(done);
@@ -412,7 +417,10 @@ impl Healer {
         let mut healed = Vec::with_capacity(keys.len());
         for key in keys {
             healed.push(match self.together(name, table, &[key]).await? {
-                Ended::Done(mut done) => done.pop().unwrap_or(Healed::Busy),
+                Ended::Done(mut done) => match (done.pop(), self.untold.get(*key)) {
+                    (Some(Healed::Equal), Some(kind)) => Healed::Repaired(*kind),
+                    (done, _) => done.unwrap_or(Healed::Busy),
+                },
                 Ended::Refused(error) => Healed::Refused(error.into()),
                 Ended::Locked | Ended::Holders(_) => Healed::Busy,
             });
@@ -584,6 +592,12 @@ impl Healer {
         match self.mirror.run(&write, self.hold).await {
             Ok(_) => Ok(healed),
             Err(fault) => {
+                let kinds = keys.iter().zip(healed);
+                self.untold
+                    .extend(kinds.filter_map(|(key, healed)| match healed {
+                        Healed::Repaired(kind) => Some(((*key).clone(), kind)),
+                        _ => None,
+                    }));
                 rows.append(&mut updated);
                 Err((rows, fault))
             }

@@ -3,6 +3,7 @@
 use crate::Side;
 use crate::follow::batch::TableName;
 use crate::rows::shape::{Catalog, ColumnShape, TablePair, TableShape};
+use crate::schema::collations::may_stand_for;
 
 /// Most differences named; the rest is a number.
 const NAMED_MAX: usize = 10;
@@ -140,10 +141,14 @@ fn column_difference(s: &ColumnShape, t: &ColumnShape) -> Option<String> {
     if charset(s.charset.as_deref()) != charset(t.charset.as_deref()) {
         return Some("character sets differ".to_owned());
     }
-    if charset(s.collation.as_deref()) != charset(t.collation.as_deref()) {
-        return Some("collations differ".to_owned());
+    match (
+        charset(s.collation.as_deref()),
+        charset(t.collation.as_deref()),
+    ) {
+        (s, t) if s == t => None,
+        (Some(s), Some(t)) if may_stand_for(&s, &t) => None,
+        _ => Some("collations differ".to_owned()),
     }
-    None
 }
 
 /// What both families' JSON becomes: MariaDB's is a LONGTEXT.

@@ -88,6 +88,20 @@ pub fn nearest(name: &str, known: &BTreeSet<String>) -> Option<String> {
     Some(best.0.clone())
 }
 
+/// Whether one may stand for the other where the families have no collation in
+/// common: both are of kinds that only one of them has, or that [`nearest`]
+/// falls back to, and they differ in trailing spaces and in the language at
+/// most. `check` names them.
+pub fn may_stand_for(one: &str, other: &str) -> bool {
+    const KINDS: [&str; 4] = ["0900", "uca1400", "nopad", "unicode_520"];
+    let of_a_kind = |name: &str| KINDS.iter().any(|kind| name.contains(kind));
+    let near = |one: &Nature<'_>, other: &Nature<'_>| {
+        one.charset == other.charset && distance(one, other) < 16
+    };
+    let natures = nature(one).zip(nature(other));
+    of_a_kind(one) && of_a_kind(other) && natures.is_some_and(|(a, b)| near(&a, &b))
+}
+
 fn distance(wanted: &Nature<'_>, have: &Nature<'_>) -> u32 {
     u32::from(wanted.binary != have.binary) * 64
         + u32::from(wanted.case != have.case) * 32
@@ -120,6 +134,22 @@ mod tests {
 
     fn of(names: &[&str]) -> BTreeSet<String> {
         names.iter().map(|n| (*n).to_owned()).collect()
+    }
+
+    #[test]
+    fn what_may_stand_for_another() {
+        for (one, other, may) in [
+            ("utf8mb4_0900_ai_ci", "utf8mb4_uca1400_nopad_ai_ci", true),
+            ("utf8mb4_uca1400_ai_ci", "utf8mb4_unicode_520_ci", true),
+            ("utf8mb4_0900_bin", "utf8mb4_nopad_bin", true),
+            ("utf8mb4_0900_ai_ci", "utf8mb4_uca1400_nopad_as_cs", false),
+            ("utf8mb4_0900_ai_ci", "utf8mb4_general_ci", false),
+            ("utf8mb4_general_ci", "utf8mb4_unicode_ci", false),
+            ("utf8mb4_0900_ai_ci", "utf8mb3_unicode_520_ci", false),
+        ] {
+            assert_eq!(may_stand_for(one, other), may, "{one} {other}");
+            assert_eq!(may_stand_for(other, one), may, "{other} {one}");
+        }
     }
 
     #[test]

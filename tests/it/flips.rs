@@ -12,6 +12,9 @@ use serde_json::Value;
 use std::time::Duration;
 
 const FLIPS: usize = 50;
+/// Flips with the row plane at work. Each waits until the follower is close
+/// behind, which takes seconds while 32 clients want all of the machine.
+const FOLLOWED: usize = 4;
 /// Load between two flips.
 const BETWEEN: Duration = Duration::from_millis(60);
 
@@ -35,6 +38,10 @@ fn flips(source: (Family, usize), target: (Family, usize), prefix: &str) {
     let load = Load::start(&proxy.opts(Some("t")), &tables, mix);
     let mut pauses = Vec::new();
     for n in 0..FLIPS {
+        if n == FOLLOWED {
+            // Nothing is healed from here on: what differs is seen at the end.
+            proxy.pause("flip");
+        }
         std::thread::sleep(BETWEEN);
         let answer = if n % 2 == 0 {
             proxy.advance("flip", Some("target_first"), true)

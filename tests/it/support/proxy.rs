@@ -222,6 +222,12 @@ impl Proxy {
         assert!(answer.ok(), "pause {route}: {answer:?}");
     }
 
+    /// What was paused goes on.
+    pub fn resume(&self, route: &str) {
+        let answer = self.post(&format!("/v1/routes/{route}/resume"), &json!({}));
+        assert!(answer.ok(), "resume {route}: {answer:?}");
+    }
+
     /// Rows of a route that were found different and repaired: where every
     /// write is mirrored, none.
     pub fn healed(&self, route: &str) -> u64 {
