@@ -3,7 +3,7 @@
 use super::{Pair, told};
 use crate::binlog::now;
 use crate::or_skip;
-use crate::support::proc::{block_on, runtime};
+use crate::support::proc::{block_on, runtime, wait_for};
 use crate::support::servers::shared;
 use crate::support::{Family, compare};
 use lockstep::follow::Status;
@@ -104,7 +104,10 @@ fn busy_rows_are_kept() {
                 holder.query_drop("ROLLBACK").await.expect("released");
                 let reached = beat.barrier(20 * SECOND).await;
                 reached.unwrap_or_else(|e| panic!("{family}: {e}: {}", told(&status)));
-                tokio::time::sleep(2 * SECOND).await;
+                // An idle checkpoint later it is kept no more.
+                tokio::task::block_in_place(|| {
+                    wait_for("nothing kept", 20 * SECOND, || retried(&next) == "0");
+                });
             })
             .await;
         });
