@@ -452,7 +452,7 @@ impl Copier {
         exact: bool,
         conn: &mut Option<Conn>,
     ) -> Result<(), CopyError> {
-        let mut limit = FIRST_ROWS;
+        let mut limit = self.throttle.chunk_max(FIRST_ROWS);
         let mut failures = 0;
         loop {
             if self.stop.load(Ordering::Relaxed) {
@@ -536,7 +536,8 @@ impl Copier {
                 return Ok(());
             }
             if let Some(fitting) = count.saturating_mul(CHUNK_BYTES).checked_div(bytes) {
-                limit = fitting.clamp(1, ROWS_MAX).min(limit * 4);
+                let most = self.throttle.chunk_max(ROWS_MAX);
+                limit = fitting.clamp(1, most).min(limit * 4);
             }
         }
     }

@@ -19,6 +19,9 @@ const LOOK: Duration = Duration::from_millis(200);
 /// server gets busy within a second.
 const THREADS_FRESH: Duration = Duration::from_secs(1);
 
+/// Chunks that a rate is kept by.
+const CHUNKS_A_SECOND: u64 = 4;
+
 /// Work that a copy which was held back may catch up on at once.
 const BURST: Duration = Duration::from_millis(500);
 
@@ -67,6 +70,18 @@ impl Throttle {
             Some(hours) if hours.pause => None,
             Some(hours) => Some(hours.rows_per_s),
             None => Some(self.settings.rows_per_s),
+        }
+    }
+
+    /// Rows of one chunk, `most` where no rate is kept: with a rate few enough
+    /// that it is kept within a second, too.
+    pub(super) fn chunk_max(&self, most: usize) -> usize {
+        match self.rate(minute()).filter(|rate| *rate > 0) {
+            Some(rate) => {
+                let part = usize::try_from(rate / CHUNKS_A_SECOND).unwrap_or(most);
+                part.clamp(1, most)
+            }
+            None => most,
         }
     }
 

@@ -24,7 +24,9 @@ use parking_lot::{Mutex, MutexGuard};
 use std::sync::OnceLock;
 
 /// Two servers that these tests have for themselves one after the other: large
-/// packets are allowed on them, and files of the client's.
+/// packets are allowed on them, and files of the client's. Those of one family,
+/// those of the other and those of both are different servers, so that their
+/// tests can run at the same time.
 pub struct Pair {
     pub source: &'static Server,
     pub target: &'static Server,
@@ -33,11 +35,17 @@ pub struct Pair {
 
 /// The pair of these families, when it is this test's turn.
 fn pair(source: Family, target: Family) -> Option<Pair> {
-    static SERVERS: [OnceLock<Result<Server, String>>; 4] = [const { OnceLock::new() }; 4];
-    static TURN: Mutex<()> = Mutex::new(());
-    let turn = TURN.lock();
+    static SERVERS: [OnceLock<Result<Server, String>>; 6] = [const { OnceLock::new() }; 6];
+    static TURNS: [Mutex<()>; 3] = [const { Mutex::new(()) }; 3];
+    let kind = match (source, target) {
+        (Family::MariaDb, Family::MariaDb) => 0,
+        (Family::MySql, Family::MySql) => 1,
+        _ => 2,
+    };
+    let turn = TURNS[kind].lock();
     let start = |family: Family, second: bool| {
-        let index = 2 * usize::from(family == Family::MySql) + usize::from(second);
+        let own = usize::from(kind == 2 && family == Family::MySql);
+        let index = 2 * kind + own + usize::from(second);
         let make = || Server::start(family, options(family)).map_err(|m| m.to_string());
         SERVERS[index].get_or_init(make).as_ref()
     };

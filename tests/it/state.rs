@@ -124,6 +124,9 @@ impl Pair {
         options.extra_yaml = settings.to_string();
         let proxy = Proxy::start(source, target, options);
         proxy.must_advance(ROUTE, "source_first");
+        // Several of these proxies live at the same time, some of them with the
+        // sides the other way round: they must not heal each other's tables.
+        proxy.pause(ROUTE);
         Some(Pair {
             source,
             target,

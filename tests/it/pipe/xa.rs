@@ -1,10 +1,24 @@
 //! Transactions of XA: prepared here, committed later or never.
 
 use super::Pipe;
-use super::keyless::pair;
 use crate::follow::PAIRS;
 use crate::or_skip;
-use crate::support::compare;
+use crate::support::{Family, Server, ServerOptions, compare};
+use std::sync::OnceLock;
+
+/// Servers of its own: whoever begins to follow while a transaction is prepared
+/// does not know its rows.
+fn pair(from: Family, to: Family) -> Result<(&'static Server, &'static Server), String> {
+    static SERVERS: [OnceLock<Result<Server, String>>; 4] = [const { OnceLock::new() }; 4];
+    let start = |family: Family, second: bool| {
+        let index = 2 * usize::from(family == Family::MySql) + usize::from(second);
+        let made = SERVERS[index].get_or_init(|| {
+            Server::start(family, ServerOptions::default()).map_err(|m| m.to_string())
+        });
+        made.as_ref().map_err(String::clone)
+    };
+    Ok((start(from, false)?, start(to, from == to)?))
+}
 
 /// A connection of its own, so that a prepared transaction outlives it.
 fn prepare(pipe: &Pipe, id: &str, sql: &str) {

@@ -34,6 +34,7 @@ fn value(raw: &mut Raw, sql: &str) -> String {
         .trim_start_matches("\\x02")
         .trim_start_matches("\\x03")
         .trim_start_matches("\\x04")
+        .trim_start_matches("\\x05")
         .to_string()
 }
 
