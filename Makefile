@@ -36,7 +36,8 @@ fuzz: ## the fuzzers, 20 s each (fuzz/README.md)
 
 test: servers lint fuzz ## everything that decides whether a change is good
 	export LOCKSTEP_REQUIRE_SERVERS=1
-	cargo test -- --skip faults::
+	# One more than the cores: most tests wait for servers most of the time.
+	cargo test -- --skip faults:: --test-threads=$$(($$(nproc) + 1))
 	# These bound how long a statement may wait, so nothing else runs beside.
 	cargo test --test it faults:: -- --test-threads=1
 

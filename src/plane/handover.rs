@@ -145,7 +145,7 @@ impl Handover<'_> {
     pub async fn approach(&self, limit: Duration) -> Result<(), String> {
         if let Some(old) = self.change.fence {
             // Asked now: nothing to do costs nothing under the closed gate.
-            let holds = self.objects().approach(old.other()).await;
+            let holds = self.objects().approach(old.other(), self.force).await;
             self.acting.store(holds.unwrap_or(true), Ordering::Relaxed);
         }
         self.open().await;
