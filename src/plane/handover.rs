@@ -145,7 +145,9 @@ impl Handover<'_> {
     pub async fn approach(&self, limit: Duration) -> Result<(), String> {
         if let Some(old) = self.change.fence {
             // Asked now: nothing to do costs nothing under the closed gate.
-            let holds = self.objects().approach(old.other(), self.force).await;
+            // Forced past a follower that is not there: without what it keeps.
+            let keep = !self.force || self.plane.view(&self.route.name).is_some();
+            let holds = self.objects().approach(old.other(), keep).await;
             self.acting.store(holds.unwrap_or(true), Ordering::Relaxed);
         }
         self.open().await;

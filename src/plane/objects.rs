@@ -58,14 +58,14 @@ impl<'a> Objects<'a> {
     }
 
     /// Before a flip: keeps the events that were made since the follower began
-    /// (nobody tells of them), unless it is forced: that asks for both sides'
-    /// whole inventory. Whether anything is to be brought back on `next`.
+    /// (nobody tells of them), with `keep`: that asks for both sides' whole
+    /// inventory. Whether anything is to be brought back on `next`.
     ///
     /// # Errors
     /// A side does not answer.
-    pub async fn approach(&self, next: Side, force: bool) -> Result<bool, SchemaError> {
+    pub async fn approach(&self, next: Side, keep: bool) -> Result<bool, SchemaError> {
         let covers = self.covers();
-        if force {
+        if !keep {
             return schema::holds(self.inner.account(next), &covers).await;
         }
         let [active, next] = [next.other(), next].map(|s| self.inner.account(s));

@@ -18,7 +18,7 @@ mod load;
 
 /// "Within seconds", on a machine that is busy with other tests.
 const SECONDS: Duration = Duration::from_secs(30);
-const COPIED: Duration = Duration::from_secs(120);
+const COPIED: Duration = Duration::from_secs(300);
 
 fn watch(proxy: &Proxy, route: &str) -> Value {
     proxy.route(route)["compare"]["watch"].clone()
