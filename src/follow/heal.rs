@@ -417,10 +417,7 @@ impl Healer {
         let mut healed = Vec::with_capacity(keys.len());
         for key in keys {
             healed.push(match self.together(name, table, &[key]).await? {
-                Ended::Done(mut done) => match (done.pop(), self.untold.get(*key)) {
-                    (Some(Healed::Equal), Some(kind)) => Healed::Repaired(*kind),
-                    (done, _) => done.unwrap_or(Healed::Busy),
-                },
+                Ended::Done(mut done) => done.pop().unwrap_or(Healed::Busy),
                 Ended::Refused(error) => Healed::Refused(error.into()),
                 Ended::Locked | Ended::Holders(_) => Healed::Busy,
             });
@@ -457,6 +454,11 @@ impl Healer {
                 Ok(Ended::Done(mut done)) => {
                     self.hold = self.first_hold;
                     done.truncate(keys.len());
+                    for (key, healed) in keys.iter().zip(&mut done) {
+                        if let (Healed::Equal, Some(kind)) = (&*healed, self.untold.get(*key)) {
+                            *healed = Healed::Repaired(*kind);
+                        }
+                    }
                     return Ok(Ended::Done(done));
                 }
                 Ok(ended) => return Ok(ended),
@@ -592,12 +594,14 @@ impl Healer {
         match self.mirror.run(&write, self.hold).await {
             Ok(_) => Ok(healed),
             Err(fault) => {
-                let kinds = keys.iter().zip(healed);
-                self.untold
-                    .extend(kinds.filter_map(|(key, healed)| match healed {
+                if matches!(fault, Fault::Slow | Fault::Lost(_)) {
+                    let repaired = |(key, healed): (&&Bound, Healed)| match healed {
                         Healed::Repaired(kind) => Some(((*key).clone(), kind)),
                         _ => None,
-                    }));
+                    };
+                    self.untold
+                        .extend(keys.iter().zip(healed).filter_map(repaired));
+                }
                 rows.append(&mut updated);
                 Err((rows, fault))
             }

@@ -10,7 +10,7 @@
 //! The locks wait for every writer and keep new ones out until the swap; a
 //! foreign write that waited behind them comes after it, and is the watcher's.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
@@ -44,11 +44,6 @@ pub async fn put_up(
         kind,
         message,
     };
-    let until = Instant::now() + limit;
-    let mut conn = match opened {
-        Some(conn) => conn,
-        None => account.connect().await?,
-    };
     let mut sql = format!("SET SESSION lock_wait_timeout={};", limit.as_secs().max(1)).into_bytes();
     sql.extend_from_slice(b"LOCK TABLES ");
     for (i, name) in tables.iter().enumerate() {
@@ -58,13 +53,22 @@ pub async fn put_up(
         put_table(&mut sql, &name.schema, &name.table);
         sql.extend_from_slice(b" READ");
     }
-    let left = until.saturating_duration_since(Instant::now());
-    match tokio::time::timeout(left, conn.query_drop(sql)).await {
-        Ok(Ok(())) => Ok(Some(Fence { _conn: conn })),
-        Ok(Err(e)) => Err(failed("fence", format!("its tables cannot be locked: {e}"))),
+    let locking = async {
+        let mut conn = match opened {
+            Some(conn) => conn,
+            None => account.connect().await?,
+        };
+        let locked = conn.query_drop(sql).await;
+        locked.map_err(|e| failed("fence", format!("its tables cannot be locked: {e}")))?;
+        Ok(Fence { _conn: conn })
+    };
+    match tokio::time::timeout(limit, locking).await {
+        Ok(locked) => locked.map(Some),
         Err(_) => Err(failed(
             "fence",
-            "a client that is not ours writes to the route's tables and does not end".to_owned(),
+            "its tables are not locked in time: a client that is not ours writes to them and does \
+             not end, or the side is slow"
+                .to_owned(),
         )),
     }
 }

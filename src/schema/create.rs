@@ -32,14 +32,7 @@ pub async fn create(
     let here = source::inventory(&mut pair.target, covers).await?;
     held::prepare(&mut pair.target).await?;
     progress.start(there.databases.len() + there.items.len());
-    let mut run = Run {
-        pair,
-        here,
-        options,
-        progress,
-        report: Report::default(),
-        writes: true,
-    };
+    let mut run = Run::new(pair, here, options, progress, true);
     run.databases(&there).await?;
     run.sequences(&there).await?;
     run.tables(&there).await?;
@@ -77,14 +70,7 @@ pub async fn carry(
     let mut report = held::hold(&mut pair.target, covers).await?;
     let here = source::inventory(&mut pair.target, covers).await?;
     let progress = Progress::default();
-    let mut run = Run {
-        pair,
-        here,
-        options,
-        progress: &progress,
-        report: Report::default(),
-        writes: true,
-    };
+    let mut run = Run::new(pair, here, options, &progress, true);
     if triggers {
         held::triggers(&mut run, &there).await?;
     }
@@ -112,14 +98,7 @@ pub async fn compare(
     let there = source::inventory(&mut pair.source, covers).await?;
     let here = source::inventory(&mut pair.target, covers).await?;
     let progress = Progress::default();
-    let mut run = Run {
-        pair,
-        here,
-        options,
-        progress: &progress,
-        report: Report::default(),
-        writes: false,
-    };
+    let mut run = Run::new(pair, here, options, &progress, false);
     run.databases(&there).await?;
     run.sequences(&there).await?;
     run.tables(&there).await?;
@@ -148,7 +127,24 @@ pub(super) struct Run<'a> {
     pub writes: bool,
 }
 
-impl Run<'_> {
+impl<'a> Run<'a> {
+    fn new(
+        pair: Pair,
+        here: Inventory,
+        options: Options,
+        progress: &'a Progress,
+        writes: bool,
+    ) -> Run<'a> {
+        Run {
+            pair,
+            here,
+            options,
+            progress,
+            report: Report::default(),
+            writes,
+        }
+    }
+
     pub(super) fn servers(&self) -> (Server, Server) {
         (
             self.pair.source.server.clone(),

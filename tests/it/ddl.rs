@@ -61,10 +61,7 @@ impl Pair {
         known(&pair.proxy, database);
         pair.proxy.must_advance(ROUTE, "source_first");
         // DDL waits for a follower that has yet to begin.
-        wait_for("a follower", Duration::from_secs(20), || {
-            let follow = pair.proxy.route(ROUTE)["follow"].clone();
-            follow["state"] == "running" && !follow["lag_ms"].is_null()
-        });
+        pair.proxy.wait_followed(ROUTE, Duration::from_secs(20));
         Some(pair)
     }
 

@@ -13,10 +13,7 @@ const COPIED: Duration = Duration::from_secs(120);
 
 /// The follower is at work and close behind.
 fn wait_current(proxy: &Proxy, route: &str) {
-    wait_for("a follower that is close behind", COPIED, || {
-        let follow = proxy.route(route)["follow"].clone();
-        follow["state"] == "running" && follow["lag_ms"].as_u64().is_some_and(|l| l < 500)
-    });
+    proxy.wait_followed(route, COPIED);
 }
 
 fn copy_state(proxy: &Proxy, route: &str) -> Value {

@@ -70,11 +70,7 @@ impl Stage {
     }
 
     fn wait_current(&self) {
-        wait_for("a follower that is close behind", LIMIT, || {
-            let follow = self.proxy.route(ROUTE)["follow"].clone();
-            let lag = follow["lag_ms"].as_u64();
-            follow["state"] == "running" && lag.is_some_and(|l| l < 500)
-        });
+        self.proxy.wait_followed(ROUTE, LIMIT);
     }
 
     /// Goes on and sees who acts.

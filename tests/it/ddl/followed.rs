@@ -98,11 +98,7 @@ impl Stage {
     }
 
     fn wait_current(&self) {
-        wait_for("a follower that is close behind", LIMIT, || {
-            let follow = self.follow();
-            let lag = follow["lag_ms"].as_u64();
-            follow["state"] == "running" && lag.is_some_and(|l| l < 500)
-        });
+        self.proxy.wait_followed(ROUTE, LIMIT);
     }
 
     fn wait_copied(&self) {

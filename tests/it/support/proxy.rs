@@ -2,7 +2,7 @@
 //! through its control port and its command line.
 
 use super::http::{self, Answer};
-use super::proc::{Guarded, TempDir, free_port, tail};
+use super::proc::{Guarded, TempDir, free_port, tail, wait_for};
 use super::servers::{APP, SERVICE, Server, opts};
 use mysql_async::{Conn, OptsBuilder};
 use parking_lot::Mutex;
@@ -220,6 +220,15 @@ impl Proxy {
     pub fn pause(&self, route: &str) {
         let answer = self.post(&format!("/v1/routes/{route}/pause"), &json!({}));
         assert!(answer.ok(), "pause {route}: {answer:?}");
+    }
+
+    /// Waits until a route's follower runs and is close behind.
+    pub fn wait_followed(&self, route: &str, limit: Duration) {
+        wait_for("a follower that is close behind", limit, || {
+            let follow = self.route(route)["follow"].clone();
+            let lag = follow["lag_ms"].as_u64();
+            follow["state"] == "running" && lag.is_some_and(|l| l < 500)
+        });
     }
 
     /// What was paused goes on.
