@@ -34,12 +34,21 @@ check: lint ## formatting, lints, layout rules, unit tests: no server needed
 fuzz: ## the fuzzers, 20 s each (fuzz/README.md)
 	fuzz/run 20
 
-test: servers lint fuzz ## everything that decides whether a change is good
+test: ## everything that decides whether a change is good
 	export LOCKSTEP_REQUIRE_SERVERS=1
+	# Downloads while the compiler works.
+	said=$$(mktemp); trap 'rm -f "$$said"' EXIT
+	$(MAKE) --no-print-directory servers > "$$said" 2>&1 &
+	installed=$$!
+	$(MAKE) --no-print-directory lint
+	wait $$installed || { cat "$$said"; exit 1; }
+	cat "$$said"
+	$(MAKE) --no-print-directory fuzz
+	cargo test --lib --bins
 	# One more than the cores: most tests wait for servers most of the time.
-	cargo test -- --skip faults:: --test-threads=$$(($$(nproc) + 1))
+	cargo test --test it -- --skip faults:: --skip surroundings:: --test-threads=$$(($$(nproc) + 1))
 	# These bound how long a statement may wait, so nothing else runs beside.
-	cargo test --test it faults:: -- --test-threads=1
+	cargo test --test it -- faults:: surroundings:: --test-threads=1
 
 demo: ## move a shop between two databases while it is used
 	@scripts/install-servers.sh

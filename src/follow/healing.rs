@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use super::batch::{Batch, Operation, TableBatch, TableName};
 use super::family::Families;
@@ -180,8 +181,8 @@ impl Healing {
     /// Tries again what is due. Its events have been readable since its first
     /// try, but for what an earlier process left.
     pub(super) async fn again(&mut self, tables: &dyn Tables) -> Result<(), WriteError> {
-        let due = self.retry.due();
         let ways = self.healers.len().max(1);
+        let (due, locked) = self.retry.due(ways);
         let mut parts: Vec<HashMap<Arc<TableName>, Vec<Bound>>> = vec![HashMap::new(); ways];
         for (i, (name, key)) in due.into_iter().enumerate() {
             if let Some(part) = parts.get_mut(i % ways) {
@@ -203,35 +204,69 @@ impl Healing {
             first.watermark().await?;
         }
         self.heal(wanted, oldest).await?;
+        self.wait(tables, locked, oldest).await?;
         self.tell();
+        Ok(())
+    }
+
+    /// Waits for rows that are always locked, each healer for one.
+    async fn wait(
+        &mut self,
+        tables: &dyn Tables,
+        locked: Vec<RowKey>,
+        oldest: u64,
+    ) -> Result<(), WriteError> {
+        if locked.is_empty() {
+            return Ok(());
+        }
+        let began = Instant::now();
+        let mut waits = Vec::with_capacity(locked.len());
+        for (healer, key) in self.healers.iter_mut().zip(locked) {
+            let table = followed(tables, &key.0)?;
+            waits.push(async move {
+                let healed = healer.wait(&key.0, &table, &key.1).await?;
+                Ok::<_, WriteError>((key, healed))
+            });
+        }
+        for healed in join_all(waits).await {
+            let (key, healed) = healed?;
+            self.note(key, healed, oldest);
+        }
+        self.retry.waited(began.elapsed());
         Ok(())
     }
 
     async fn heal(&mut self, wanted: Vec<Vec<Wanted>>, number: u64) -> Result<(), WriteError> {
         let pairs = self.healers.iter_mut().zip(wanted);
         let heals = pairs.map(|(healer, wanted)| heal(healer, wanted));
-        let status = &self.status.heal;
         for healed in join_all(heals.collect()).await {
             for (key, healed) in healed? {
-                let counter = match &healed {
-                    Healed::Equal => &status.equal,
-                    Healed::Repaired(Kind::Changed) => &status.changed,
-                    Healed::Repaired(Kind::Missing) => &status.missing,
-                    Healed::Repaired(Kind::Extra) => &status.extra,
-                    Healed::Busy => &status.busy,
-                    Healed::Refused(_) => &status.refused,
-                };
-                counter.fetch_add(1, Ordering::Relaxed);
-                if let Healed::Refused(why) = &healed {
-                    *status.refusal.lock() = Some(format!("{}: {why}", key.0));
-                }
-                match healed {
-                    Healed::Equal | Healed::Repaired(_) => self.retry.healed(&key),
-                    Healed::Busy | Healed::Refused(_) => self.retry.add(key, number),
-                }
+                self.note(key, healed, number);
             }
         }
         Ok(())
+    }
+
+    /// Counts what became of a row that was asked for with this batch.
+    fn note(&mut self, key: RowKey, healed: Healed, number: u64) {
+        let status = &self.status.heal;
+        let counter = match &healed {
+            Healed::Equal => &status.equal,
+            Healed::Repaired(Kind::Changed) => &status.changed,
+            Healed::Repaired(Kind::Missing) => &status.missing,
+            Healed::Repaired(Kind::Extra) => &status.extra,
+            Healed::Busy => &status.busy,
+            Healed::Refused(_) => &status.refused,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+        if let Healed::Refused(why) = &healed {
+            *status.refusal.lock() = Some(format!("{}: {why}", key.0));
+        }
+        match healed {
+            Healed::Equal | Healed::Repaired(_) => self.retry.healed(&key),
+            Healed::Busy => self.retry.add(key, number, true),
+            Healed::Refused(_) => self.retry.add(key, number, false),
+        }
     }
 
     fn tell(&self) {

@@ -46,14 +46,13 @@ mod mark;
 mod reader;
 mod retry;
 mod sample;
+mod status;
 mod xa;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
-
-use parking_lot::Mutex;
 
 use crate::binlog::progress::{Place, Progress};
 use crate::binlog::stream::{BinlogStream, StreamError};
@@ -68,8 +67,9 @@ pub(crate) use join::join_all;
 use ordered::Ordered;
 use reader::Reader;
 use retry::{RETRY_MAX, Retry};
+pub use status::{HealStatus, Status};
 use tables::{Meaning, Said, Tables};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use windows::{Chunk, Windows};
 use writer::{Worker, WriteError};
 
@@ -83,8 +83,11 @@ const BATCH_BYTES: usize = 8 << 20;
 /// How long a batch waits for more events before it is written.
 const BATCH_WAIT: Duration = Duration::from_millis(2);
 
-/// How long a batch may take events while they come one by one.
-const BATCH_AGE_MAX: Duration = Duration::from_millis(20);
+/// How long a batch may take events while they come one by one; where the one
+/// before took longer to be written, as long as that, up to the last: the slower
+/// the servers, the more is done in one go.
+const BATCH_AGE: Duration = Duration::from_millis(20);
+const BATCH_AGE_MAX: Duration = Duration::from_millis(250);
 
 /// Heartbeats kept that are not passed yet: with more, the oldest are forgotten
 /// and the lag is known less exactly.
@@ -116,56 +119,6 @@ pub enum FollowError {
         /// What it met, and where.
         what: String,
     },
-}
-
-/// What a follower has done, for status and metrics.
-#[derive(Debug, Default)]
-pub struct Status {
-    /// Row events written.
-    pub events: AtomicU64,
-    /// Transactions of the log read to their end.
-    pub transactions: AtomicU64,
-    /// When the last transaction written was committed on the side that is
-    /// read, in seconds since 1970 as that server says.
-    pub written_s: AtomicU64,
-    /// Behind the last transaction written.
-    pub position: Mutex<Option<Position>>,
-    /// The last heartbeat passed: all before it is written or healed.
-    pub passed: watch::Sender<Passed>,
-    /// It heals, and does not apply.
-    pub heals: AtomicBool,
-    /// What healing did.
-    pub heal: HealStatus,
-}
-
-impl Status {
-    /// Rows that are to be healed again.
-    pub fn pending(&self) -> u64 {
-        self.heal.pending.load(Ordering::Relaxed)
-    }
-}
-
-/// What a follower in heal mode has done: rows by what became of them.
-#[derive(Debug, Default)]
-pub struct HealStatus {
-    /// Both sides had the same.
-    pub equal: AtomicU64,
-    /// The mirror had other values.
-    pub changed: AtomicU64,
-    /// The mirror did not have it.
-    pub missing: AtomicU64,
-    /// Only the mirror had it.
-    pub extra: AtomicU64,
-    /// Tries that met a lock on the mirror's row.
-    pub busy: AtomicU64,
-    /// Tries that the mirror refused.
-    pub refused: AtomicU64,
-    /// Why it did last, with the table. May hold a row's values: not for logs.
-    pub refusal: Mutex<Option<String>>,
-    /// Rows to be tried again.
-    pub pending: AtomicU64,
-    /// Rows committed on the active side to make sure that events are readable.
-    pub watermarks: AtomicU64,
 }
 
 /// What a follower does with events.
@@ -200,8 +153,9 @@ pub struct Follower {
     healing: Healing,
     /// Batches written; the one being collected has the next number.
     batches: u64,
-    /// When the batch got its first event.
+    /// When the batch got its first event, and how old it may get.
     since: Option<Instant>,
+    age: Duration,
     /// Heartbeats read: the batch that is before each, its token, and when it
     /// was sent.
     beats: VecDeque<(u64, u64, u64)>,
@@ -269,6 +223,7 @@ impl Follower {
             healing,
             batches: 1,
             since: None,
+            age: BATCH_AGE,
             beats: VecDeque::new(),
             in_order: in_order::State::default(),
             xa: xa::State::since(written),
@@ -351,7 +306,7 @@ impl Follower {
                 () = tokio::time::sleep(self.wait()) => self.flush().await?,
             }
             let full = self.batch.events >= BATCH_EVENTS || self.batch.bytes >= BATCH_BYTES;
-            if full || self.since.is_some_and(|s| s.elapsed() > BATCH_AGE_MAX) {
+            if full || self.since.is_some_and(|s| s.elapsed() > self.age) {
                 self.flush().await?;
             }
             self.again().await?;
@@ -597,13 +552,15 @@ impl Follower {
         self.since = None;
         let events = batch.events as u64;
         let whole = self.whole.take();
-        self.busy = Some(Instant::now());
+        let began = Instant::now();
         let sample = self.sample.of(&batch, number);
         if self.heals {
             self.heal(batch, number, whole.as_ref()).await?;
         } else {
             self.apply(batch, whole.as_ref()).await?;
         }
+        self.busy = Some(Instant::now());
+        self.age = began.elapsed().clamp(BATCH_AGE, BATCH_AGE_MAX);
         self.sample.written(sample);
         self.status.events.fetch_add(events, Ordering::Relaxed);
         if let Some(position) = whole {

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::batch::TableName;
+use super::heal::PATIENCE;
 use super::writer::{Worker, WriteError};
 use crate::copy::select::Bound;
 use crate::rows::literal::put_quoted;
@@ -25,6 +26,9 @@ pub(super) const RETRY_MAX: usize = 10_000;
 /// Pause before a row is tried again, doubled each time up to the last.
 const PAUSE: Duration = Duration::from_millis(20);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
+
+/// A follower waits for rows one part of its time, and works this many.
+const WAIT_SHARE: u32 = 3;
 
 /// Rows tried again in one go.
 const DUE_MAX: usize = 500;
@@ -42,7 +46,16 @@ struct Waiting {
     /// The batch it came with.
     since: u64,
     tries: u32,
+    /// Those that met it locked since one did not.
+    busy: u32,
     next: Instant,
+}
+
+impl Waiting {
+    /// It is to be waited for.
+    fn is_locked(&self) -> bool {
+        self.busy >= PATIENCE
+    }
 }
 
 /// The rows, and what of them is not stored yet.
@@ -51,6 +64,7 @@ pub(super) struct Retry {
     rows: HashMap<RowKey, Waiting>,
     /// In the table, as of the last checkpoint.
     stored: HashSet<RowKey>,
+    no_wait_before: Option<Instant>,
 }
 
 fn pause(tries: u32) -> Duration {
@@ -78,7 +92,7 @@ impl Retry {
             };
             let key = (Arc::new(name), bound);
             retry.stored.insert(key.clone());
-            retry.add(key, 0);
+            retry.add(key, 0, false);
         }
         Ok(retry)
     }
@@ -88,14 +102,16 @@ impl Retry {
         self.rows.len()
     }
 
-    /// A row is to be tried again.
-    pub(super) fn add(&mut self, key: RowKey, batch: u64) {
+    /// A row is to be tried again: it was locked, or is refused.
+    pub(super) fn add(&mut self, key: RowKey, batch: u64, locked: bool) {
         let now = Instant::now();
         let waiting = self.rows.entry(key).or_insert(Waiting {
             since: batch,
             tries: 0,
+            busy: 0,
             next: now,
         });
+        waiting.busy = if locked { waiting.busy + 1 } else { 0 };
         waiting.next = now + pause(waiting.tries);
         waiting.tries = waiting.tries.saturating_add(1);
     }
@@ -112,14 +128,34 @@ impl Retry {
 
     /// When the next row is due.
     pub(super) fn next_due(&self) -> Option<Instant> {
-        self.rows.values().map(|w| w.next).min()
+        let due = |w: &Waiting| match self.no_wait_before {
+            Some(at) if w.is_locked() => at.max(w.next),
+            _ => w.next,
+        };
+        self.rows.values().map(due).min()
     }
 
-    /// Rows that are due.
-    pub(super) fn due(&self) -> Vec<RowKey> {
+    /// Rows were waited for during this time. Nothing is read from the log
+    /// meanwhile, so there is a pause before the next are.
+    pub(super) fn waited(&mut self, took: Duration) {
+        self.no_wait_before = Some(Instant::now() + took * WAIT_SHARE);
+    }
+
+    /// Rows that are due, and those of them that were met locked too often: of
+    /// these as many as may be waited for at a time, the longest owed first.
+    pub(super) fn due(&self, waits: usize) -> (Vec<RowKey>, Vec<RowKey>) {
         let now = Instant::now();
         let due = self.rows.iter().filter(|(_, w)| w.next <= now);
-        due.map(|(key, _)| key.clone()).take(DUE_MAX).collect()
+        let (mut locked, others): (Vec<_>, Vec<_>) = due.partition(|(_, w)| w.is_locked());
+        if self.no_wait_before.is_some_and(|at| at > now) {
+            locked.clear();
+        }
+        locked.sort_by_key(|(_, w)| w.since);
+        let keys = |some: Vec<(&RowKey, &Waiting)>, most| {
+            let keys = some.into_iter().map(|(key, _)| key.clone());
+            keys.take(most).collect()
+        };
+        (keys(others, DUE_MAX), keys(locked, waits))
     }
 
     /// Whether the table has to be changed.
@@ -188,10 +224,10 @@ mod tests {
     fn the_table_follows_the_set() {
         let mut retry = Retry::default();
         assert!(!retry.is_dirty());
-        retry.add(key(b'1'), 4);
-        retry.add(key(b'2'), 7);
+        retry.add(key(b'1'), 4, true);
+        retry.add(key(b'2'), 7, false);
         // Busy again: since when it is owed does not change.
-        retry.add(key(b'1'), 9);
+        retry.add(key(b'1'), 9, true);
         assert_eq!(retry.oldest(), Some(4));
         assert!(retry.is_dirty() && retry.statements("s").len() == 2);
         retry.stored();

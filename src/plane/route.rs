@@ -10,14 +10,15 @@ use tokio::sync::{mpsc, watch::Receiver};
 use crate::binlog::Position;
 use crate::binlog::stream::{BinlogStream, Request, StreamError};
 use crate::copy::{Copier, CopyError, Throttle};
+use crate::follow::batch::TableName;
 use crate::follow::beat::Beat;
 use crate::follow::cascade;
 use crate::follow::heal::Healer;
-use crate::follow::tables::CatalogTables;
+use crate::follow::tables::{CatalogTables, Tables};
 use crate::follow::writer::{Worker, WriteError};
 use crate::follow::{FollowError, Follower, Mode};
 use crate::route::table::{DdlPolicy, FollowStart, TableGlob};
-use crate::rows::service::ServiceError;
+use crate::rows::service::{ServiceAccount, ServiceError};
 
 use super::compare::Compared;
 use super::definitions::{Known, What, remedy};
@@ -194,49 +195,10 @@ async fn once(
     compared: &Arc<Compared>,
     ready: &mut Ready,
 ) -> Result<(), Ended> {
-    let (read, written) = (spec.work.from, spec.work.from.other());
-    let [from, to] = [read, written].map(|side| inner.account(side).clone());
-    if spec.work.copy && !ready.made {
-        ready.start = make::make(inner, spec).await?;
-        ready.made = true;
-    }
-    if !ready.settled {
-        let objects = Objects::new(inner, &spec.name, &spec.tables);
-        let done = objects.settle(read).await;
-        done.map_err(|e| Ended::Passing(format!("triggers and events: {e}")))?;
-        ready.settled = true;
-    }
-    for loaded in inner.catalog.refresh().await {
-        loaded?;
-    }
-    let catalog = inner.catalog.snapshot();
-    let fold = inner.routes.load().fold_names;
-    let globs = spec.tables.clone();
-    let covered = move |db: &[u8], t: &[u8]| covers(&globs, db, t, fold);
-    // All rows of a table that the other side does not have yet are to come in
-    // the log, behind its making.
-    let mut names = shapes::tables(&covered, read, &catalog);
-    let there: HashSet<_> = shapes::tables(&covered, written, &catalog)
-        .into_iter()
-        .collect();
-    names.retain(|name| there.contains(name));
-    let known = Known {
-        view: view.clone(),
-        route: spec.name.clone(),
-        book: inner.ddl.clone(),
-        catalog: catalog.clone(),
-        read,
-    };
-    // Healing reads both sides as they are now; applying writes what was.
-    let shapes = match spec.work.heal {
-        true => catalog,
-        false => replay::at_log(inner, &catalog, read, &covered, fold).await?,
-    };
-    let logs_cascades = cascade::are_logged(&from).await?;
-    let tables = CatalogTables::new(shapes, read, covered)
-        .with_cascades_logged(logs_cascades)
-        .with_definitions(Arc::new(known));
-    let tables = Arc::new(tables);
+    let read = spec.work.from;
+    let [from, to] = [read, read.other()].map(|side| inner.account(side).clone());
+    begin(inner, spec, ready).await?;
+    let (names, tables) = known_tables(inner, spec, view, &from).await?;
     let start = match &ready.start {
         Some(start) => start.clone(),
         None => {
@@ -287,25 +249,7 @@ async fn once(
         false => Ok(()),
     };
     view.set(State::Running, None);
-    let slots = usize::try_from(inner.settings.copy.slots).unwrap_or(1);
-    let copying = async {
-        if spec.work.copy {
-            view.set_copying(Copying::Running);
-            let copied = match prepared {
-                Ok(()) => copier.run(&names, slots).await,
-                failed => failed,
-            };
-            if let Err(failed) = copied {
-                // A table may be another already than where the follower is:
-                // it must come further for that to end.
-                tokio::time::sleep(COPY_PAUSE).await;
-                return Err(failed.into());
-            }
-            make::finish(inner, spec).await?;
-            view.set_copying(Copying::Done);
-        }
-        std::future::pending::<Result<(), Ended>>().await
-    };
+    let copying = copying(inner, spec, view, &copier, &names, prepared);
     let watch = Watch {
         inner,
         spec,
@@ -317,6 +261,91 @@ async fn once(
         failed = copying => failed,
         never = watch.run(samples) => match never {},
     }
+}
+
+/// What is to be there before the log is read.
+async fn begin(inner: &Inner, spec: &Spec, ready: &mut Ready) -> Result<(), Ended> {
+    if spec.work.copy && !ready.made {
+        ready.start = make::make(inner, spec).await?;
+        ready.made = true;
+    }
+    if !ready.settled {
+        let objects = Objects::new(inner, &spec.name, &spec.tables);
+        let done = objects.settle(spec.work.from).await;
+        done.map_err(|e| Ended::Passing(format!("triggers and events: {e}")))?;
+        ready.settled = true;
+    }
+    Ok(())
+}
+
+/// The tables that are copied, and what the follower knows of all.
+async fn known_tables(
+    inner: &Inner,
+    spec: &Spec,
+    view: &Arc<View>,
+    from: &ServiceAccount,
+) -> Result<(Vec<TableName>, Arc<dyn Tables>), Ended> {
+    let (read, written) = (spec.work.from, spec.work.from.other());
+    for loaded in inner.catalog.refresh().await {
+        loaded?;
+    }
+    let catalog = inner.catalog.snapshot();
+    let fold = inner.routes.load().fold_names;
+    let globs = spec.tables.clone();
+    let covered = move |db: &[u8], t: &[u8]| covers(&globs, db, t, fold);
+    // All rows of a table that the other side does not have yet are to come in
+    // the log, behind its making.
+    let mut names = shapes::tables(&covered, read, &catalog);
+    let there: HashSet<_> = shapes::tables(&covered, written, &catalog)
+        .into_iter()
+        .collect();
+    names.retain(|name| there.contains(name));
+    let known = Known {
+        view: view.clone(),
+        route: spec.name.clone(),
+        book: inner.ddl.clone(),
+        catalog: catalog.clone(),
+        read,
+    };
+    // Healing reads both sides as they are now; applying writes what was.
+    let shapes = match spec.work.heal {
+        true => catalog,
+        false => replay::at_log(inner, &catalog, read, &covered, fold).await?,
+    };
+    let logs_cascades = cascade::are_logged(from).await?;
+    let tables = CatalogTables::new(shapes, read, covered)
+        .with_cascades_logged(logs_cascades)
+        .with_definitions(Arc::new(known));
+    Ok((names, Arc::new(tables)))
+}
+
+/// Copies what was there before, where that is to be done; ends only where it
+/// fails.
+async fn copying(
+    inner: &Inner,
+    spec: &Spec,
+    view: &View,
+    copier: &Copier,
+    names: &[TableName],
+    prepared: Result<(), CopyError>,
+) -> Result<(), Ended> {
+    if spec.work.copy {
+        let slots = usize::try_from(inner.settings.copy.slots).unwrap_or(1);
+        view.set_copying(Copying::Running);
+        let copied = match prepared {
+            Ok(()) => copier.run(names, slots).await,
+            failed => failed,
+        };
+        if let Err(failed) = copied {
+            // A table may be another already than where the follower is:
+            // it must come further for that to end.
+            tokio::time::sleep(COPY_PAUSE).await;
+            return Err(failed.into());
+        }
+        make::finish(inner, spec).await?;
+        view.set_copying(Copying::Done);
+    }
+    std::future::pending().await
 }
 
 /// A side whose history is lost may have rows that no log will ever name.

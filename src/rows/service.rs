@@ -176,12 +176,12 @@ impl ServiceConn {
         }
     }
 
-    /// Whether the next query finds a connection open.
+    /// Whose server it is.
     pub fn side(&self) -> Side {
         self.account.side
     }
 
-    /// Whether a connection is open.
+    /// Whether the next query finds a connection open.
     pub fn is_connected(&self) -> bool {
         self.conn.is_some()
     }

@@ -228,6 +228,7 @@ impl Session {
             Err(e) => {
                 telemetry::error(side.as_str(), e.kind());
                 self.suspend_unreachable(side, &e);
+                self.warn_of_login(side, &e);
                 return Err(e.to_string());
             }
         };
@@ -270,6 +271,28 @@ impl Session {
                 side,
                 what: "for a login",
             }),
+        }
+    }
+
+    /// An account that this side does not let in costs nothing that a client
+    /// sees, but all its writes are deferred: whoever operates the proxy must
+    /// hear of it.
+    fn warn_of_login(&self, side: Side, error: &LegError) {
+        static SAID: telemetry::Seldom = telemetry::Seldom::new();
+        let remedy = match error {
+            LegError::Credentials { .. } => {
+                "let its clients connect over TLS, or name the user under `users:`"
+            }
+            LegError::Refused { .. } => "give the account on that side the same password",
+            _ => return,
+        };
+        if SAID.now() {
+            tracing::warn!(
+                kind = "other_leg",
+                "sessions of {} are without their {side} leg, their writes to mirrored routes \
+                 are deferred: {error}; {remedy}",
+                self.login.user.escape_ascii()
+            );
         }
     }
 

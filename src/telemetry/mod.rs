@@ -406,6 +406,36 @@ pub fn mirror_suspended(route: &str, suspended: bool) {
         .set(f64::from(u8::from(suspended)));
 }
 
+/// Lets something be said once a minute, however often it happens.
+#[derive(Debug)]
+pub struct Seldom(parking_lot::Mutex<Option<std::time::Instant>>);
+
+impl Seldom {
+    const PAUSE: std::time::Duration = std::time::Duration::from_secs(60);
+
+    /// Nothing has been said yet.
+    #[must_use]
+    pub const fn new() -> Seldom {
+        Seldom(parking_lot::Mutex::new(None))
+    }
+
+    /// Whether it is time to say it; then it has been said.
+    pub fn now(&self) -> bool {
+        let mut last = self.0.lock();
+        let due = last.is_none_or(|at| at.elapsed() > Seldom::PAUSE);
+        if due {
+            *last = Some(std::time::Instant::now());
+        }
+        due
+    }
+}
+
+impl Default for Seldom {
+    fn default() -> Seldom {
+        Seldom::new()
+    }
+}
+
 /// Counts an error: `side` is client, source, target or proxy; `kind` a short
 /// constant such as the `kind()` of an error type.
 pub fn error(side: &'static str, kind: &'static str) {

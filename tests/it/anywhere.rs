@@ -225,7 +225,9 @@ fn storm(from: Family, to: Family, kills: u32) {
         ROWS / 900
     ));
     source.exec("ANALYZE TABLE t.any_big");
-    let proxy = Proxy::start(&source, &target, ProxyOptions::route("any", &["t.any_*"]));
+    let mut options = ProxyOptions::route("any", &["t.any_*"]);
+    options.extra_yaml = crate::order::USERS.to_owned();
+    let proxy = Proxy::start(&source, &target, options);
     let mut storm = Storm {
         source,
         target,

@@ -50,7 +50,10 @@ impl Pair {
             ));
         }
         let mut options = ProxyOptions::route(ROUTE, &[&format!("{database}*.*")]);
-        options.extra_yaml = format!("limits: {{ mirror_deadline_ms: 10000, {limits} }}");
+        options.extra_yaml = format!(
+            "limits: {{ mirror_deadline_ms: 10000, {limits} }}\n{}",
+            crate::order::USERS
+        );
         let proxy = Proxy::start(source, target, options);
         let pair = Pair {
             source,

@@ -61,7 +61,9 @@ fn filled(source: &'static Server, target: &'static Server, prefix: &str, size: 
     tables.drop(target);
     tables.create(source, size);
     let glob = format!("t.{prefix}*");
-    let proxy = Proxy::start(source, target, ProxyOptions::route("fill", &[&glob]));
+    let mut options = ProxyOptions::route("fill", &[&glob]);
+    options.extra_yaml = crate::order::USERS.to_owned();
+    let proxy = Proxy::start(source, target, options);
     let clients = load::Load::start(&proxy, &tables, size);
     let locks = locks::Sampler::start(source, prefix);
     let began = Instant::now();

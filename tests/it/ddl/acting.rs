@@ -46,7 +46,8 @@ fn stage(families: [Family; 2]) -> Result<Stage, crate::support::Missing> {
          INSERT INTO ticks (server) VALUES (@@server_id); \
          INSERT INTO orders (v) VALUES (1), (2), (3), (4), (5)"
     ));
-    let options = ProxyOptions::route(ROUTE, &[&format!("{database}.*")]);
+    let mut options = ProxyOptions::route(ROUTE, &[&format!("{database}.*")]);
+    options.extra_yaml = crate::order::USERS.to_owned();
     let proxy = Proxy::start(source, target, options);
     known(&proxy, &database);
     Ok(Stage {

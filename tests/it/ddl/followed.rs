@@ -82,7 +82,7 @@ impl Stage {
              INSERT INTO keyed VALUES (1, 11, 0), (2, 12, 0), (3, 13, 0)"
         ));
         let mut options = ProxyOptions::route(ROUTE, &[&format!("{database}.*")]);
-        options.extra_yaml = "limits: { mirror_deadline_ms: 10000 }".to_string();
+        options.extra_yaml = crate::order::patient();
         let proxy = Proxy::start(source, target, options);
         super::known(&proxy, &database);
         Ok(Stage {

@@ -3,8 +3,15 @@
 use super::Pipe;
 use crate::follow::PAIRS;
 use crate::or_skip;
+use crate::support::proc::{block_on, wait_for};
 use crate::support::{Family, Server, ServerOptions, compare};
+use mysql_async::Error;
+use mysql_async::prelude::Queryable;
 use std::sync::OnceLock;
+use std::time::Duration;
+
+/// "Unknown XID".
+const XAER_NOTA: u16 = 1397;
 
 /// Servers of its own: whoever begins to follow while a transaction is prepared
 /// does not know its rows.
@@ -25,6 +32,23 @@ fn prepare(pipe: &Pipe, id: &str, sql: &str) {
     pipe.source.exec(&format!(
         "XA START '{id}'; {sql}; XA END '{id}'; XA PREPARE '{id}'"
     ));
+}
+
+/// Its connection has ended for us; for the server perhaps a moment later, and
+/// until then nobody else may end its transaction.
+fn end(source: &Server, how: &str, id: &str) {
+    let sql = format!("XA {how} '{id}'");
+    wait_for(&sql, Duration::from_secs(30), || {
+        block_on(async {
+            let mut conn = source.conn().await;
+            let done = conn.query_drop(&sql).await;
+            let _ = conn.disconnect().await;
+            match done {
+                Err(Error::Server(e)) if e.code == XAER_NOTA => false,
+                done => done.map(|()| true).expect("a transaction's end"),
+            }
+        })
+    });
 }
 
 #[test]
@@ -56,12 +80,12 @@ fn prepared_rows_wait_for_their_fate() {
         source.exec("INSERT INTO px.nokey VALUES (4)");
         pipe.catch_up(&start).unwrap_or_else(say);
         compare::assert_equal(source, target, &names);
-        source.exec("XA COMMIT 'one'");
+        end(source, "COMMIT", "one");
         source.exec("UPDATE px.nokey SET v = v + 10 WHERE v = 4");
         pipe.catch_up(&start).unwrap_or_else(say);
         assert_eq!(target.one("SELECT v FROM px.a WHERE id = 1"), "7");
         compare::assert_equal(source, target, &names);
-        source.exec("XA ROLLBACK 'two'");
+        end(source, "ROLLBACK", "two");
         source.exec("INSERT INTO px.a VALUES (5, 5)");
         pipe.catch_up(&start).unwrap_or_else(say);
         assert_eq!(compare::assert_equal(source, target, &names), 9);
@@ -75,7 +99,7 @@ fn prepared_rows_wait_for_their_fate() {
         prepare(&pipe, "early", "INSERT INTO px.a VALUES (6, 6)");
         let late = Pipe::new(source, target, "px");
         let start = late.now();
-        source.exec("XA COMMIT 'early'");
+        end(source, "COMMIT", "early");
         let error = late.catch_up(&start).expect_err("unknown rows").to_string();
         assert!(error.contains("XA COMMIT"), "{from}: {error}");
     }

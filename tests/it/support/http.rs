@@ -7,8 +7,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 /// Longer than any gate or drain the tests ask for.
-const LIMIT: Duration = Duration::from_secs(60);
-const CONNECT_LIMIT: Duration = Duration::from_secs(2);
+const LIMIT: Duration = Duration::from_secs(180);
+const CONNECT_LIMIT: Duration = Duration::from_secs(20);
 
 /// An answer of the control port.
 #[derive(Debug)]

@@ -11,6 +11,9 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+/// Waits are stretched by no more than this, however crowded the machine is.
+const CROWD_MAX: u32 = 8;
+
 /// Between two looks at something that is awaited.
 const POLL: Duration = Duration::from_millis(20);
 
@@ -150,13 +153,29 @@ pub fn free_port() -> u16 {
     panic!("no free port in {FIRST}..{}", FIRST + COUNT);
 }
 
-/// Polls until `done` or panics with `what` after `limit`.
+/// Polls until `done` or panics with `what` after `limit`, which is for a machine
+/// that has nothing else to do: see [`is_over`].
 pub fn wait_for(what: &str, limit: Duration, mut done: impl FnMut() -> bool) {
-    let until = Instant::now() + limit;
+    let began = Instant::now();
     while !done() {
-        assert!(Instant::now() < until, "{what}: not within {limit:?}");
+        assert!(!is_over(began, limit), "{what}: not within {limit:?}");
         std::thread::sleep(POLL);
     }
+}
+
+/// Whether something that began then has had its time: `limit`, and as often
+/// that as there are tasks waiting for each core. For what must happen some
+/// time; what must happen soon is measured where nothing else runs.
+pub fn is_over(began: Instant, limit: Duration) -> bool {
+    began.elapsed() > limit && began.elapsed() > limit * crowd()
+}
+
+/// Tasks for each core in the last minute, between 1 and [`CROWD_MAX`].
+fn crowd() -> u32 {
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load = load.split(' ').next().and_then(|n| n.parse::<f64>().ok());
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    ((load.unwrap_or(0.0) / cores as f64) as u32).clamp(1, CROWD_MAX)
 }
 
 /// Where the servers' programs and prepared datadirs are kept.

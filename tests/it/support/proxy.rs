@@ -2,7 +2,7 @@
 //! through its control port and its command line.
 
 use super::http::{self, Answer};
-use super::proc::{Guarded, TempDir, free_port, tail, wait_for};
+use super::proc::{Guarded, TempDir, free_port, is_over, tail, wait_for};
 use super::servers::{APP, SERVICE, Server, opts};
 use mysql_async::{Conn, OptsBuilder};
 use parking_lot::Mutex;
@@ -224,11 +224,20 @@ impl Proxy {
 
     /// Waits until a route's follower runs and is close behind.
     pub fn wait_followed(&self, route: &str, limit: Duration) {
-        wait_for("a follower that is close behind", limit, || {
+        let began = Instant::now();
+        loop {
             let follow = self.route(route)["follow"].clone();
             let lag = follow["lag_ms"].as_u64();
-            follow["state"] == "running" && lag.is_some_and(|l| l < 500)
-        });
+            if follow["state"] == "running" && lag.is_some_and(|l| l < 500) {
+                return;
+            }
+            assert!(
+                !is_over(began, limit),
+                "{route}: not close behind within {limit:?}: {follow:#}\n{}",
+                self.log()
+            );
+            std::thread::sleep(Duration::from_millis(100));
+        }
     }
 
     /// What was paused goes on.

@@ -1,0 +1,350 @@
+//! Healing while the mirror's rows are locked.
+
+use std::collections::HashSet;
+
+use super::link::Fault;
+use super::rows::{self, ByKey};
+use super::sql::{self, How, Lock, ROUNDS_MAX};
+use super::{
+    ATTEMPTS_MAX, HOLD_MAX, Healed, Healer, Kind, LOCKED_KEYS, LOCKED_KEYS_MAX, LOOK_MAX, PAUSE,
+    WAIT_MAX, images, refused, unreadable, unwritable,
+};
+use crate::binlog::Value;
+use crate::copy::select::Bound;
+use crate::follow::batch::TableName;
+use crate::follow::mark;
+use crate::follow::tables::Followed;
+use crate::follow::writer::WriteError;
+use crate::rows::literal::Unwritable;
+
+/// How an attempt under lock ended.
+enum Ended {
+    Done(Vec<Healed>),
+    /// Somebody has a lock on one of the rows, or the whole takes too long.
+    Locked,
+    /// These hold unique values of the rows.
+    Holders(Vec<Bound>),
+    Refused(String),
+}
+
+/// What brings some rows of the mirror to the active side's.
+struct Changes {
+    /// What becomes of each key.
+    healed: Vec<Healed>,
+    /// Updates and deletes.
+    statements: Vec<Vec<u8>>,
+    /// Rows to be inserted behind them.
+    rows: Vec<Vec<Value>>,
+    /// Rows that the updates write.
+    updated: Vec<Vec<Value>>,
+}
+
+impl Changes {
+    fn of(
+        name: &TableName,
+        table: &Followed,
+        (keys, ours, theirs): (&[&Bound], ByKey, ByKey),
+        (how, cross): (How, bool),
+    ) -> Result<Changes, Unwritable> {
+        let mut changes = Changes {
+            healed: Vec::with_capacity(keys.len()),
+            statements: Vec::new(),
+            rows: Vec::new(),
+            updated: Vec::new(),
+        };
+        // Two keys can be one row to the server.
+        let mut written: HashSet<Bound> = HashSet::new();
+        for ((key, ours), theirs) in keys.iter().zip(ours).zip(theirs) {
+            let mut pairs = ours.iter().zip(&theirs);
+            if ours.len() == theirs.len() && pairs.all(|(a, b)| sql::same(table, a, b, cross)) {
+                changes.healed.push(Healed::Equal);
+                continue;
+            }
+            let kind = match (ours.is_empty(), theirs.is_empty()) {
+                (true, _) => Kind::Extra,
+                (_, true) => Kind::Missing,
+                _ => Kind::Changed,
+            };
+            changes.healed.push(Healed::Repaired(kind));
+            if let (How::InPlace, [ours], [theirs]) = (how, &ours[..], &theirs[..])
+                && sql::keeps_keys(table, ours, theirs)
+            {
+                changes
+                    .statements
+                    .push(sql::update(name, table, key, ours)?);
+                changes.updated.push(ours.clone());
+                continue;
+            }
+            if !theirs.is_empty() {
+                changes.statements.push(sql::delete(name, table, key));
+            }
+            for row in ours {
+                if written.insert(Bound::of(&row, &table.key, &table.shape)?) {
+                    changes.rows.push(row);
+                }
+            }
+        }
+        Ok(changes)
+    }
+}
+
+impl Healer {
+    /// Heals a row that is mostly locked by others: waits for its lock, up to a
+    /// second each for one that is shared and, where the row differs, for one
+    /// that is not.
+    ///
+    /// # Errors
+    /// As [`Healer::heal`].
+    pub async fn wait(
+        &mut self,
+        name: &TableName,
+        table: &Followed,
+        key: &Bound,
+    ) -> Result<Healed, WriteError> {
+        match self.try_shared(name, table, key).await {
+            Ok(true) => return Ok(Healed::Equal),
+            Ok(false) => {}
+            Err(fault) => {
+                // Its lock, and how long it waits for one, end with it.
+                self.mirror.drop_conn();
+                match fault {
+                    Fault::Locked | Fault::Slow => return Ok(Healed::Busy),
+                    Fault::Lost(_) => {}
+                    fault => return Err(refused(name, fault)),
+                }
+            }
+        }
+        self.patient = true;
+        let healed = self.lock_and_heal(name, table, &[key]).await;
+        self.patient = false;
+        Ok(healed?.pop().unwrap_or(Healed::Busy))
+    }
+
+    /// Whether the row is equal, M's locked so that others may lock it too.
+    async fn try_shared(
+        &mut self,
+        name: &TableName,
+        table: &Followed,
+        key: &Bound,
+    ) -> Result<bool, Fault> {
+        self.ready().await?;
+        let (active, mirror) = self.reads(name, table);
+        let (shared, plain) = ((Lock::SharedWait, WAIT_MAX), (Lock::None, self.hold));
+        let lock = self.transaction(true);
+        let theirs = rows::by_key(&mut self.mirror, mirror, lock, &[key], shared).await?;
+        let ours = rows::by_key(&mut self.active, active, Vec::new(), &[key], plain).await?;
+        let ended = [b"ROLLBACK".to_vec(), self.mirror.lock_wait(false).into()];
+        self.mirror.run(&ended, self.hold).await?;
+        let cross = self.is_cross();
+        let mut pairs = ours.iter().flatten().zip(theirs.iter().flatten());
+        Ok(ours.iter().map(Vec::len).eq(theirs.iter().map(Vec::len))
+            && pairs.all(|(a, b)| sql::same(table, a, b, cross)))
+    }
+
+    /// Begins one on M.
+    fn transaction(&self, patient: bool) -> Vec<Vec<u8>> {
+        let mut begin = vec![
+            b"SET TRANSACTION ISOLATION LEVEL REPEATABLE READ".to_vec(),
+            b"START TRANSACTION".to_vec(),
+        ];
+        if patient {
+            begin.insert(0, self.mirror.lock_wait(true).into());
+        }
+        begin
+    }
+
+    /// Heals a few keys under lock; where one of them is locked by another, or
+    /// refused, each by itself.
+    pub(super) async fn lock_and_heal(
+        &mut self,
+        name: &TableName,
+        table: &Followed,
+        keys: &[&Bound],
+    ) -> Result<Vec<Healed>, WriteError> {
+        self.untold.clear();
+        if let Ended::Done(done) = self.together(name, table, keys).await? {
+            self.locked = (self.locked * 2).min(LOCKED_KEYS_MAX);
+            return Ok(done);
+        }
+        self.locked = LOCKED_KEYS;
+        let mut healed = Vec::with_capacity(keys.len());
+        for key in keys {
+            healed.push(match self.together(name, table, &[key]).await? {
+                Ended::Done(mut done) => done.pop().unwrap_or(Healed::Busy),
+                Ended::Refused(error) => Healed::Refused(error.into()),
+                Ended::Locked | Ended::Holders(_) => Healed::Busy,
+            });
+        }
+        Ok(healed)
+    }
+
+    /// Heals keys in one transaction, with the rows that hold their unique
+    /// values.
+    async fn together(
+        &mut self,
+        name: &TableName,
+        table: &Followed,
+        keys: &[&Bound],
+    ) -> Result<Ended, WriteError> {
+        let mut beside: Vec<Bound> = Vec::new();
+        let (mut round, mut attempt, mut pause) = (0, 1, PAUSE);
+        loop {
+            let all: Vec<&Bound> = keys.iter().copied().chain(&beside).collect();
+            let how = How::of(round);
+            let fault = match self.try_heal(name, table, &all, how).await {
+                Ok(Ended::Holders(found)) => {
+                    round += 1;
+                    let known: HashSet<&Bound> = all.iter().copied().collect();
+                    let new: Vec<Bound> =
+                        found.into_iter().filter(|b| !known.contains(b)).collect();
+                    if new.is_empty() || beside.len() > LOCKED_KEYS_MAX {
+                        // A unique key of a kind that cannot be asked for.
+                        round = ROUNDS_MAX;
+                    }
+                    beside.extend(new);
+                    continue;
+                }
+                Ok(Ended::Done(mut done)) => {
+                    self.hold = self.first_hold;
+                    done.truncate(keys.len());
+                    for (key, healed) in keys.iter().zip(&mut done) {
+                        if let (Healed::Equal, Some(kind)) = (&*healed, self.untold.get(*key)) {
+                            *healed = Healed::Repaired(*kind);
+                        }
+                    }
+                    return Ok(Ended::Done(done));
+                }
+                Ok(ended) => return Ok(ended),
+                Err(fault) => fault,
+            };
+            match fault {
+                Fault::Locked => return Ok(Ended::Locked),
+                Fault::Slow => {
+                    if keys.len() == 1 {
+                        self.hold = (self.hold * 2).min(HOLD_MAX);
+                    }
+                    return Ok(Ended::Locked);
+                }
+                Fault::Duplicate => return Ok(Ended::Refused("a unique value".to_owned())),
+                Fault::Refused(error) => return Ok(Ended::Refused(error)),
+                Fault::Lost(e) if attempt >= ATTEMPTS_MAX => return Err(e.into()),
+                Fault::Lost(_) => self.forget(),
+                Fault::NoTable if attempt >= ATTEMPTS_MAX => return Err(refused(name, fault)),
+                Fault::NoTable => self.prepare().await.map_err(|f| refused(name, f))?,
+            }
+            attempt += 1;
+            tokio::time::sleep(pause).await;
+            pause *= 2;
+        }
+    }
+
+    async fn prepare(&mut self) -> Result<(), Fault> {
+        let sql = ["CREATE DATABASE IF NOT EXISTS lockstep", mark::TABLE];
+        let sql = sql.map(|s| s.as_bytes().to_vec());
+        self.mirror.run(&sql, LOOK_MAX).await.map(|_| ())
+    }
+
+    /// One attempt under lock. On a fault M's transaction is rolled back.
+    async fn try_heal(
+        &mut self,
+        name: &TableName,
+        table: &Followed,
+        keys: &[&Bound],
+        how: How,
+    ) -> Result<Ended, Fault> {
+        self.ready().await?;
+        let ended = self.under_lock(name, table, keys, how).await;
+        let (rows, fault) = match ended {
+            Ok(healed) => return Ok(Ended::Done(healed)),
+            Err(failed) => failed,
+        };
+        let rolled_back = self.mirror.run(&[b"ROLLBACK".to_vec()], self.hold).await;
+        // A patient one may be left so.
+        if rolled_back.is_err() || self.patient {
+            self.mirror.drop_conn();
+        }
+        if !matches!(fault, Fault::Duplicate) || how == How::Replacing {
+            return Err(fault);
+        }
+        let (_, mirror) = self.reads(name, table);
+        let rows: Vec<&[Value]> = rows.iter().map(Vec::as_slice).collect();
+        let Some(sql) = mirror.holders(&rows).map_err(unwritable)? else {
+            return Ok(Ended::Holders(Vec::new()));
+        };
+        let sets = self.mirror.run(&[sql], LOOK_MAX).await?;
+        let images = images(sets.into_iter().flatten(), table).ok_or_else(|| unreadable(name))?;
+        let keys: Result<Vec<Bound>, Unwritable> = images
+            .iter()
+            .map(|row| Bound::of(row, &table.key, &table.shape))
+            .collect();
+        Ok(Ended::Holders(keys.map_err(unwritable)?))
+    }
+
+    /// Locks, reads, writes, commits. With a fault come the rows that were to
+    /// be written.
+    async fn under_lock(
+        &mut self,
+        name: &TableName,
+        table: &Followed,
+        keys: &[&Bound],
+        how: How,
+    ) -> Result<Vec<Healed>, (Vec<Vec<Value>>, Fault)> {
+        let early = |fault| (Vec::new(), fault);
+        let (active, mirror) = self.reads(name, table);
+        let lock = self.transaction(self.patient);
+        let (locked, plain) = if self.patient {
+            ((Lock::ExclusiveWait, WAIT_MAX), (Lock::None, self.hold))
+        } else {
+            ((Lock::Exclusive, self.hold), (Lock::None, self.hold))
+        };
+        let theirs = rows::by_key(&mut self.mirror, mirror, lock, keys, locked).await;
+        let theirs = theirs.map_err(early)?;
+        if self.patient {
+            // From here on a lock is held.
+            let no_more = [self.mirror.lock_wait(false).into()];
+            let done = self.mirror.run(&no_more, self.hold).await;
+            done.map_err(early)?;
+        }
+        let ours = rows::by_key(&mut self.active, active, Vec::new(), keys, plain).await;
+        let ours = ours.map_err(early)?;
+        let found = (keys, ours, theirs);
+        let changes = Changes::of(name, table, found, (how, self.is_cross()));
+        let Changes {
+            healed,
+            mut statements,
+            mut rows,
+            mut updated,
+        } = changes.map_err(|e| early(unwritable(e)))?;
+        if statements.is_empty() && rows.is_empty() {
+            let ended = self.mirror.run(&[b"ROLLBACK".to_vec()], self.hold).await;
+            return ended.map(|_| healed).map_err(early);
+        }
+        let mut write = vec![self.mark()];
+        write.append(&mut statements);
+        let inserts = sql::inserts(name, table, &rows, how == How::Replacing);
+        write.append(&mut inserts.map_err(|e| early(unwritable(e)))?);
+        write.push(b"COMMIT".to_vec());
+        match self.mirror.run(&write, self.hold).await {
+            Ok(_) => Ok(healed),
+            Err(fault) => {
+                if matches!(fault, Fault::Slow | Fault::Lost(_)) {
+                    let repaired = |(key, healed): (&&Bound, Healed)| match healed {
+                        Healed::Repaired(kind) => Some(((*key).clone(), kind)),
+                        _ => None,
+                    };
+                    self.untold
+                        .extend(keys.iter().zip(healed).filter_map(repaired));
+                }
+                rows.append(&mut updated);
+                Err((rows, fault))
+            }
+        }
+    }
+
+    /// The first write of a transaction: a follower of the mirror knows it as
+    /// ours by it.
+    fn mark(&mut self) -> Vec<u8> {
+        self.token += 1;
+        mark::sql(&self.stream, self.number, self.token)
+    }
+}
