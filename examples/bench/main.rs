@@ -14,9 +14,11 @@
 mod support;
 
 mod client;
+mod compare;
 mod cost;
 mod crowd;
 mod extras;
+mod follow;
 mod plane;
 mod reads;
 mod report;

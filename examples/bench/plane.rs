@@ -1,15 +1,14 @@
-//! The row plane against the tools it replaces: copying a database, following
-//! writes, and how far behind it is meanwhile. MariaDB to MariaDB.
+//! The row plane against the tools it replaces: copying a database, comparing
+//! it, following writes ([`compare`], [`follow`]). MariaDB to MariaDB.
 //!
 //! From the environment: `BENCH_ROWS` (300000) in all of four tables,
 //! `BENCH_SLOTS` (4): chunks copied at a time, and threads of mydumper and
 //! myloader.
 
-use super::Plan;
-use super::report;
-use super::support::proc::{TempDir, block_on, runtime};
+use super::support::proc::{TempDir, block_on};
 use super::support::servers::SERVICE;
 use super::support::{Family, Missing, Server, ServerOptions};
+use super::{Plan, compare, follow, report};
 use lockstep::Side;
 use lockstep::auth::{Account, Secret};
 use lockstep::binlog::Position;
@@ -17,7 +16,6 @@ use lockstep::binlog::stream::{BinlogStream, Request};
 use lockstep::config::{Password, TlsMode};
 use lockstep::copy::{self, Copier};
 use lockstep::follow::batch::TableName;
-use lockstep::follow::beat::Beat;
 use lockstep::follow::tables::{CatalogTables, Tables};
 use lockstep::follow::writer::Worker;
 use lockstep::follow::{Follower, Mode, Status};
@@ -27,18 +25,17 @@ use lockstep::rows::catalog::{CatalogLoader, Wanted};
 use lockstep::rows::service::ServiceAccount;
 use lockstep::rows::shape::Catalog;
 use lockstep::wire::Capabilities;
-use mysql_async::prelude::Queryable;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 const COPY: &str = "rows: copy";
 const FOLLOW: &str = "rows: follow";
-const TABLES: u64 = 4;
+pub const COMPARE: &str = "rows: compare";
+pub const TABLES: u64 = 4;
 
-type Failed = Box<dyn std::error::Error + Send + Sync>;
+pub type Failed = Box<dyn std::error::Error + Send + Sync>;
 
 /// Whether one of the headings here is wanted, and none of the others.
 pub fn is_all(plan: &Plan) -> bool {
@@ -46,28 +43,42 @@ pub fn is_all(plan: &Plan) -> bool {
 }
 
 pub fn all(plan: &Plan) -> Result<(), Failed> {
-    if !plan.wants(COPY) && !plan.wants(FOLLOW) {
+    if ![COPY, FOLLOW, COMPARE].iter().any(|h| plan.wants(h)) {
         return Ok(());
     }
     let stage = Stage::start().map_err(|e| e.to_string())?;
     if plan.wants(COPY) {
         copies(&stage)?;
     }
+    if plan.wants(COMPARE) {
+        compare::all(&stage)?;
+    }
     if plan.wants(FOLLOW) {
-        follows(plan, &stage)?;
+        report::heading(&format!("{FOLLOW}, 4 workers"));
+        follow::backlogged(&stage)?;
+        follow::live(plan, &stage)?;
     }
     Ok(())
 }
 
-fn number(name: &str, usual: u64) -> u64 {
+/// The tables.
+pub fn names() -> Vec<TableName> {
+    let name = |n| TableName {
+        schema: b"bench_rows".to_vec(),
+        table: format!("t{n}").into_bytes(),
+    };
+    (0..TABLES).map(name).collect()
+}
+
+pub fn number(name: &str, usual: u64) -> u64 {
     let set = std::env::var(name).ok().and_then(|v| v.parse().ok());
     set.filter(|n| *n > 0).unwrap_or(usual)
 }
 
-struct Stage {
-    source: Server,
-    target: Server,
-    rows: u64,
+pub struct Stage {
+    pub source: Server,
+    pub target: Server,
+    pub rows: u64,
     slots: u64,
 }
 
@@ -115,7 +126,7 @@ impl Stage {
     }
 
     /// The target without the tables, or with empty ones.
-    fn empty(&self, tables: bool) {
+    pub fn empty(&self, tables: bool) {
         self.target
             .exec("DROP DATABASE IF EXISTS bench_rows; DROP DATABASE IF EXISTS lockstep; CREATE DATABASE bench_rows");
         for n in (0..TABLES).filter(|_| tables) {
@@ -128,7 +139,7 @@ impl Stage {
         }
     }
 
-    fn accounts(&self) -> [ServiceAccount; 2] {
+    pub fn accounts(&self) -> [ServiceAccount; 2] {
         [(&self.source, Side::Source), (&self.target, Side::Target)].map(|(server, side)| {
             ServiceAccount {
                 certificate: None,
@@ -143,7 +154,14 @@ impl Stage {
         })
     }
 
-    async fn tables(&self) -> Result<Arc<dyn Tables>, Failed> {
+    pub async fn tables(&self) -> Result<Arc<dyn Tables>, Failed> {
+        let covers = |db: &[u8], _: &[u8]| db == b"bench_rows";
+        let catalog = self.catalog().await?;
+        Ok(Arc::new(CatalogTables::new(catalog, Side::Source, covers)))
+    }
+
+    /// Both sides' tables.
+    pub async fn catalog(&self) -> Result<Arc<Catalog>, Failed> {
         let published = Arc::new(arc_swap::ArcSwap::from_pointee(Catalog::empty()));
         let loader = CatalogLoader::new(
             published.clone(),
@@ -155,12 +173,10 @@ impl Stage {
         for read in loader.refresh().await {
             read?;
         }
-        let covers = |db: &[u8], _: &[u8]| db == b"bench_rows";
-        let catalog = published.load_full();
-        Ok(Arc::new(CatalogTables::new(catalog, Side::Source, covers)))
+        Ok(published.load_full())
     }
 
-    async fn follower(
+    pub async fn follower(
         &self,
         tables: Arc<dyn Tables>,
         status: Arc<Status>,
@@ -179,7 +195,7 @@ impl Stage {
         .await?)
     }
 
-    async fn stream(&self, from: &Position, until_end: bool) -> Result<BinlogStream, Failed> {
+    pub async fn stream(&self, from: &Position, until_end: bool) -> Result<BinlogStream, Failed> {
         let backend = BackendConfig {
             announce: Default::default(),
             side: Side::Source,
@@ -206,7 +222,7 @@ impl Stage {
         Ok(BinlogStream::start(leg, &request).await?)
     }
 
-    async fn copy(&self) -> Result<(), Failed> {
+    pub async fn copy(&self) -> Result<(), Failed> {
         let tables = self.tables().await?;
         let mut follower = self.follower(tables.clone(), Arc::default()).await?;
         let from = follower.position().clone();
@@ -215,12 +231,7 @@ impl Stage {
         let status: Arc<copy::Status> = Arc::default();
         let windows = follower.windows();
         let copier = Copier::new(self.accounts(), "bench", tables, windows, chunks, status);
-        let names: Vec<TableName> = (0..TABLES)
-            .map(|n| TableName {
-                schema: b"bench_rows".to_vec(),
-                table: format!("t{n}").into_bytes(),
-            })
-            .collect();
+        let names = names();
         tokio::select! {
             ended = follower.run(stream, received) => Err(format!("the follower ended: {ended:?}").into()),
             done = copier.run(&names, self.slots as usize) => Ok(done?),
@@ -239,7 +250,7 @@ impl Stage {
     }
 }
 
-fn installed(program: &str) -> bool {
+pub fn installed(program: &str) -> bool {
     let mut found = Command::new("sh");
     found.args(["-c", &format!("command -v {program}")]);
     found.stdout(Stdio::null()).stderr(Stdio::null());
@@ -322,135 +333,4 @@ fn copies(stage: &Stage) -> Result<(), Failed> {
     }
     println!("  (best of each; the last column is lockstep's rate by its)");
     Ok(())
-}
-
-/// A backlog of row events written as fast as it can be, then writes followed
-/// live.
-fn follows(plan: &Plan, stage: &Stage) -> Result<(), Failed> {
-    report::heading(&format!("{FOLLOW}, 4 workers"));
-    stage.empty(true);
-    block_on(stage.copy())?;
-    let status: Arc<Status> = Arc::default();
-    block_on(async {
-        let tables = stage.tables().await?;
-        // The checkpoint of the copy's follower is before the backlog.
-        let events = backlog(stage).await?;
-        let mut follower = stage.follower(tables, status.clone()).await?;
-        let from = follower.position().clone();
-        let stream = stage.stream(&from, true).await?;
-        let (_, no_chunks) = mpsc::channel(1);
-        let began = Instant::now();
-        follower.run(stream, no_chunks).await?;
-        let seconds = began.elapsed().as_secs_f64();
-        println!(
-            "  backlog: {events} rows of single-row transactions and of large ones in {seconds:.1} s: {:.0} row events/s",
-            events as f64 / seconds
-        );
-        Ok::<(), Failed>(())
-    })?;
-    live(plan, stage)
-}
-
-/// Half of the rows in transactions of 2, half in large ones.
-async fn backlog(stage: &Stage) -> Result<u64, Failed> {
-    let half = number("BENCH_EVENTS", 100_000) / 2;
-    let clients = 8;
-    let single = (0..clients).map(|seed| async move {
-        let mut conn = stage.source.conn().await;
-        for n in 0..half / clients / 2 {
-            let id = (n * 7919 + seed * 104_729) % (stage.rows / TABLES) + 1;
-            let table = seed % TABLES;
-            let sql = format!(
-                "BEGIN; UPDATE bench_rows.t{table} SET k = k + 1 WHERE id = {id}; \
-                 UPDATE bench_rows.t{table} SET c = REVERSE(c) WHERE id = {id}; COMMIT"
-            );
-            // Deadlocks among them are part of it.
-            let _ = conn.query_drop(sql).await;
-        }
-    });
-    futures(single.collect()).await;
-    let mut conn = stage.source.conn().await;
-    let large = half.min(stage.rows / TABLES);
-    conn.query_drop(format!(
-        "UPDATE bench_rows.t0 SET k = k + 3 ORDER BY id LIMIT {large}"
-    ))
-    .await?;
-    Ok(half / clients / 2 * clients * 2 + large)
-}
-
-async fn futures<F: Future<Output = ()>>(all: Vec<F>) {
-    let mut all: Vec<_> = all.into_iter().map(Box::pin).collect();
-    std::future::poll_fn(|cx| {
-        all.retain_mut(|f| f.as_mut().poll(cx).is_pending());
-        if all.is_empty() {
-            std::task::Poll::Ready(())
-        } else {
-            std::task::Poll::Pending
-        }
-    })
-    .await;
-}
-
-/// Lag under a load that the source takes without being stopped.
-fn live(plan: &Plan, stage: &Stage) -> Result<(), Failed> {
-    let seconds = plan.seconds.as_secs().max(8);
-    let stop = AtomicBool::new(false);
-    let written = AtomicU64::new(0);
-    let status: Arc<Status> = Arc::default();
-    std::thread::scope(|scope| {
-        for seed in 0..8_u64 {
-            let (stop, written) = (&stop, &written);
-            scope.spawn(move || {
-                runtime().block_on(async {
-                    let mut conn = stage.source.conn().await;
-                    let mut n = seed;
-                    while !stop.load(Ordering::Relaxed) {
-                        n += 1;
-                        let id = n * 7919 % (stage.rows / TABLES) + 1;
-                        let sql = format!(
-                            "UPDATE bench_rows.t{} SET k = k + 1 WHERE id = {id}",
-                            n % TABLES
-                        );
-                        if conn.query_drop(sql).await.is_ok() {
-                            written.fetch_add(1, Ordering::Relaxed);
-                        }
-                    }
-                });
-            });
-        }
-        let followed = runtime().block_on(async {
-            let tables = stage.tables().await?;
-            let mut follower = stage.follower(tables, status.clone()).await?;
-            let from = follower.position().clone();
-            let stream = stage.stream(&from, false).await?;
-            let (_, no_chunks) = mpsc::channel(1);
-            let [source, _] = stage.accounts();
-            let beat = Beat::start(source, "bench", status.clone());
-            let mut lags: Vec<f64> = Vec::new();
-            let sampling = async {
-                for _ in 0..seconds * 10 {
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                    lags.extend(beat.lag().map(|lag| lag.as_secs_f64() * 1e3));
-                }
-            };
-            tokio::select! {
-                ended = follower.run(stream, no_chunks) => return Err::<(), Failed>(format!("{ended:?}").into()),
-                () = sampling => {}
-            }
-            lags.sort_by(f64::total_cmp);
-            let at = |q: f64| {
-                let at = (lags.len().saturating_sub(1) as f64 * q) as usize;
-                lags.get(at).copied().unwrap_or(f64::NAN)
-            };
-            println!(
-                "  live: {:.0} writes/s of 8 clients for {seconds} s; lag p50 {:.0} ms, p99 {:.0} ms",
-                written.load(Ordering::Relaxed) as f64 / seconds as f64,
-                at(0.5),
-                at(0.99)
-            );
-            Ok(())
-        });
-        stop.store(true, Ordering::Relaxed);
-        followed
-    })
 }

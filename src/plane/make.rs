@@ -42,8 +42,7 @@ pub(super) async fn make(inner: &Inner, spec: &Spec) -> Result<Option<Position>,
     if worker.checkpoint().await.map_err(failed)?.is_some() {
         return Ok(None);
     }
-    let (tables, fold) = (spec.tables.clone(), inner.routes.load().fold_names);
-    let covered = move |db: &[u8], t: &[u8]| covers(&tables, db, t, fold);
+    let covered = covers(inner, &spec.tables);
     let mut ours: Vec<String> = Vec::new();
     let mut before = None;
     for _ in 0..ATTEMPTS_MAX {
@@ -101,8 +100,7 @@ async fn drop_tables(inner: &Inner, tables: &[TableName]) -> Result<(), Ended> {
 /// Makes the keys that were left out while rows were copied.
 pub(super) async fn finish(inner: &Inner, spec: &Spec) -> Result<(), Ended> {
     let [source, target] = &inner.accounts;
-    let (tables, fold) = (spec.tables.clone(), inner.routes.load().fold_names);
-    let covered = move |db: &[u8], t: &[u8]| covers(&tables, db, t, fold);
+    let covered = covers(inner, &spec.tables);
     let (options, progress) = (schema::Options::default(), schema::Progress::default());
     let made = schema::finish(source, target, &covered, options, &progress).await;
     let report = made.map_err(|e| Ended::Passing(format!("the target's keys: {e}")))?;

@@ -23,7 +23,7 @@ use crate::Side;
 use crate::route::table::TableGlob;
 use crate::schema::{self, SchemaError};
 
-use super::Inner;
+use super::{Inner, route};
 
 /// For the objects of one route on one side while its follower begins: they
 /// wait for transactions that use their tables.
@@ -37,24 +37,20 @@ pub struct Objects<'a> {
     inner: &'a Inner,
     route: &'a str,
     tables: &'a [TableGlob],
-    fold: bool,
 }
 
 impl<'a> Objects<'a> {
     /// Of a route.
     pub fn new(inner: &'a Inner, route: &'a str, tables: &'a [TableGlob]) -> Objects<'a> {
-        let fold = inner.routes.load().fold_names;
         Objects {
             inner,
             route,
             tables,
-            fold,
         }
     }
 
-    fn covers(&self) -> impl Fn(&[u8], &[u8]) -> bool + Send + Sync + 'a {
-        let (tables, fold) = (self.tables, self.fold);
-        move |db: &[u8], t: &[u8]| tables.iter().any(|g| g.matches(db, t, fold))
+    fn covers(&self) -> impl Fn(&[u8], &[u8]) -> bool + Send + Sync + use<> {
+        route::covers(self.inner, self.tables)
     }
 
     /// Before a flip: keeps the events that were made since the follower began

@@ -291,8 +291,7 @@ async fn known_tables(
     }
     let catalog = inner.catalog.snapshot();
     let fold = inner.routes.load().fold_names;
-    let globs = spec.tables.clone();
-    let covered = move |db: &[u8], t: &[u8]| covers(&globs, db, t, fold);
+    let covered = covers(inner, &spec.tables);
     // All rows of a table that the other side does not have yet are to come in
     // the log, behind its making.
     let mut names = shapes::tables(&covered, read, &catalog);
@@ -355,8 +354,13 @@ fn void(compared: &Compared, e: &FollowError) {
     }
 }
 
-pub(super) fn covers(tables: &[TableGlob], database: &[u8], table: &[u8], fold: bool) -> bool {
-    tables.iter().any(|g| g.matches(database, table, fold))
+/// Whether a route with these tables covers one.
+pub(super) fn covers(
+    inner: &Inner,
+    tables: &[TableGlob],
+) -> impl Fn(&[u8], &[u8]) -> bool + Send + Sync + Clone + use<> {
+    let (globs, fold) = (tables.to_vec(), inner.routes.load().fold_names);
+    move |db, table| globs.iter().any(|g| g.matches(db, table, fold))
 }
 
 /// Two numbers from a stream's name: they only have to differ from those of

@@ -237,9 +237,7 @@ impl Watch<'_> {
             Ok(start) => start,
             Err(why) => return why,
         };
-        let fold = self.inner.routes.load().fold_names;
-        let globs = self.spec.tables.clone();
-        let covered = move |db: &[u8], t: &[u8]| route::covers(&globs, db, t, fold);
+        let covered = route::covers(self.inner, &self.spec.tables);
         let tables = CatalogTables::new(self.inner.catalog.snapshot(), side, covered);
         let ours = Legs {
             threads: self.inner.threads.clone(),

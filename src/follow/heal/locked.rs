@@ -154,7 +154,7 @@ impl Healer {
     }
 
     /// Heals a few keys under lock; where one of them is locked by another, or
-    /// refused, each by itself.
+    /// refused, or all take too long, each half by itself.
     pub(super) async fn lock_and_heal(
         &mut self,
         name: &TableName,
@@ -162,19 +162,28 @@ impl Healer {
         keys: &[&Bound],
     ) -> Result<Vec<Healed>, WriteError> {
         self.untold.clear();
-        if let Ended::Done(done) = self.together(name, table, keys).await? {
-            self.locked = (self.locked * 2).min(LOCKED_KEYS_MAX);
-            return Ok(done);
-        }
-        self.locked = LOCKED_KEYS;
         let mut healed = Vec::with_capacity(keys.len());
-        for key in keys {
-            healed.push(match self.together(name, table, &[key]).await? {
-                Ended::Done(mut done) => done.pop().unwrap_or(Healed::Busy),
-                Ended::Refused(error) => Healed::Refused(error.into()),
-                Ended::Locked | Ended::Holders(_) => Healed::Busy,
-            });
+        let mut whole = true;
+        // The next on top.
+        let mut left = vec![keys];
+        while let Some(part) = left.pop() {
+            match self.together(name, table, part).await? {
+                Ended::Done(done) => healed.extend(done),
+                Ended::Refused(error) if part.len() < 2 => {
+                    healed.push(Healed::Refused(error.into()));
+                }
+                _ if part.len() < 2 => healed.push(Healed::Busy),
+                _ => {
+                    whole = false;
+                    let (first, second) = part.split_at(part.len() / 2);
+                    left.extend([second, first]);
+                }
+            }
         }
+        self.locked = match whole {
+            true => (self.locked * 2).min(LOCKED_KEYS_MAX),
+            false => LOCKED_KEYS,
+        };
         Ok(healed)
     }
 
