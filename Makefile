@@ -45,8 +45,8 @@ test: ## everything that decides whether a change is good
 	cat "$$said"
 	$(MAKE) --no-print-directory fuzz
 	cargo test --lib --bins
-	# One more than the cores: most tests wait for servers most of the time.
-	cargo test --test it -- --skip faults:: --skip surroundings:: --test-threads=$$(($$(nproc) + 1))
+	# Two for each core: most tests wait for servers much of the time.
+	cargo test --test it -- --skip faults:: --skip surroundings:: --test-threads=$$(($$(nproc) * 2))
 	# These bound how long a statement may wait, so nothing else runs beside.
 	cargo test --test it -- faults:: surroundings:: --test-threads=1
 
