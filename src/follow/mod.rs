@@ -97,6 +97,11 @@ const BEATS_MAX: usize = 4096;
 /// side that is written, for each route.
 const IDLE_CHECKPOINT: Duration = Duration::from_secs(5);
 
+/// How often it moves while batches are healed. To look at rows again after a
+/// crash changes nothing, so a commit on the mirror for each batch, beside the
+/// application's, would be for nothing.
+const HEAL_CHECKPOINT: Duration = Duration::from_secs(1);
+
 /// Connections that have not been needed for as long are closed, all but that
 /// which writes the checkpoint.
 const IDLE_CLOSE: Duration = Duration::from_secs(10);
@@ -166,6 +171,10 @@ pub struct Follower {
     server: Option<String>,
     /// The heartbeat row it listens to.
     pulse: String,
+    /// When the checkpoint was written last, and whether it stands before a
+    /// batch that is healed.
+    recorded: Instant,
+    owed: bool,
     /// When rows were written or healed last; None: all that is not needed
     /// while idle has been given back since.
     busy: Option<Instant>,
@@ -230,6 +239,8 @@ impl Follower {
             sample: sample::Sample::default(),
             server: None,
             pulse: pulse.unwrap_or_default(),
+            recorded: Instant::now(),
+            owed: false,
             busy: None,
         })
     }
@@ -270,7 +281,6 @@ impl Follower {
         mut chunks: mpsc::Receiver<Chunk>,
     ) -> Result<(), FollowError> {
         let mut reader = Reader::start(stream);
-        let mut checkpointed = Instant::now();
         loop {
             tokio::select! {
                 event = reader.next() => match event {
@@ -312,11 +322,18 @@ impl Follower {
             self.again().await?;
             self.pass();
             let idle = self.batch.is_empty() && !self.in_order.held;
-            if idle && checkpointed.elapsed() > IDLE_CHECKPOINT {
+            if idle && self.recorded.elapsed() > self.checkpoint_pause() {
                 self.checkpoint().await?;
-                checkpointed = Instant::now();
+                self.recorded = Instant::now();
                 self.rest();
             }
+        }
+    }
+
+    fn checkpoint_pause(&self) -> Duration {
+        match self.owed {
+            true => HEAL_CHECKPOINT,
+            false => IDLE_CHECKPOINT,
         }
     }
 
@@ -332,7 +349,7 @@ impl Follower {
     /// How long there is nothing to do unless something comes.
     fn wait(&self) -> Duration {
         let wait = if self.batch.is_empty() && !self.in_order.held {
-            IDLE_CHECKPOINT
+            self.checkpoint_pause()
         } else {
             BATCH_WAIT
         };
@@ -554,17 +571,20 @@ impl Follower {
         let whole = self.whole.take();
         let began = Instant::now();
         let sample = self.sample.of(&batch, number);
-        if self.heals {
-            self.heal(batch, number, whole.as_ref()).await?;
+        let recorded = if self.heals {
+            self.heal(batch, number, whole.as_ref()).await?
         } else {
             self.apply(batch, whole.as_ref()).await?;
-        }
+            true
+        };
         self.busy = Some(Instant::now());
         self.age = began.elapsed().clamp(BATCH_AGE, BATCH_AGE_MAX);
         self.sample.written(sample);
         self.status.events.fetch_add(events, Ordering::Relaxed);
-        if let Some(position) = whole {
-            self.checkpointed(position);
+        match whole {
+            Some(position) if recorded => self.checkpointed(position),
+            // For the next one to be written.
+            later => self.whole = later,
         }
         Ok(())
     }
@@ -591,13 +611,13 @@ impl Follower {
     }
 
     /// Heals a batch's rows, and writes the checkpoint with what is left of
-    /// them behind.
+    /// them behind, where it is time to. Whether it has.
     async fn heal(
         &mut self,
         batch: Batch,
         number: u64,
         whole: Option<&Position>,
-    ) -> Result<(), FollowError> {
+    ) -> Result<bool, FollowError> {
         let copied = std::mem::take(&mut self.copied);
         let tables = self.tables.clone();
         self.healing.batch(tables.as_ref(), batch, number).await?;
@@ -605,7 +625,12 @@ impl Follower {
             tokio::time::sleep(self.wait()).await;
             self.again().await?;
         }
-        self.record(copied, whole).await
+        if copied.is_empty() && self.recorded.elapsed() < HEAL_CHECKPOINT {
+            self.owed = true;
+            return Ok(false);
+        }
+        self.record(copied, whole).await?;
+        Ok(true)
     }
 
     /// Writes the checkpoint, rows that are still to be healed, and how far the
@@ -628,6 +653,8 @@ impl Follower {
                 retry.stored();
             }
         }
+        self.recorded = Instant::now();
+        self.owed = false;
         for copier in waiting {
             let _ = copier.send(true);
         }

@@ -7,7 +7,7 @@
 //! copy went on where it was.
 
 use crate::or_skip;
-use crate::support::proc::{block_on, runtime};
+use crate::support::proc::{block_on, is_over, runtime};
 use crate::support::servers::ServerOptions;
 use crate::support::{Family, Proxy, ProxyOptions, Server, compare};
 use crate::workload::Random;
@@ -148,14 +148,14 @@ impl Storm {
 
     /// Tries an edge until it is taken.
     fn advance(&self, to: &str) {
-        let until = Instant::now() + PATIENCE;
+        let began = Instant::now();
         loop {
             let answer = self.proxy.advance("any", Some(to), false);
             if answer.ok() {
                 return;
             }
             assert!(
-                Instant::now() < until,
+                !is_over(began, PATIENCE),
                 "advance to {to}: {answer:?}\n{}",
                 self.proxy.log()
             );
@@ -164,14 +164,14 @@ impl Storm {
     }
 
     fn wait(&self, what: &str, mut done: impl FnMut(&serde_json::Value) -> bool) {
-        let until = Instant::now() + PATIENCE;
+        let began = Instant::now();
         loop {
             let route = self.proxy.route("any");
             if done(&route) {
                 return;
             }
             assert!(
-                Instant::now() < until,
+                !is_over(began, PATIENCE),
                 "{what}: {route:#}\n{}",
                 self.proxy.log()
             );

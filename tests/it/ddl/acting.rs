@@ -3,11 +3,11 @@
 
 use super::{known, run};
 use crate::or_skip;
-use crate::support::proc::{block_on, wait_for};
+use crate::support::proc::{block_on, is_over, wait_for};
 use crate::support::{Family, Proxy, ProxyOptions, Server, servers};
 use mysql_async::prelude::Queryable;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const ROUTE: &str = "act";
 const LIMIT: Duration = Duration::from_secs(60);
@@ -100,7 +100,14 @@ impl Stage {
     fn assert_equal(&self) {
         for table in ["orders", "log", "ticks"] {
             let sql = format!("SELECT * FROM {}.{table} ORDER BY id", self.database);
-            let [source, target] = [self.source, self.target].map(|s| s.query(&sql));
+            // An event writes every second, and is followed a moment later.
+            let both = || [self.source, self.target].map(|s| s.query(&sql));
+            let [mut source, mut target] = both();
+            let began = Instant::now();
+            while source != target && !is_over(began, LIMIT) {
+                std::thread::sleep(Duration::from_millis(50));
+                [source, target] = both();
+            }
             assert_eq!(source, target, "{table}\n{}", self.proxy.log());
             assert!(!source.is_empty(), "{table}");
         }

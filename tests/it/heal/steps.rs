@@ -249,7 +249,11 @@ fn a_lock_is_waited_for() {
                 run(&mut scene.m, "COMMIT").await;
             };
             let (healed, ()) = tokio::join!(waits, release);
-            let healed = healed.expect("healed");
+            let mut healed = healed.expect("healed");
+            if healed == Healed::Busy && mirror.is_empty() {
+                // A gap is not waited for: two may lock it, and none insert.
+                healed = scene.heal(1).await;
+            }
             assert!(
                 matches!(healed, Healed::Equal | Healed::Repaired(_)),
                 "{state}: {healed:?}"
