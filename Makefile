@@ -45,10 +45,10 @@ test: ## everything that decides whether a change is good
 	cat "$$said"
 	$(MAKE) --no-print-directory fuzz
 	cargo test --lib --bins
-	# Two for each core: most tests wait for servers much of the time.
-	cargo test --test it -- --skip faults:: --skip surroundings:: --test-threads=$$(($$(nproc) * 2))
+	# One more than the cores: most tests wait for servers much of the time.
+	scripts/run-tests.sh --skip faults:: --skip surroundings:: --test-threads=$$(($$(nproc) + 1))
 	# These bound how long a statement may wait, so nothing else runs beside.
-	cargo test --test it -- faults:: surroundings:: --test-threads=1
+	scripts/run-tests.sh faults:: surroundings:: --test-threads=1
 
 demo: ## move a shop between two databases while it is used
 	@scripts/install-servers.sh

@@ -76,6 +76,16 @@ fn own(family: Family) {
     let table = "t.own_wait";
     let servers = or_skip!(created(family, table).ok_or("no servers"));
     let proxy = started(servers, table, "");
+    // A follower is at work for some moments before reads wait for it.
+    crate::support::proc::wait_for("reads that wait", LIMIT, || {
+        crate::support::proc::block_on(async {
+            let mut conn = proxy.conn(Some("t")).await;
+            conn.query_drop(deferred(table, 0)).await.expect("written");
+            assert_eq!(value(&mut conn, table, 1).await, 0);
+            let _ = conn.disconnect().await;
+        });
+        counts(&proxy).0 > 0
+    });
     crate::support::proc::block_on(async {
         let mut conn = proxy.conn(Some("t")).await;
         reads_its_own(&mut conn, table).await;
