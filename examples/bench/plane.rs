@@ -110,7 +110,7 @@ impl Stage {
                  pad CHAR(60) NOT NULL DEFAULT '', KEY k (k))"
             ));
             source.exec(&format!(
-                "INSERT INTO bench_rows.t{n} SELECT seq, CRC32(seq) % {rows}, \
+                "USE bench_rows;\nINSERT INTO t{n} SELECT seq, CRC32(seq) % {rows}, \
                  CONCAT(SHA2(seq, 256), '-', MD5(seq)), SHA1(seq) FROM seq_1_to_{}",
                 rows / TABLES
             ));
