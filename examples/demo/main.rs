@@ -18,6 +18,7 @@ mod tally;
 
 use load::{Mode, Shop};
 use report::{Flip, say};
+use serde_json::json;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -34,6 +35,9 @@ const ROUTE: &str = "shop";
 const SETTINGS: &str = "limits: { mirror_deadline_ms: 2000 }\n";
 /// For the copy, on a slow machine.
 const COPY_LIMIT: Duration = Duration::from_secs(300);
+
+/// For a clean comparison; each takes seconds.
+const COMPARE_LIMIT: Duration = Duration::from_secs(120);
 /// Held writes show up in the application's times this long after the gate has
 /// opened.
 const AFTERGLOW: Duration = Duration::from_millis(300);
@@ -149,6 +153,7 @@ impl Walk<'_> {
             self.reads(percent)?;
             self.stage(&format!("source_first, reads {percent} %"), 1.0);
         }
+        self.compare()?;
         self.advance("target_first")?;
         self.stage("target_first, reads 100 %", 1.5);
         for percent in [50, 0] {
@@ -158,6 +163,7 @@ impl Walk<'_> {
         self.advance("target_only")?;
         self.stage("target_only", 1.0);
         self.rollback("target_first")?;
+        self.compare()?;
         self.rollback("source_first")?;
         self.stage("source_first again, reads 0 %", 1.5);
         self.shop.set(Mode::ReadsAlone);
@@ -244,6 +250,36 @@ impl Walk<'_> {
             Ok(())
         } else {
             Err(format!("reads {percent} was refused: {}", answer.body))
+        }
+    }
+
+    /// Every row of both sides, under the load: what a flip asks for.
+    fn compare(&self) -> Result<(), String> {
+        say(&format!("$ lockstep compare {ROUTE} --wait"));
+        let state = || self.proxy.route(ROUTE)["compare"].clone();
+        let began = Instant::now();
+        let before = state()["last_clean_at"].clone();
+        loop {
+            // Refused while the follower of a new phase is starting.
+            let asked = self
+                .proxy
+                .post(&format!("/v1/routes/{ROUTE}/compare"), &json!({}));
+            while state()["running"] == true {
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            let now = state();
+            if asked.ok() && !now["last_clean_at"].is_null() && now["last_clean_at"] != before {
+                say(&format!(
+                    "   {} rows equal in {:.1} s",
+                    now["rows_compared"],
+                    began.elapsed().as_secs_f64()
+                ));
+                return Ok(());
+            }
+            if began.elapsed() > COMPARE_LIMIT {
+                return Err(format!("no clean comparison: {} {now}", asked.body));
+            }
+            std::thread::sleep(Duration::from_millis(300));
         }
     }
 
