@@ -128,11 +128,7 @@ impl Retry {
 
     /// When the next row is due.
     pub(super) fn next_due(&self) -> Option<Instant> {
-        let due = |w: &Waiting| match self.no_wait_before {
-            Some(at) if w.is_locked() => at.max(w.next),
-            _ => w.next,
-        };
-        self.rows.values().map(due).min()
+        self.rows.values().map(|w| w.next).min()
     }
 
     /// Rows were waited for during this time. Nothing is read from the log
@@ -146,16 +142,18 @@ impl Retry {
     pub(super) fn due(&self, waits: usize) -> (Vec<RowKey>, Vec<RowKey>) {
         let now = Instant::now();
         let due = self.rows.iter().filter(|(_, w)| w.next <= now);
-        let (mut locked, others): (Vec<_>, Vec<_>) = due.partition(|(_, w)| w.is_locked());
-        if self.no_wait_before.is_some_and(|at| at > now) {
-            locked.clear();
-        }
+        let (mut locked, mut others): (Vec<_>, Vec<_>) = due.partition(|(_, w)| w.is_locked());
         locked.sort_by_key(|(_, w)| w.since);
-        let keys = |some: Vec<(&RowKey, &Waiting)>, most| {
+        let may = self.no_wait_before.is_none_or(|at| at <= now);
+        // All but those few are tried as ever: a mirror that was slow for a
+        // while leaves thousands that only seemed to be locked.
+        others.extend(locked.split_off(locked.len().min(if may { waits } else { 0 })));
+        others.truncate(DUE_MAX);
+        let keys = |some: Vec<(&RowKey, &Waiting)>| {
             let keys = some.into_iter().map(|(key, _)| key.clone());
-            keys.take(most).collect()
+            keys.collect()
         };
-        (keys(others, DUE_MAX), keys(locked, waits))
+        (keys(others), keys(locked))
     }
 
     /// Whether the table has to be changed.
