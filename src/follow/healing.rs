@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
 
 use super::batch::{Batch, Operation, TableBatch, TableName};
 use super::family::Families;
@@ -21,16 +20,8 @@ pub(super) struct Healing {
     pub(super) retry: Retry,
     /// Parents in the batch whose children are to be looked at.
     pub(super) families: Families,
-    /// Most rows of the last batch were wrong on the mirror: it has been away.
-    /// To look first would be to look in vain.
-    behind: bool,
-    /// Of the batch: rows looked at, and rows that were wrong.
-    counted: (u64, u64),
     status: Arc<Status>,
 }
-
-/// Rows in a batch from which on it says something about the mirror.
-const TELLING: u64 = 32;
 
 /// Rows of one table that are to be healed.
 struct Wanted {
@@ -49,37 +40,6 @@ fn followed(tables: &dyn Tables, name: &TableName) -> Result<Arc<Followed>, Writ
     }
 }
 
-/// The keys of a batch's rows.
-fn keys_of(
-    name: &TableName,
-    table: &Followed,
-    batch: &TableBatch,
-) -> Result<Vec<Bound>, WriteError> {
-    let key = |operation: &Operation| {
-        let (Operation::Put(image) | Operation::Delete(image)) = operation;
-        Bound::of(image, &table.key, &table.shape)
-    };
-    let keys: Result<Vec<Bound>, _> = batch.rows.values().map(key).collect();
-    keys.map_err(|error| WriteError::Unwritable {
-        table: name.to_string(),
-        error,
-    })
-}
-
-/// All rows of a part, without a look at them.
-fn all(tables: &dyn Tables, part: Vec<TableBatch>) -> Result<Vec<Wanted>, WriteError> {
-    let wanted = part.into_iter().map(|batch| {
-        let table = followed(tables, &batch.name)?;
-        let keys = keys_of(&batch.name, &table, &batch)?;
-        Ok(Wanted {
-            name: Arc::new(batch.name),
-            table,
-            keys,
-        })
-    });
-    wanted.collect()
-}
-
 /// Looks at the rows of a part without holding locks; what is not proven equal
 /// is returned.
 async fn look(
@@ -90,13 +50,21 @@ async fn look(
     let (mut wanted, mut equal) = (Vec::new(), Vec::new());
     for batch in part {
         let table = followed(tables, &batch.name)?;
-        let keys = keys_of(&batch.name, &table, &batch)?;
         let name = Arc::new(batch.name);
-        let rows = batch.rows.values().map(|operation| match operation {
-            Operation::Put(image) => Some(image.as_slice()),
-            Operation::Delete(_) => None,
-        });
-        let expected: Vec<Option<&[Value]>> = rows.collect();
+        let mut keys = Vec::with_capacity(batch.rows.len());
+        let mut expected: Vec<Option<&[Value]>> = Vec::with_capacity(batch.rows.len());
+        for operation in batch.rows.values() {
+            let (image, row) = match operation {
+                Operation::Put(image) => (image, Some(image.as_slice())),
+                Operation::Delete(image) => (image, None),
+            };
+            let bound = Bound::of(image, &table.key, &table.shape);
+            keys.push(bound.map_err(|error| WriteError::Unwritable {
+                table: name.to_string(),
+                error,
+            })?);
+            expected.push(row);
+        }
         let asked: Vec<&Bound> = keys.iter().collect();
         let proven = healer.look(&name, &table, &asked, &expected).await?;
         let mut left = Vec::new();
@@ -118,20 +86,13 @@ async fn look(
     Ok((wanted, equal))
 }
 
-/// `locked`: at once, without a look before.
 async fn heal(
     healer: &mut Healer,
     wanted: Vec<Wanted>,
-    locked: bool,
 ) -> Result<Vec<(RowKey, Healed)>, WriteError> {
     let mut all = Vec::new();
     for Wanted { name, table, keys } in wanted {
-        let healed = if locked {
-            let keys: Vec<&Bound> = keys.iter().collect();
-            healer.repair(&name, &table, &keys).await?
-        } else {
-            healer.heal(&name, &table, &keys).await?
-        };
+        let healed = healer.heal(&name, &table, &keys).await?;
         let keys = keys.into_iter().map(|key| (name.clone(), key));
         all.extend(keys.zip(healed));
     }
@@ -144,8 +105,6 @@ impl Healing {
             healers,
             retry,
             families: Families::default(),
-            behind: false,
-            counted: (0, 0),
             status,
         };
         healing.tell();
@@ -176,49 +135,27 @@ impl Healing {
         number: u64,
     ) -> Result<(), WriteError> {
         let parts = batch.split(self.healers.len());
-        let locked = self.behind;
-        self.counted = (0, 0);
-        let left = if locked {
-            let wanted = parts.into_iter().map(|part| all(tables, part));
-            wanted.collect::<Result<Vec<_>, _>>()?
-        } else {
-            self.look(tables, parts).await?
-        };
-        if left.iter().any(|w| !w.is_empty()) || !self.families.is_empty() {
-            // Their events may not be readable yet.
-            if let Some(first) = self.healers.first_mut() {
-                first.watermark().await?;
-                self.status.heal.watermarks.fetch_add(1, Ordering::Relaxed);
-            }
-            self.heal(left, number, locked).await?;
-        }
-        let (rows, wrong) = self.counted;
-        if rows >= TELLING || wrong == 0 {
-            self.behind = wrong * 2 > rows;
-        }
-        self.children(tables, number).await?;
-        self.tell();
-        Ok(())
-    }
-
-    /// What of the parts is not proven equal.
-    async fn look(
-        &mut self,
-        tables: &dyn Tables,
-        parts: Vec<Vec<TableBatch>>,
-    ) -> Result<Vec<Vec<Wanted>>, WriteError> {
         let pairs = self.healers.iter_mut().zip(parts);
         let looks = pairs.map(|(healer, part)| look(healer, tables, part));
         let mut left = Vec::new();
         for looked in join_all(looks.collect()).await {
             let (wanted, equal) = looked?;
             let count = equal.len() as u64;
-            self.counted.0 += count;
             self.status.heal.equal.fetch_add(count, Ordering::Relaxed);
             equal.iter().for_each(|key| self.retry.healed(key));
             left.push(wanted);
         }
-        Ok(left)
+        if left.iter().any(|w| !w.is_empty()) || !self.families.is_empty() {
+            // Their events may not be readable yet.
+            if let Some(first) = self.healers.first_mut() {
+                first.watermark().await?;
+                self.status.heal.watermarks.fetch_add(1, Ordering::Relaxed);
+            }
+            self.heal(left, number).await?;
+        }
+        self.children(tables, number).await?;
+        self.tell();
+        Ok(())
     }
 
     /// Heals the children of parents in the batch.
@@ -235,7 +172,7 @@ impl Healing {
                 }]
             };
             let wanted = keys.chunks(each).map(part).collect();
-            self.heal(wanted, number, false).await?;
+            self.heal(wanted, number).await?;
         }
         Ok(())
     }
@@ -243,8 +180,8 @@ impl Healing {
     /// Tries again what is due. Its events have been readable since its first
     /// try, but for what an earlier process left.
     pub(super) async fn again(&mut self, tables: &dyn Tables) -> Result<(), WriteError> {
+        let due = self.retry.due();
         let ways = self.healers.len().max(1);
-        let (due, locked) = self.retry.due(ways);
         let mut parts: Vec<HashMap<Arc<TableName>, Vec<Bound>>> = vec![HashMap::new(); ways];
         for (i, (name, key)) in due.into_iter().enumerate() {
             if let Some(part) = parts.get_mut(i % ways) {
@@ -265,77 +202,36 @@ impl Healing {
         {
             first.watermark().await?;
         }
-        self.heal(wanted, oldest, false).await?;
-        self.wait(tables, locked, oldest).await?;
+        self.heal(wanted, oldest).await?;
         self.tell();
         Ok(())
     }
 
-    /// Waits for rows that are always locked, each healer for one.
-    async fn wait(
-        &mut self,
-        tables: &dyn Tables,
-        locked: Vec<RowKey>,
-        oldest: u64,
-    ) -> Result<(), WriteError> {
-        if locked.is_empty() {
-            return Ok(());
-        }
-        let began = Instant::now();
-        let mut waits = Vec::with_capacity(locked.len());
-        for (healer, key) in self.healers.iter_mut().zip(locked) {
-            let table = followed(tables, &key.0)?;
-            waits.push(async move {
-                let healed = healer.wait(&key.0, &table, &key.1).await?;
-                Ok::<_, WriteError>((key, healed))
-            });
-        }
-        for healed in join_all(waits).await {
-            let (key, healed) = healed?;
-            self.note(key, healed, oldest);
-        }
-        self.retry.waited(began.elapsed());
-        Ok(())
-    }
-
-    async fn heal(
-        &mut self,
-        wanted: Vec<Vec<Wanted>>,
-        number: u64,
-        locked: bool,
-    ) -> Result<(), WriteError> {
+    async fn heal(&mut self, wanted: Vec<Vec<Wanted>>, number: u64) -> Result<(), WriteError> {
         let pairs = self.healers.iter_mut().zip(wanted);
-        let heals = pairs.map(|(healer, wanted)| heal(healer, wanted, locked));
+        let heals = pairs.map(|(healer, wanted)| heal(healer, wanted));
+        let status = &self.status.heal;
         for healed in join_all(heals.collect()).await {
             for (key, healed) in healed? {
-                self.note(key, healed, number);
+                let counter = match &healed {
+                    Healed::Equal => &status.equal,
+                    Healed::Repaired(Kind::Changed) => &status.changed,
+                    Healed::Repaired(Kind::Missing) => &status.missing,
+                    Healed::Repaired(Kind::Extra) => &status.extra,
+                    Healed::Busy => &status.busy,
+                    Healed::Refused(_) => &status.refused,
+                };
+                counter.fetch_add(1, Ordering::Relaxed);
+                if let Healed::Refused(why) = &healed {
+                    *status.refusal.lock() = Some(format!("{}: {why}", key.0));
+                }
+                match healed {
+                    Healed::Equal | Healed::Repaired(_) => self.retry.healed(&key),
+                    Healed::Busy | Healed::Refused(_) => self.retry.add(key, number),
+                }
             }
         }
         Ok(())
-    }
-
-    /// Counts what became of a row that was asked for with this batch.
-    fn note(&mut self, key: RowKey, healed: Healed, number: u64) {
-        let status = &self.status.heal;
-        let counter = match &healed {
-            Healed::Equal => &status.equal,
-            Healed::Repaired(Kind::Changed) => &status.changed,
-            Healed::Repaired(Kind::Missing) => &status.missing,
-            Healed::Repaired(Kind::Extra) => &status.extra,
-            Healed::Busy => &status.busy,
-            Healed::Refused(_) => &status.refused,
-        };
-        counter.fetch_add(1, Ordering::Relaxed);
-        self.counted.0 += 1;
-        self.counted.1 += u64::from(matches!(healed, Healed::Repaired(_)));
-        if let Healed::Refused(why) = &healed {
-            *status.refusal.lock() = Some(format!("{}: {why}", key.0));
-        }
-        match healed {
-            Healed::Equal | Healed::Repaired(_) => self.retry.healed(&key),
-            Healed::Busy => self.retry.add(key, number, true),
-            Healed::Refused(_) => self.retry.add(key, number, false),
-        }
     }
 
     fn tell(&self) {

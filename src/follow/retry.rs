@@ -13,7 +13,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::batch::TableName;
-use super::heal::PATIENCE;
 use super::writer::{Worker, WriteError};
 use crate::copy::select::Bound;
 use crate::rows::literal::put_quoted;
@@ -26,9 +25,6 @@ pub(super) const RETRY_MAX: usize = 10_000;
 /// Pause before a row is tried again, doubled each time up to the last.
 const PAUSE: Duration = Duration::from_millis(20);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
-
-/// A follower waits for rows one part of its time, and works this many.
-const WAIT_SHARE: u32 = 3;
 
 /// Rows tried again in one go.
 const DUE_MAX: usize = 500;
@@ -46,16 +42,7 @@ struct Waiting {
     /// The batch it came with.
     since: u64,
     tries: u32,
-    /// Those that met it locked since one did not.
-    busy: u32,
     next: Instant,
-}
-
-impl Waiting {
-    /// It is to be waited for.
-    fn is_locked(&self) -> bool {
-        self.busy >= PATIENCE
-    }
 }
 
 /// The rows, and what of them is not stored yet.
@@ -64,7 +51,6 @@ pub(super) struct Retry {
     rows: HashMap<RowKey, Waiting>,
     /// In the table, as of the last checkpoint.
     stored: HashSet<RowKey>,
-    no_wait_before: Option<Instant>,
 }
 
 fn pause(tries: u32) -> Duration {
@@ -92,7 +78,7 @@ impl Retry {
             };
             let key = (Arc::new(name), bound);
             retry.stored.insert(key.clone());
-            retry.add(key, 0, false);
+            retry.add(key, 0);
         }
         Ok(retry)
     }
@@ -102,16 +88,14 @@ impl Retry {
         self.rows.len()
     }
 
-    /// A row is to be tried again: it was locked, or is refused.
-    pub(super) fn add(&mut self, key: RowKey, batch: u64, locked: bool) {
+    /// A row is to be tried again.
+    pub(super) fn add(&mut self, key: RowKey, batch: u64) {
         let now = Instant::now();
         let waiting = self.rows.entry(key).or_insert(Waiting {
             since: batch,
             tries: 0,
-            busy: 0,
             next: now,
         });
-        waiting.busy = if locked { waiting.busy + 1 } else { 0 };
         waiting.next = now + pause(waiting.tries);
         waiting.tries = waiting.tries.saturating_add(1);
     }
@@ -131,29 +115,11 @@ impl Retry {
         self.rows.values().map(|w| w.next).min()
     }
 
-    /// Rows were waited for during this time. Nothing is read from the log
-    /// meanwhile, so there is a pause before the next are.
-    pub(super) fn waited(&mut self, took: Duration) {
-        self.no_wait_before = Some(Instant::now() + took * WAIT_SHARE);
-    }
-
-    /// Rows that are due, and those of them that were met locked too often: of
-    /// these as many as may be waited for at a time, the longest owed first.
-    pub(super) fn due(&self, waits: usize) -> (Vec<RowKey>, Vec<RowKey>) {
+    /// Rows that are due.
+    pub(super) fn due(&self) -> Vec<RowKey> {
         let now = Instant::now();
         let due = self.rows.iter().filter(|(_, w)| w.next <= now);
-        let (mut locked, mut others): (Vec<_>, Vec<_>) = due.partition(|(_, w)| w.is_locked());
-        locked.sort_by_key(|(_, w)| w.since);
-        let may = self.no_wait_before.is_none_or(|at| at <= now);
-        // All but those few are tried as ever: a mirror that was slow for a
-        // while leaves thousands that only seemed to be locked.
-        others.extend(locked.split_off(locked.len().min(if may { waits } else { 0 })));
-        others.truncate(DUE_MAX);
-        let keys = |some: Vec<(&RowKey, &Waiting)>| {
-            let keys = some.into_iter().map(|(key, _)| key.clone());
-            keys.collect()
-        };
-        (keys(others), keys(locked))
+        due.map(|(key, _)| key.clone()).take(DUE_MAX).collect()
     }
 
     /// Whether the table has to be changed.
@@ -222,10 +188,10 @@ mod tests {
     fn the_table_follows_the_set() {
         let mut retry = Retry::default();
         assert!(!retry.is_dirty());
-        retry.add(key(b'1'), 4, true);
-        retry.add(key(b'2'), 7, false);
+        retry.add(key(b'1'), 4);
+        retry.add(key(b'2'), 7);
         // Busy again: since when it is owed does not change.
-        retry.add(key(b'1'), 9, true);
+        retry.add(key(b'1'), 9);
         assert_eq!(retry.oldest(), Some(4));
         assert!(retry.is_dirty() && retry.statements("s").len() == 2);
         retry.stored();

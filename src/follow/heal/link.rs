@@ -60,15 +60,6 @@ impl Link {
         self.mariadb
     }
 
-    /// How long statements wait for the lock of a row. MariaDB can refuse to
-    /// wait at all; MySQL waits a second at least, and is interrupted sooner by
-    /// us. A healer that waits while it holds locks makes writers of the
-    /// application queue on those.
-    pub(super) fn lock_wait(&self, patient: bool) -> String {
-        let seconds = u8::from(patient || !self.mariadb);
-        format!("SET SESSION innodb_lock_wait_timeout={seconds}")
-    }
-
     /// Forgets the connection: what it has open ends.
     pub(super) fn drop_conn(&mut self) {
         self.conn = None;
@@ -107,9 +98,13 @@ impl Link {
         self.mariadb = version.is_some_and(|v| v.contains("MariaDB"));
         let mut session = SESSION.to_owned();
         if self.locks {
-            session.push_str("; ");
-            session.push_str(&self.lock_wait(false));
-            session.push_str(", SESSION lock_wait_timeout=1");
+            // MariaDB can refuse to wait for any lock; MySQL waits a second at
+            // least, and is interrupted sooner by us. A waiting healer holds
+            // locks that writers of the application queue on.
+            let wait = u8::from(!self.mariadb);
+            session.push_str(&format!(
+                "; SET SESSION innodb_lock_wait_timeout={wait}, SESSION lock_wait_timeout=1"
+            ));
         }
         let prepared = conn.query_drop(session).await;
         prepared.map_err(|e| self.fault(&e))?;

@@ -22,13 +22,8 @@ pub(super) enum Lock {
     Shared,
     /// Leaves such rows out.
     SharedSkip,
-    /// Waits until nobody has changed the row without committing, and keeps it
-    /// from being changed until the transaction ends.
-    SharedWait,
     /// Locks until the transaction ends, or fails where another has it.
     Exclusive,
-    /// Waits for it.
-    ExclusiveWait,
 }
 
 impl Lock {
@@ -39,10 +34,7 @@ impl Lock {
             (Lock::Shared, false) => b" FOR SHARE NOWAIT",
             (Lock::SharedSkip, true) => b" LOCK IN SHARE MODE SKIP LOCKED",
             (Lock::SharedSkip, false) => b" FOR SHARE SKIP LOCKED",
-            (Lock::SharedWait, true) => b" LOCK IN SHARE MODE",
-            (Lock::SharedWait, false) => b" FOR SHARE",
             (Lock::Exclusive, _) => b" FOR UPDATE NOWAIT",
-            (Lock::ExclusiveWait, _) => b" FOR UPDATE",
         }
     }
 }

@@ -229,56 +229,6 @@ async fn between(scene: &mut Scene, write: &str, point: usize, what: &str) {
     scene.assert_equal(what).await;
 }
 
-/// Rows that are met locked can be waited for.
-#[test]
-fn a_lock_is_waited_for() {
-    each_family(async |scene| {
-        let key = Bound(vec![b"1".to_vec()]);
-        for (state, active, mirror) in STATES {
-            scene.rows(active, mirror).await;
-            run(&mut scene.m, "BEGIN").await;
-            run(
-                &mut scene.m,
-                "SELECT * FROM hs.t WHERE id <= 1 FOR UPDATE; SELECT 1",
-            )
-            .await;
-            let table = scene.table.clone();
-            let waits = scene.healer.wait(&scene.name, &table, &key);
-            let release = async {
-                tokio::time::sleep(Duration::from_millis(300)).await;
-                run(&mut scene.m, "COMMIT").await;
-            };
-            let (healed, ()) = tokio::join!(waits, release);
-            let mut healed = healed.expect("healed");
-            if healed == Healed::Busy && mirror.is_empty() {
-                // A gap is not waited for: two may lock it, and none insert.
-                healed = scene.heal(1).await;
-            }
-            assert!(
-                matches!(healed, Healed::Equal | Healed::Repaired(_)),
-                "{state}: {healed:?}"
-            );
-            scene.assert_equal(state).await;
-        }
-        // Not for ever; and then nothing is held.
-        scene.rows("(1,1,10)", "(1,1,7)").await;
-        run(&mut scene.m, "BEGIN").await;
-        run(&mut scene.m, "UPDATE hs.t SET v = 8 WHERE id = 1").await;
-        let table = scene.table.clone();
-        let healed = scene.healer.wait(&scene.name, &table, &key).await;
-        assert_eq!(healed.expect("healed"), Healed::Busy);
-        run(&mut scene.m, "COMMIT").await;
-        run(&mut scene.m, "UPDATE hs.t SET v = 9 WHERE id = 1").await;
-        assert_eq!(scene.heal(1).await, Healed::Repaired(Kind::Changed));
-        // It does not wait where it was not told to.
-        run(&mut scene.m, "BEGIN").await;
-        run(&mut scene.m, "UPDATE hs.t SET v = 8 WHERE id = 1").await;
-        assert_eq!(scene.heal(1).await, Healed::Busy);
-        run(&mut scene.m, "ROLLBACK").await;
-        scene.assert_equal("at the end").await;
-    });
-}
-
 /// Equal as plain reads see it, while a commit is on its way to the mirror.
 #[test]
 fn a_commit_on_its_way_is_not_equal() {
