@@ -136,6 +136,8 @@ impl Scene {
             std::thread::sleep(Duration::from_millis(50));
         }
         let suspended = self.suspended();
+        // The healer empties it afterwards.
+        let journal = self.journal();
         end();
         wait_for("mirroring to resume", RESUME_LIMIT, || !self.suspended());
         let resumed = began.elapsed();
@@ -155,6 +157,15 @@ impl Scene {
             report.statements
         );
         self.judge(name, &report, noise, new, [before, after]);
+        assert!(
+            names_writes(&journal),
+            "{name}: nothing in the journal:\n{journal}"
+        );
+    }
+
+    fn journal(&self) -> String {
+        let journal = std::fs::read_to_string(self.proxy.state_dir().join("journal.log"));
+        journal.expect("journal.log")
     }
 
     fn judge(
@@ -183,13 +194,6 @@ impl Scene {
         );
         let extra = missing_on(&self.target, self.source, &self.tables.ins);
         assert_eq!(extra, 0, "{name}: rows that only the mirror has");
-        let journal = std::fs::read_to_string(self.proxy.state_dir().join("journal.log"));
-        let journal = journal.expect("journal.log");
-        let noted = journal
-            .lines()
-            .filter_map(|l| serde_json::from_str::<serde_json::Value>(l).ok())
-            .any(|l| l["route"] == "r" && (l["kind"] == "failed" || l["kind"] == "deferred"));
-        assert!(noted, "{name}: nothing in the journal:\n{journal}");
     }
 
     /// Logs in during the fault and writes; how long the write took.
@@ -349,4 +353,12 @@ fn reads_return_from_a_mirror_that_froze() {
             );
         }
     }
+}
+
+/// Whether a journal has a write of the route that the mirror lacks.
+fn names_writes(journal: &str) -> bool {
+    let mut lines = journal
+        .lines()
+        .filter_map(|l| serde_json::from_str::<serde_json::Value>(l).ok());
+    lines.any(|l| l["route"] == "r" && (l["kind"] == "failed" || l["kind"] == "deferred"))
 }
