@@ -17,7 +17,7 @@ const ROUTE: &str = "live";
 
 /// A backlog of row events, written as fast as it can be.
 pub fn backlogged(stage: &Stage) -> Result<(), Failed> {
-    stage.empty(true);
+    stage.empty();
     block_on(stage.copy())?;
     let status: Arc<Status> = Arc::default();
     block_on(async {

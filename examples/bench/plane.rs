@@ -1,7 +1,7 @@
 //! The row plane against the tools it replaces: copying a database, comparing
 //! it, following writes ([`compare`], [`follow`]). MariaDB to MariaDB.
 //!
-//! From the environment: `BENCH_ROWS` (300000) in all of four tables,
+//! From the environment: `BENCH_ROWS` (1000000) in all of four tables,
 //! `BENCH_SLOTS` (4): chunks copied at a time, and threads of mydumper and
 //! myloader.
 
@@ -24,6 +24,7 @@ use lockstep::leg::connect::{self, BackendConfig, LoginParams};
 use lockstep::rows::catalog::{CatalogLoader, Wanted};
 use lockstep::rows::service::ServiceAccount;
 use lockstep::rows::shape::Catalog;
+use lockstep::schema::{self, Options, Progress};
 use lockstep::wire::Capabilities;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -101,7 +102,7 @@ impl Stage {
         let options = ServerOptions::args(["--innodb-buffer-pool-size=512M"]);
         let source = Server::start(Family::MariaDb, options.clone())?;
         let target = Server::start(Family::MariaDb, options)?;
-        let rows = number("BENCH_ROWS", 300_000);
+        let rows = number("BENCH_ROWS", 1_000_000);
         source.exec("CREATE DATABASE bench_rows");
         for n in 0..TABLES {
             source.exec(&format!(
@@ -125,18 +126,10 @@ impl Stage {
         })
     }
 
-    /// The target without the tables, or with empty ones.
-    pub fn empty(&self, tables: bool) {
+    /// The target without the tables.
+    pub fn empty(&self) {
         self.target
             .exec("DROP DATABASE IF EXISTS bench_rows; DROP DATABASE IF EXISTS lockstep; CREATE DATABASE bench_rows");
-        for n in (0..TABLES).filter(|_| tables) {
-            let create = self
-                .source
-                .query(&format!("SHOW CREATE TABLE bench_rows.t{n}"));
-            let create = create[0][1].clone().unwrap_or_default();
-            self.target
-                .exec(&create.replacen("CREATE TABLE ", "CREATE TABLE bench_rows.", 1));
-        }
     }
 
     pub fn accounts(&self) -> [ServiceAccount; 2] {
@@ -222,7 +215,23 @@ impl Stage {
         Ok(BinlogStream::start(leg, &request).await?)
     }
 
+    /// As a route in `syncing` does: makes the tables, without the keys that can
+    /// wait, copies, makes those keys.
     pub async fn copy(&self) -> Result<(), Failed> {
+        let [source, target] = self.accounts();
+        let (covers, progress) = (
+            |db: &[u8], _: &[u8]| db == b"bench_rows",
+            Progress::default(),
+        );
+        let options = Options::default();
+        schema::create(&source, &target, &covers, options, &progress).await?;
+        self.copy_rows().await?;
+        let options = Options::default();
+        schema::finish(&source, &target, &covers, options, &progress).await?;
+        Ok(())
+    }
+
+    async fn copy_rows(&self) -> Result<(), Failed> {
         let tables = self.tables().await?;
         let mut follower = self.follower(tables.clone(), Arc::default()).await?;
         let from = follower.position().clone();
@@ -268,12 +277,8 @@ fn shell(script: &str) -> Result<(), Failed> {
 }
 
 /// Times one way of copying into an emptied target.
-fn timed(
-    stage: &Stage,
-    tables: bool,
-    copy: impl FnOnce() -> Result<(), Failed>,
-) -> Result<f64, Failed> {
-    stage.empty(tables);
+fn timed(stage: &Stage, copy: impl FnOnce() -> Result<(), Failed>) -> Result<f64, Failed> {
+    stage.empty();
     let began = Instant::now();
     copy()?;
     let rate = stage.rows as f64 / began.elapsed().as_secs_f64();
@@ -298,29 +303,29 @@ fn copies(stage: &Stage) -> Result<(), Failed> {
         None => rates.push((name, vec![rate])),
     };
     for _ in 0..number("BENCH_COPIES", 2) {
-        add("lockstep", timed(stage, true, || block_on(stage.copy()))?);
+        add("lockstep", timed(stage, || block_on(stage.copy()))?);
         if installed("mydumper") && installed("myloader") {
             let folder = TempDir::new("mydumper");
             let folder = folder.path().display();
             let rows = stage.rows / TABLES / slots.max(1);
-            let script = format!(
-                "mydumper {source} -B bench_rows -t {slots} -r {rows} -o {folder}; \
-                 myloader {target} -B bench_rows -t {slots} -o -d {folder}"
-            );
-            add(
-                "mydumper + myloader",
-                timed(stage, false, || shell(&script))?,
-            );
+            // Without -e the target's log lacks the rows, and its replicas, too.
+            for (name, logged) in [
+                ("mydumper + myloader -e", "-e"),
+                ("mydumper + myloader", ""),
+            ] {
+                let script = format!(
+                    "rm -rf {folder}; mydumper {source} -B bench_rows -t {slots} -r {rows} -o {folder}; \
+                     myloader {target} -B bench_rows -t {slots} {logged} -o -d {folder}"
+                );
+                add(name, timed(stage, || shell(&script))?);
+            }
         } else {
             println!("  mydumper is not installed: left out");
         }
         let script = format!(
             "mariadb-dump {source} --single-transaction bench_rows | mariadb {target} bench_rows"
         );
-        add(
-            "mariadb-dump | mariadb",
-            timed(stage, false, || shell(&script))?,
-        );
+        add("mariadb-dump | mariadb", timed(stage, || shell(&script))?);
     }
     let best = |all: &[f64]| all.iter().copied().fold(0.0, f64::max);
     let ours = rates.first().map_or(0.0, |(_, all)| best(all));

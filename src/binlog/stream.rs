@@ -100,15 +100,18 @@ pub struct BinlogStream {
     ended: bool,
 }
 
-/// An answer to one of our own commands: an error or nothing of interest.
-async fn answered(leg: &mut Leg) -> Result<Option<(u16, String)>, Lost> {
+/// Takes the answer to one of our own commands, of which only an error matters.
+async fn accepted(leg: &mut Leg) -> Result<(), StreamError> {
     let answer = leg.answer(ResponseKind::Generic, ANSWER_MAX).await?;
     if !answer.summary.is_error {
-        return Ok(None);
+        return Ok(());
     }
     let error = ErrPacket::parse(answer.payload()).map_err(|e| leg.lost(e.to_string()))?;
-    let message = String::from_utf8_lossy(error.message).into_owned();
-    Ok(Some((error.code, message)))
+    Err(StreamError::Refused {
+        side: leg.side,
+        code: error.code,
+        message: String::from_utf8_lossy(error.message).into_owned(),
+    })
 }
 
 /// Text as a quoted literal; only for texts of ours, which have no quotes.
@@ -204,24 +207,10 @@ impl BinlogStream {
         }
         leg.send(&out).await?;
         for _ in &statements {
-            if let Some((code, message)) = answered(&mut leg).await? {
-                let side = leg.side;
-                return Err(StreamError::Refused {
-                    side,
-                    code,
-                    message,
-                });
-            }
+            accepted(&mut leg).await?;
         }
         leg.send(&register(request)).await?;
-        if let Some((code, message)) = answered(&mut leg).await? {
-            let side = leg.side;
-            return Err(StreamError::Refused {
-                side,
-                code,
-                message,
-            });
-        }
+        accepted(&mut leg).await?;
         leg.send(&dump(request, mariadb)).await?;
         Ok(BinlogStream {
             leg,

@@ -14,6 +14,7 @@
 pub mod select;
 
 mod family;
+mod part;
 mod status;
 mod throttle;
 mod whole;
@@ -26,7 +27,7 @@ use std::time::{Duration, SystemTime};
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Row};
 use parking_lot::Mutex;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use crate::follow::batch::TableName;
 use crate::follow::tables::{Followed, Meaning, Tables};
@@ -442,103 +443,6 @@ impl Copier {
                 return Ok(());
             }
             self.status.part_finished(&name);
-        }
-    }
-
-    async fn part(
-        &self,
-        slot: usize,
-        mut part: Part,
-        exact: bool,
-        conn: &mut Option<Conn>,
-    ) -> Result<(), CopyError> {
-        let mut limit = self.throttle.chunk_max(FIRST_ROWS);
-        let mut failures = 0;
-        loop {
-            if self.stop.load(Ordering::Relaxed) {
-                return Ok(());
-            }
-            if let Err(e) = self.admitted(conn).await {
-                *conn = None;
-                failures += 1;
-                if failures >= ATTEMPTS_MAX {
-                    return Err(e);
-                }
-                tokio::time::sleep(PAUSE).await;
-                continue;
-            }
-            let window = self.next_window.fetch_add(1, Ordering::Relaxed);
-            self.windows.open(&part.name, window);
-            // Behind the window: a definition that changes from here on spoils
-            // it.
-            let followed = self.followed(&part.name)?;
-            let read = self.read(slot, &part, &followed, limit, conn).await;
-            let read = match (read, exact, conn.as_mut()) {
-                (Ok((rows, bytes)), true, Some(conn)) => {
-                    let behind = self.mark(slot, conn).await;
-                    behind.map(|token| (rows, bytes, Some(token)))
-                }
-                (read, ..) => read.map(|(rows, bytes)| (rows, bytes, None)),
-            };
-            let (rows, bytes, behind) = match read {
-                Ok(read) => read,
-                Err(e) => {
-                    self.windows.close(&part.name, window);
-                    *conn = None;
-                    failures += 1;
-                    if failures >= ATTEMPTS_MAX {
-                        return Err(e);
-                    }
-                    tokio::time::sleep(PAUSE).await;
-                    continue;
-                }
-            };
-            let count = rows.len();
-            self.throttle.spent(count as u64);
-            let finished = count < limit;
-            let mut next = part.clone();
-            next.rows += count as u64;
-            if let Some(last) = rows.last() {
-                let bound = Bound::of(last, &followed.key, &followed.shape);
-                next.after = Some(bound.map_err(|e| CopyError::Table {
-                    table: shown(&part.name),
-                    what: e.to_string(),
-                })?);
-            }
-            let mut progress = b"REPLACE INTO lockstep.copied VALUES ".to_vec();
-            progress.extend_from_slice(&self.progress_values(&next, finished));
-            let (done, written) = oneshot::channel();
-            let chunk = Chunk {
-                window,
-                name: part.name.clone(),
-                table: followed.clone(),
-                rows,
-                bytes,
-                behind,
-                progress,
-                done,
-            };
-            let sent = self.chunks.send(chunk).await;
-            sent.map_err(|_| CopyError::Follower)?;
-            match written.await {
-                Ok(true) => {
-                    part = next;
-                    self.status.copied(&part.name, count as u64);
-                }
-                // Too much changed meanwhile: read it again, faster.
-                Ok(false) => {
-                    limit = (limit / 2).max(LEAST_ROWS);
-                    continue;
-                }
-                Err(_) => return Err(CopyError::Follower),
-            }
-            if finished {
-                return Ok(());
-            }
-            if let Some(fitting) = count.saturating_mul(CHUNK_BYTES).checked_div(bytes) {
-                let most = self.throttle.chunk_max(ROWS_MAX);
-                limit = fitting.clamp(1, most).min(limit * 4);
-            }
         }
     }
 

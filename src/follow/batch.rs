@@ -126,6 +126,9 @@ pub struct TableBatch {
     pub rows: BTreeMap<Vec<u8>, Operation>,
 }
 
+/// Rows that one writer takes: for fewer a transaction more is not worth it.
+const PART_MIN: usize = 32;
+
 /// A part of a batch that is written before the next one.
 #[derive(Clone, Debug)]
 pub enum Stage {
@@ -227,7 +230,8 @@ impl Batch {
 
     /// Splits the batch into at most `ways` parts that can be written at the
     /// same time: a row is in one part, and so are all rows that the server
-    /// might take for the same.
+    /// might take for the same. Each has a run of keys, so that writers do not
+    /// meet on the same pages of an index; a small batch is not split.
     ///
     /// Unique keys besides the primary need no care here: a row written with
     /// REPLACE removes another that still holds its value, and that other row's
@@ -238,36 +242,33 @@ impl Batch {
     ///
     /// In the other order part 2 removes r first and part 1 brings it back.
     pub fn split(self, ways: usize) -> Vec<Vec<TableBatch>> {
-        let ways = ways.max(1);
-        let mut parts: Vec<HashMap<TableName, TableBatch>> = vec![HashMap::new(); ways];
-        for (name, table) in self.tables {
-            let whole = part_of(name.schema.iter().chain(&name.table), ways);
-            let (shape, key) = (table.shape, table.key);
-            for (bytes, operation) in table.rows {
-                let at = if key.bytewise {
-                    part_of(bytes.iter(), ways)
-                } else {
-                    whole
+        let rows: usize = self.tables.values().map(|t| t.rows.len()).sum();
+        let each = rows.div_ceil(ways.max(1)).max(PART_MIN);
+        let mut parts: Vec<Vec<TableBatch>> = Vec::new();
+        // Rows that the last part may still take.
+        let mut room = 0;
+        for mut table in sorted(self.tables) {
+            while !table.rows.is_empty() {
+                if room == 0 {
+                    parts.push(Vec::new());
+                    room = each;
+                }
+                let rest = match table.rows.keys().nth(room).cloned() {
+                    Some(next) if table.key.bytewise => table.rows.split_off(&next),
+                    _ => BTreeMap::new(),
                 };
-                let Some(part) = parts.get_mut(at) else {
-                    continue;
-                };
-                part.entry(name.clone())
-                    .or_insert_with(|| TableBatch {
-                        name: name.clone(),
-                        shape: shape.clone(),
-                        key: key.clone(),
-                        rows: BTreeMap::new(),
-                    })
-                    .rows
-                    .insert(bytes, operation);
+                room = room.saturating_sub(table.rows.len());
+                if let Some(part) = parts.last_mut() {
+                    part.push(TableBatch {
+                        name: table.name.clone(),
+                        shape: table.shape.clone(),
+                        key: table.key.clone(),
+                        rows: std::mem::replace(&mut table.rows, rest),
+                    });
+                }
             }
         }
         parts
-            .into_iter()
-            .filter(|p| !p.is_empty())
-            .map(sorted)
-            .collect()
     }
 }
 
@@ -276,15 +277,6 @@ fn sorted(tables: HashMap<TableName, TableBatch>) -> Vec<TableBatch> {
     let mut tables: Vec<TableBatch> = tables.into_values().collect();
     tables.sort_by(|a, b| a.name.cmp(&b.name));
     tables
-}
-
-/// FNV-1a, so that a row is always in the same part.
-fn part_of<'a>(bytes: impl Iterator<Item = &'a u8>, ways: usize) -> usize {
-    let hash = bytes.fold(0xCBF2_9CE4_8422_2325_u64, |h, b| {
-        (h ^ u64::from(*b)).wrapping_mul(0x100_0000_01B3)
-    });
-    // High bits: the low ones of FNV are weak.
-    usize::try_from((hash >> 32) % ways as u64).unwrap_or(0)
 }
 
 #[cfg(test)]

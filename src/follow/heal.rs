@@ -42,20 +42,47 @@
 //!   we read its result.
 //! - One that is between the two holds the row: [`Healed::Busy`].
 //!
-//! M's transaction is REPEATABLE READ, so that a row which is not there is
-//! locked as the gap it would stand in. Locks are held for three times
-//! [`HOLD`] at most, for most rows: writers of the application may wait for them, and their deadline
-//! suspends the route.
+//! M's transaction is READ COMMITTED: where M has no row, nothing is locked until
+//! ours is inserted, and that insert is the lock. T's part on M may come between
+//! our first look at M and the insert:
+//! 1. It inserts the row: ours meets its lock, or a duplicate, and all is tried
+//!    again.
+//! 2. It updates or deletes, and finds nothing on M. If T commits on A before our
+//!    read we insert its result, else its event is ahead.
+//!
+//! And what is inserted is read on A once more before it is committed:
+//! 1. We read A's row; the insert is sent, and waits on the server.
+//! 2. The row is deleted on A; on M there is nothing to delete.
+//! 3. The event's look (another healer's) finds nothing on either side: equal.
+//! 4. The insert is executed; no event is ahead.
+//!
+//! To lock the gap instead (REPEATABLE READ) would stop those who insert beside
+//! the row: the application, and the other healers, two of which lock one gap
+//! and then wait for each other to insert.
+//!
+//! Locks are held for three times [`HOLD`] at most, for most rows: writers of the
+//! application may wait for them, and their deadline suspends the route.
+//!
+//! # Rows that are always locked
+//!
+//! A row that many change one after the other is met unlocked by chance only:
+//! after [`PATIENCE`] tries in vain it is waited for ([`Healer::wait`]), in the
+//! server's queue and holding nothing, first by a lock that others share: mostly
+//! the row is equal. That lock, too, keeps M's row until A's is read. To write,
+//! the shared lock is given back first: who waits for the row behind us would
+//! deadlock with us otherwise.
 //!
 //! Unique values that stand in another row of M than on A: that row is not what
 //! A has either, so it is healed in the same transaction ([`How`]).
 
 mod found;
 mod link;
+mod locked;
+mod look;
 mod rows;
 mod sql;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -68,10 +95,9 @@ use super::batch::TableName;
 use super::mark;
 use super::tables::Followed;
 use super::writer::WriteError;
-use found::Found;
-use link::{Fault, Link, Rows};
+use link::{Fault, Link};
 pub(super) use sql::Literals;
-use sql::{How, Lock, ROUNDS_MAX, Read};
+use sql::Read;
 
 /// Keys in one look: enough that round trips do not count.
 const LOOK_KEYS: usize = 200;
@@ -94,6 +120,12 @@ pub(super) const FAMILY_ROWS: usize = 1000;
 /// the next try, up to the last.
 const HOLD: Duration = Duration::from_millis(60);
 const HOLD_MAX: Duration = Duration::from_secs(8);
+
+/// Tries of a row that met it locked, before it is waited for.
+pub(super) const PATIENCE: u32 = 3;
+
+/// For a lock that is waited for: the server gives up after a second.
+const WAIT_MAX: Duration = Duration::from_secs(3);
 
 /// For a look, which holds nothing.
 const LOOK_MAX: Duration = Duration::from_secs(20);
@@ -144,22 +176,14 @@ pub struct Healer {
     size: usize,
     /// Keys under lock at a time.
     locked: usize,
-    /// For each step under lock: now, and after a success.
+    /// For each step under lock: now, and where servers are quick.
     hold: Duration,
     first_hold: Duration,
+    /// Locks of others are waited for.
+    patient: bool,
     /// Rows whose last write was not told to be committed: found equal after
     /// that, they were repaired all the same.
     untold: HashMap<Bound, Kind>,
-}
-
-/// How an attempt under lock ended.
-enum Ended {
-    Done(Vec<Healed>),
-    /// Somebody has a lock on one of the rows, or the whole takes too long.
-    Locked,
-    /// These hold unique values of the rows.
-    Holders(Vec<Bound>),
-    Refused(String),
 }
 
 impl Healer {
@@ -181,6 +205,7 @@ impl Healer {
             locked: LOCKED_KEYS,
             hold: HOLD,
             first_hold: HOLD,
+            patient: false,
             untold: HashMap::new(),
         }
     }
@@ -255,126 +280,6 @@ impl Healer {
         self
     }
 
-    /// Rows of one side whose `columns` have one of the values, a page behind
-    /// `after`, in the key's order. Takes no lock.
-    pub(super) async fn family(
-        &mut self,
-        name: &TableName,
-        table: &Followed,
-        on_mirror: bool,
-        (columns, values): (&[usize], &[&Literals]),
-        after: Option<&Bound>,
-    ) -> Result<Vec<Vec<Value>>, WriteError> {
-        let mut pause = PAUSE;
-        for attempt in 1.. {
-            let (active, mirror) = self.reads(name, table);
-            let (link, read) = if on_mirror {
-                (&mut self.mirror, mirror)
-            } else {
-                (&mut self.active, active)
-            };
-            let sql = [read.family(columns, values, after, FAMILY_ROWS)];
-            match link.run(&sql, LOOK_MAX).await {
-                Ok(sets) => {
-                    let rows = images(sets.into_iter().flatten(), table);
-                    return rows.ok_or_else(|| refused(name, unreadable(name)));
-                }
-                Err(Fault::Lost(_) | Fault::Slow) if attempt < ATTEMPTS_MAX => link.drop_conn(),
-                Err(fault) => return Err(refused(name, fault)),
-            }
-            tokio::time::sleep(pause).await;
-            pause *= 2;
-        }
-        Ok(Vec::new())
-    }
-
-    /// Which keys are proven equal, with no lock held afterwards. `expected`,
-    /// where not empty, are rows by key that the active side must show too
-    /// (None: no row).
-    pub(super) async fn look(
-        &mut self,
-        name: &TableName,
-        table: &Followed,
-        keys: &[&Bound],
-        expected: &[Option<&[Value]>],
-    ) -> Result<Vec<bool>, WriteError> {
-        let mut equal = Vec::with_capacity(keys.len());
-        // Where a row may be long, the first look finds out how long they are.
-        let is_long = |c: &crate::rows::shape::ColumnShape| {
-            let kind = c.type_name();
-            kind.starts_with("long") || kind.starts_with("medium") || kind == "json"
-        };
-        if table.shape.columns.iter().any(is_long) {
-            self.size = self.size.min(4);
-        }
-        let mut at = 0;
-        while at < keys.len() {
-            let until = (at + self.size).min(keys.len());
-            let (keys, expected) = (
-                keys.get(at..until).unwrap_or_default(),
-                expected.get(at..until).unwrap_or_default(),
-            );
-            equal.extend(self.look_at(name, table, keys, expected).await?);
-            at = until;
-        }
-        Ok(equal)
-    }
-
-    async fn look_at(
-        &mut self,
-        name: &TableName,
-        table: &Followed,
-        keys: &[&Bound],
-        expected: &[Option<&[Value]>],
-    ) -> Result<Vec<bool>, WriteError> {
-        let mut pause = PAUSE;
-        for attempt in 1.. {
-            match self.try_look(name, table, keys).await {
-                Ok((active, mirror)) => {
-                    let bytes = active.bytes + mirror.bytes;
-                    self.size = next_size(keys.len(), bytes, self.size);
-                    let sides = (&active, &mirror);
-                    return Ok(Found::equal(table, keys, expected, sides, self.is_cross()));
-                }
-                Err(Fault::Lost(e)) if attempt >= ATTEMPTS_MAX => return Err(e.into()),
-                Err(Fault::Lost(_)) => {}
-                // Too slow, or metadata locked: not proven.
-                Err(Fault::Locked | Fault::Slow) => return Ok(vec![false; keys.len()]),
-                Err(fault) => return Err(refused(name, fault)),
-            }
-            self.forget();
-            tokio::time::sleep(pause).await;
-            pause *= 2;
-        }
-        Ok(Vec::new())
-    }
-
-    async fn try_look(
-        &mut self,
-        name: &TableName,
-        table: &Followed,
-        keys: &[&Bound],
-    ) -> Result<(Found, Found), Fault> {
-        self.ready().await?;
-        let (active, mirror) = self.reads(name, table);
-        let plain = [active.all(keys, Lock::None)];
-        let shared = [mirror.all(keys, Lock::Shared)];
-        let skipping = [mirror.all(keys, Lock::SharedSkip)];
-        let (a, m) = tokio::join!(
-            self.active.run(&plain, LOOK_MAX),
-            self.mirror.run(&shared, LOOK_MAX)
-        );
-        let (m, whole) = match m {
-            Err(Fault::Locked) => (self.mirror.run(&skipping, LOOK_MAX).await, false),
-            m => (m, true),
-        };
-        let found = |sets: Vec<Rows>, whole| {
-            let rows = sets.into_iter().flatten().collect();
-            Found::new(rows, table, keys, whole).ok_or_else(|| unreadable(name))
-        };
-        Ok((found(a?, true)?, found(m?, whole)?))
-    }
-
     fn reads<'a>(&self, name: &'a TableName, table: &'a Followed) -> (Read<'a>, Read<'a>) {
         let read = |mirror| Read {
             name,
@@ -398,221 +303,6 @@ impl Healer {
     fn forget(&mut self) {
         self.active.drop_conn();
         self.mirror.drop_conn();
-    }
-
-    /// Heals a few keys under lock; where one of them is locked by another, or
-    /// refused, each by itself.
-    async fn lock_and_heal(
-        &mut self,
-        name: &TableName,
-        table: &Followed,
-        keys: &[&Bound],
-    ) -> Result<Vec<Healed>, WriteError> {
-        self.untold.clear();
-        if let Ended::Done(done) = self.together(name, table, keys).await? {
-            self.locked = (self.locked * 2).min(LOCKED_KEYS_MAX);
-            return Ok(done);
-        }
-        self.locked = LOCKED_KEYS;
-        let mut healed = Vec::with_capacity(keys.len());
-        for key in keys {
-            healed.push(match self.together(name, table, &[key]).await? {
-                Ended::Done(mut done) => done.pop().unwrap_or(Healed::Busy),
-                Ended::Refused(error) => Healed::Refused(error.into()),
-                Ended::Locked | Ended::Holders(_) => Healed::Busy,
-            });
-        }
-        Ok(healed)
-    }
-
-    /// Heals keys in one transaction, with the rows that hold their unique
-    /// values.
-    async fn together(
-        &mut self,
-        name: &TableName,
-        table: &Followed,
-        keys: &[&Bound],
-    ) -> Result<Ended, WriteError> {
-        let mut beside: Vec<Bound> = Vec::new();
-        let (mut round, mut attempt, mut pause) = (0, 1, PAUSE);
-        loop {
-            let all: Vec<&Bound> = keys.iter().copied().chain(&beside).collect();
-            let how = How::of(round);
-            let fault = match self.try_heal(name, table, &all, how).await {
-                Ok(Ended::Holders(found)) => {
-                    round += 1;
-                    let known: HashSet<&Bound> = all.iter().copied().collect();
-                    let new: Vec<Bound> =
-                        found.into_iter().filter(|b| !known.contains(b)).collect();
-                    if new.is_empty() || beside.len() > LOCKED_KEYS_MAX {
-                        // A unique key of a kind that cannot be asked for.
-                        round = ROUNDS_MAX;
-                    }
-                    beside.extend(new);
-                    continue;
-                }
-                Ok(Ended::Done(mut done)) => {
-                    self.hold = self.first_hold;
-                    done.truncate(keys.len());
-                    for (key, healed) in keys.iter().zip(&mut done) {
-                        if let (Healed::Equal, Some(kind)) = (&*healed, self.untold.get(*key)) {
-                            *healed = Healed::Repaired(*kind);
-                        }
-                    }
-                    return Ok(Ended::Done(done));
-                }
-                Ok(ended) => return Ok(ended),
-                Err(fault) => fault,
-            };
-            match fault {
-                Fault::Locked => return Ok(Ended::Locked),
-                Fault::Slow => {
-                    if keys.len() == 1 {
-                        self.hold = (self.hold * 2).min(HOLD_MAX);
-                    }
-                    return Ok(Ended::Locked);
-                }
-                Fault::Duplicate => return Ok(Ended::Refused("a unique value".to_owned())),
-                Fault::Refused(error) => return Ok(Ended::Refused(error)),
-                Fault::Lost(e) if attempt >= ATTEMPTS_MAX => return Err(e.into()),
-                Fault::Lost(_) => self.forget(),
-                Fault::NoTable if attempt >= ATTEMPTS_MAX => return Err(refused(name, fault)),
-                Fault::NoTable => self.prepare().await.map_err(|f| refused(name, f))?,
-            }
-            attempt += 1;
-            tokio::time::sleep(pause).await;
-            pause *= 2;
-        }
-    }
-
-    async fn prepare(&mut self) -> Result<(), Fault> {
-        let sql = ["CREATE DATABASE IF NOT EXISTS lockstep", mark::TABLE];
-        let sql = sql.map(|s| s.as_bytes().to_vec());
-        self.mirror.run(&sql, LOOK_MAX).await.map(|_| ())
-    }
-
-    /// One attempt under lock. On a fault M's transaction is rolled back.
-    async fn try_heal(
-        &mut self,
-        name: &TableName,
-        table: &Followed,
-        keys: &[&Bound],
-        how: How,
-    ) -> Result<Ended, Fault> {
-        self.ready().await?;
-        let ended = self.under_lock(name, table, keys, how).await;
-        let (rows, fault) = match ended {
-            Ok(healed) => return Ok(Ended::Done(healed)),
-            Err(failed) => failed,
-        };
-        let rolled_back = self.mirror.run(&[b"ROLLBACK".to_vec()], self.hold).await;
-        if rolled_back.is_err() {
-            self.mirror.drop_conn();
-        }
-        if !matches!(fault, Fault::Duplicate) || how == How::Replacing {
-            return Err(fault);
-        }
-        let (_, mirror) = self.reads(name, table);
-        let rows: Vec<&[Value]> = rows.iter().map(Vec::as_slice).collect();
-        let Some(sql) = mirror.holders(&rows).map_err(unwritable)? else {
-            return Ok(Ended::Holders(Vec::new()));
-        };
-        let sets = self.mirror.run(&[sql], LOOK_MAX).await?;
-        let images = images(sets.into_iter().flatten(), table).ok_or_else(|| unreadable(name))?;
-        let keys: Result<Vec<Bound>, Unwritable> = images
-            .iter()
-            .map(|row| Bound::of(row, &table.key, &table.shape))
-            .collect();
-        Ok(Ended::Holders(keys.map_err(unwritable)?))
-    }
-
-    /// Locks, reads, writes, commits. With a fault come the rows that were to
-    /// be written.
-    async fn under_lock(
-        &mut self,
-        name: &TableName,
-        table: &Followed,
-        keys: &[&Bound],
-        how: How,
-    ) -> Result<Vec<Healed>, (Vec<Vec<Value>>, Fault)> {
-        let early = |fault| (Vec::new(), fault);
-        let (active, mirror) = self.reads(name, table);
-        let lock = vec![
-            b"SET TRANSACTION ISOLATION LEVEL REPEATABLE READ".to_vec(),
-            b"START TRANSACTION".to_vec(),
-        ];
-        let (locked, plain) = ((Lock::Exclusive, self.hold), (Lock::None, self.hold));
-        let theirs = rows::by_key(&mut self.mirror, mirror, lock, keys, locked).await;
-        let theirs = theirs.map_err(early)?;
-        let ours = rows::by_key(&mut self.active, active, Vec::new(), keys, plain).await;
-        let ours = ours.map_err(early)?;
-        let cross = self.is_cross();
-        let mut healed = Vec::with_capacity(keys.len());
-        let (mut changes, mut rows, mut updated) = (Vec::new(), Vec::new(), Vec::new());
-        // Two keys can be one row to the server.
-        let mut written: HashSet<Bound> = HashSet::new();
-        for ((key, ours), theirs) in keys.iter().zip(ours).zip(theirs) {
-            let mut pairs = ours.iter().zip(&theirs);
-            if ours.len() == theirs.len() && pairs.all(|(a, b)| sql::same(table, a, b, cross)) {
-                healed.push(Healed::Equal);
-                continue;
-            }
-            healed.push(Healed::Repaired(
-                match (ours.is_empty(), theirs.is_empty()) {
-                    (true, _) => Kind::Extra,
-                    (_, true) => Kind::Missing,
-                    _ => Kind::Changed,
-                },
-            ));
-            if let (How::InPlace, [ours], [theirs]) = (how, &ours[..], &theirs[..])
-                && sql::keeps_keys(table, ours, theirs)
-            {
-                let update = sql::update(name, table, key, ours);
-                changes.push(update.map_err(|e| early(unwritable(e)))?);
-                updated.push(ours.clone());
-                continue;
-            }
-            if !theirs.is_empty() {
-                changes.push(sql::delete(name, table, key));
-            }
-            for row in ours {
-                let bound = Bound::of(&row, &table.key, &table.shape);
-                if written.insert(bound.map_err(|e| early(unwritable(e)))?) {
-                    rows.push(row);
-                }
-            }
-        }
-        if changes.is_empty() && rows.is_empty() {
-            let ended = self.mirror.run(&[b"ROLLBACK".to_vec()], self.hold).await;
-            return ended.map(|_| healed).map_err(early);
-        }
-        let mut write = vec![self.mark()];
-        write.append(&mut changes);
-        let inserts = sql::inserts(name, table, &rows, how == How::Replacing);
-        write.append(&mut inserts.map_err(|e| early(unwritable(e)))?);
-        write.push(b"COMMIT".to_vec());
-        match self.mirror.run(&write, self.hold).await {
-            Ok(_) => Ok(healed),
-            Err(fault) => {
-                if matches!(fault, Fault::Slow | Fault::Lost(_)) {
-                    let repaired = |(key, healed): (&&Bound, Healed)| match healed {
-                        Healed::Repaired(kind) => Some(((*key).clone(), kind)),
-                        _ => None,
-                    };
-                    self.untold
-                        .extend(keys.iter().zip(healed).filter_map(repaired));
-                }
-                rows.append(&mut updated);
-                Err((rows, fault))
-            }
-        }
-    }
-
-    /// The first write of a transaction: a follower of the mirror knows it as
-    /// ours by it.
-    fn mark(&mut self) -> Vec<u8> {
-        self.token += 1;
-        mark::sql(&self.stream, self.number, self.token)
     }
 
     /// Commits a row on the active side. With its OK all that is in the log
@@ -643,13 +333,6 @@ impl Healer {
         }
         Ok(())
     }
-}
-
-/// Keys in the next look, by what this one weighed.
-fn next_size(keys: usize, bytes: usize, size: usize) -> usize {
-    let each = (bytes / keys.max(1)).max(1);
-    // At most doubled: the next rows may be longer.
-    (LOOK_BYTES / each).min(size * 2).clamp(1, LOOK_KEYS)
 }
 
 fn images(

@@ -3,16 +3,18 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use super::batch::{Batch, Operation, TableBatch, TableName};
 use super::family::Families;
 use super::heal::{Healed, Healer, Kind};
-use super::retry::{Retry, RowKey};
+use super::retry::{RETRY_MAX, Retry, RowKey};
 use super::tables::{Followed, Meaning, Tables};
 use super::writer::WriteError;
 use super::{Status, join_all};
 use crate::binlog::Value;
 use crate::copy::select::Bound;
+use crate::telemetry::Seldom;
 
 /// The healers of a follower, and the rows they have yet to heal.
 pub(super) struct Healing {
@@ -20,8 +22,16 @@ pub(super) struct Healing {
     pub(super) retry: Retry,
     /// Parents in the batch whose children are to be looked at.
     pub(super) families: Families,
+    /// Most rows of the last batch were wrong on the mirror: it has been away.
+    /// To look first would be to look in vain.
+    behind: bool,
+    /// Of the batch: rows looked at, and rows that were wrong.
+    counted: (u64, u64),
     status: Arc<Status>,
 }
+
+/// Rows in a batch from which on it says something about the mirror.
+const TELLING: u64 = 32;
 
 /// Rows of one table that are to be healed.
 struct Wanted {
@@ -30,14 +40,47 @@ struct Wanted {
     keys: Vec<Bound>,
 }
 
+const UNKNOWN: &str = "its definition is not known";
+
 fn followed(tables: &dyn Tables, name: &TableName) -> Result<Arc<Followed>, WriteError> {
     match tables.meaning(name) {
         Meaning::Follow(table) => Ok(table),
         _ => Err(WriteError::Refused {
             table: name.to_string(),
-            error: "its definition is not known".to_owned(),
+            error: UNKNOWN.to_owned(),
         }),
     }
+}
+
+/// The keys of a batch's rows.
+fn keys_of(
+    name: &TableName,
+    table: &Followed,
+    batch: &TableBatch,
+) -> Result<Vec<Bound>, WriteError> {
+    let key = |operation: &Operation| {
+        let (Operation::Put(image) | Operation::Delete(image)) = operation;
+        Bound::of(image, &table.key, &table.shape)
+    };
+    let keys: Result<Vec<Bound>, _> = batch.rows.values().map(key).collect();
+    keys.map_err(|error| WriteError::Unwritable {
+        table: name.to_string(),
+        error,
+    })
+}
+
+/// All rows of a part, without a look at them.
+fn all(tables: &dyn Tables, part: Vec<TableBatch>) -> Result<Vec<Wanted>, WriteError> {
+    let wanted = part.into_iter().map(|batch| {
+        let table = followed(tables, &batch.name)?;
+        let keys = keys_of(&batch.name, &table, &batch)?;
+        Ok(Wanted {
+            name: Arc::new(batch.name),
+            table,
+            keys,
+        })
+    });
+    wanted.collect()
 }
 
 /// Looks at the rows of a part without holding locks; what is not proven equal
@@ -50,21 +93,13 @@ async fn look(
     let (mut wanted, mut equal) = (Vec::new(), Vec::new());
     for batch in part {
         let table = followed(tables, &batch.name)?;
+        let keys = keys_of(&batch.name, &table, &batch)?;
         let name = Arc::new(batch.name);
-        let mut keys = Vec::with_capacity(batch.rows.len());
-        let mut expected: Vec<Option<&[Value]>> = Vec::with_capacity(batch.rows.len());
-        for operation in batch.rows.values() {
-            let (image, row) = match operation {
-                Operation::Put(image) => (image, Some(image.as_slice())),
-                Operation::Delete(image) => (image, None),
-            };
-            let bound = Bound::of(image, &table.key, &table.shape);
-            keys.push(bound.map_err(|error| WriteError::Unwritable {
-                table: name.to_string(),
-                error,
-            })?);
-            expected.push(row);
-        }
+        let rows = batch.rows.values().map(|operation| match operation {
+            Operation::Put(image) => Some(image.as_slice()),
+            Operation::Delete(_) => None,
+        });
+        let expected: Vec<Option<&[Value]>> = rows.collect();
         let asked: Vec<&Bound> = keys.iter().collect();
         let proven = healer.look(&name, &table, &asked, &expected).await?;
         let mut left = Vec::new();
@@ -86,13 +121,20 @@ async fn look(
     Ok((wanted, equal))
 }
 
+/// `locked`: at once, without a look before.
 async fn heal(
     healer: &mut Healer,
     wanted: Vec<Wanted>,
+    locked: bool,
 ) -> Result<Vec<(RowKey, Healed)>, WriteError> {
     let mut all = Vec::new();
     for Wanted { name, table, keys } in wanted {
-        let healed = healer.heal(&name, &table, &keys).await?;
+        let healed = if locked {
+            let keys: Vec<&Bound> = keys.iter().collect();
+            healer.repair(&name, &table, &keys).await?
+        } else {
+            healer.heal(&name, &table, &keys).await?
+        };
         let keys = keys.into_iter().map(|key| (name.clone(), key));
         all.extend(keys.zip(healed));
     }
@@ -105,6 +147,8 @@ impl Healing {
             healers,
             retry,
             families: Families::default(),
+            behind: false,
+            counted: (0, 0),
             status,
         };
         healing.tell();
@@ -135,27 +179,61 @@ impl Healing {
         number: u64,
     ) -> Result<(), WriteError> {
         let parts = batch.split(self.healers.len());
-        let pairs = self.healers.iter_mut().zip(parts);
-        let looks = pairs.map(|(healer, part)| look(healer, tables, part));
-        let mut left = Vec::new();
-        for looked in join_all(looks.collect()).await {
-            let (wanted, equal) = looked?;
-            let count = equal.len() as u64;
-            self.status.heal.equal.fetch_add(count, Ordering::Relaxed);
-            equal.iter().for_each(|key| self.retry.healed(key));
-            left.push(wanted);
-        }
+        let locked = self.behind;
+        self.counted = (0, 0);
+        let left = if locked {
+            let wanted = parts.into_iter().map(|part| all(tables, part));
+            wanted.collect::<Result<Vec<_>, _>>()?
+        } else {
+            self.look(tables, parts).await?
+        };
         if left.iter().any(|w| !w.is_empty()) || !self.families.is_empty() {
             // Their events may not be readable yet.
             if let Some(first) = self.healers.first_mut() {
                 first.watermark().await?;
                 self.status.heal.watermarks.fetch_add(1, Ordering::Relaxed);
             }
-            self.heal(left, number).await?;
+            self.heal(left, number, locked).await?;
+        }
+        let (rows, wrong) = self.counted;
+        if rows >= TELLING || wrong == 0 {
+            self.behind = wrong * 2 > rows;
         }
         self.children(tables, number).await?;
+        self.drain(tables).await?;
         self.tell();
         Ok(())
+    }
+
+    /// Makes room among the rows that wait.
+    async fn drain(&mut self, tables: &dyn Tables) -> Result<(), WriteError> {
+        while self.retry.len() > RETRY_MAX {
+            if let Some(due) = self.retry.next_due() {
+                tokio::time::sleep_until(due.into()).await;
+            }
+            self.again(tables).await?;
+        }
+        Ok(())
+    }
+
+    /// What of the parts is not proven equal.
+    async fn look(
+        &mut self,
+        tables: &dyn Tables,
+        parts: Vec<Vec<TableBatch>>,
+    ) -> Result<Vec<Vec<Wanted>>, WriteError> {
+        let pairs = self.healers.iter_mut().zip(parts);
+        let looks = pairs.map(|(healer, part)| look(healer, tables, part));
+        let mut left = Vec::new();
+        for looked in join_all(looks.collect()).await {
+            let (wanted, equal) = looked?;
+            let count = equal.len() as u64;
+            self.counted.0 += count;
+            self.status.heal.equal.fetch_add(count, Ordering::Relaxed);
+            equal.iter().for_each(|key| self.retry.healed(key));
+            left.push(wanted);
+        }
+        Ok(left)
     }
 
     /// Heals the children of parents in the batch.
@@ -172,7 +250,8 @@ impl Healing {
                 }]
             };
             let wanted = keys.chunks(each).map(part).collect();
-            self.heal(wanted, number).await?;
+            self.heal(wanted, number, false).await?;
+            self.drain(tables).await?;
         }
         Ok(())
     }
@@ -180,14 +259,19 @@ impl Healing {
     /// Tries again what is due. Its events have been readable since its first
     /// try, but for what an earlier process left.
     pub(super) async fn again(&mut self, tables: &dyn Tables) -> Result<(), WriteError> {
-        let due = self.retry.due();
+        let began = Instant::now();
         let ways = self.healers.len().max(1);
+        let (due, mut locked) = self.retry.due(ways);
+        let oldest = self.retry.oldest().unwrap_or_default();
         let mut parts: Vec<HashMap<Arc<TableName>, Vec<Bound>>> = vec![HashMap::new(); ways];
-        for (i, (name, key)) in due.into_iter().enumerate() {
-            if let Some(part) = parts.get_mut(i % ways) {
-                part.entry(name).or_default().push(key);
+        for (i, key) in due.into_iter().enumerate() {
+            if self.is_known(tables, &key, oldest)
+                && let Some(part) = parts.get_mut(i % ways)
+            {
+                part.entry(key.0).or_default().push(key.1);
             }
         }
+        locked.retain(|key| self.is_known(tables, key, oldest));
         let mut wanted = Vec::with_capacity(ways);
         for part in parts {
             let tables_of = part.into_iter().map(|(name, keys)| {
@@ -196,42 +280,104 @@ impl Healing {
             });
             wanted.push(tables_of.collect::<Result<Vec<_>, WriteError>>()?);
         }
-        let oldest = self.retry.oldest().unwrap_or_default();
         if oldest == 0
             && let Some(first) = self.healers.first_mut()
         {
             first.watermark().await?;
         }
-        self.heal(wanted, oldest).await?;
+        self.heal(wanted, oldest, false).await?;
+        self.wait(tables, locked, oldest).await?;
+        self.retry.tried(began.elapsed());
         self.tell();
         Ok(())
     }
 
-    async fn heal(&mut self, wanted: Vec<Vec<Wanted>>, number: u64) -> Result<(), WriteError> {
+    /// Whether the table of a row that waits can be healed. One that is gone
+    /// takes its rows along; rows of one that cannot be followed now are kept.
+    fn is_known(&mut self, tables: &dyn Tables, key: &RowKey, batch: u64) -> bool {
+        match tables.meaning(&key.0) {
+            Meaning::Follow(_) => return true,
+            Meaning::Stop(_) if tables.is_gone(&key.0) => {
+                static SAID: Seldom = Seldom::new();
+                if SAID.now() {
+                    let table = key.0.to_string();
+                    tracing::warn!(
+                        table,
+                        "rows that were to be healed are gone with their table"
+                    );
+                }
+                self.retry.healed(key);
+            }
+            _ => self.note(key.clone(), Healed::Refused(UNKNOWN.into()), batch),
+        }
+        false
+    }
+
+    /// Waits for rows that are always locked, each healer for one.
+    async fn wait(
+        &mut self,
+        tables: &dyn Tables,
+        locked: Vec<RowKey>,
+        oldest: u64,
+    ) -> Result<(), WriteError> {
+        if locked.is_empty() {
+            return Ok(());
+        }
+        let began = Instant::now();
+        let mut waits = Vec::with_capacity(locked.len());
+        for (healer, key) in self.healers.iter_mut().zip(locked) {
+            let table = followed(tables, &key.0)?;
+            waits.push(async move {
+                let healed = healer.wait(&key.0, &table, &key.1).await?;
+                Ok::<_, WriteError>((key, healed))
+            });
+        }
+        for healed in join_all(waits).await {
+            let (key, healed) = healed?;
+            self.note(key, healed, oldest);
+        }
+        self.retry.waited(began.elapsed());
+        Ok(())
+    }
+
+    async fn heal(
+        &mut self,
+        wanted: Vec<Vec<Wanted>>,
+        number: u64,
+        locked: bool,
+    ) -> Result<(), WriteError> {
         let pairs = self.healers.iter_mut().zip(wanted);
-        let heals = pairs.map(|(healer, wanted)| heal(healer, wanted));
-        let status = &self.status.heal;
+        let heals = pairs.map(|(healer, wanted)| heal(healer, wanted, locked));
         for healed in join_all(heals.collect()).await {
             for (key, healed) in healed? {
-                let counter = match &healed {
-                    Healed::Equal => &status.equal,
-                    Healed::Repaired(Kind::Changed) => &status.changed,
-                    Healed::Repaired(Kind::Missing) => &status.missing,
-                    Healed::Repaired(Kind::Extra) => &status.extra,
-                    Healed::Busy => &status.busy,
-                    Healed::Refused(_) => &status.refused,
-                };
-                counter.fetch_add(1, Ordering::Relaxed);
-                if let Healed::Refused(why) = &healed {
-                    *status.refusal.lock() = Some(format!("{}: {why}", key.0));
-                }
-                match healed {
-                    Healed::Equal | Healed::Repaired(_) => self.retry.healed(&key),
-                    Healed::Busy | Healed::Refused(_) => self.retry.add(key, number),
-                }
+                self.note(key, healed, number);
             }
         }
         Ok(())
+    }
+
+    /// Counts what became of a row that was asked for with this batch.
+    fn note(&mut self, key: RowKey, healed: Healed, number: u64) {
+        let status = &self.status.heal;
+        let counter = match &healed {
+            Healed::Equal => &status.equal,
+            Healed::Repaired(Kind::Changed) => &status.changed,
+            Healed::Repaired(Kind::Missing) => &status.missing,
+            Healed::Repaired(Kind::Extra) => &status.extra,
+            Healed::Busy => &status.busy,
+            Healed::Refused(_) => &status.refused,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+        self.counted.0 += 1;
+        self.counted.1 += u64::from(matches!(healed, Healed::Repaired(_)));
+        if let Healed::Refused(why) = &healed {
+            *status.refusal.lock() = Some(format!("{}: {why}", key.0));
+        }
+        match healed {
+            Healed::Equal | Healed::Repaired(_) => self.retry.healed(&key),
+            Healed::Busy => self.retry.add(key, number, true),
+            Healed::Refused(_) => self.retry.add(key, number, false),
+        }
     }
 
     fn tell(&self) {

@@ -176,6 +176,7 @@ impl Follower {
                 "{name}: an image lacks columns (binlog_row_image must be FULL)"
             )));
         }
+        self.inside = true;
         self.batch.bytes += rows.size();
         self.since.get_or_insert_with(Instant::now);
         for images in rows.images(Some(&followed.unsigned)) {
@@ -265,12 +266,11 @@ impl Follower {
         self.since = None;
         let events = batch.events as u64;
         let stages = batch.stages();
-        let inside = self.progress.running().is_some();
         let Some(worker) = self.workers.first_mut() else {
             return Ok(());
         };
         let whole = self.whole.take();
-        match whole.filter(|_| !inside) {
+        match whole.filter(|_| !self.inside) {
             Some(position) => {
                 let copied = std::mem::take(&mut self.copied);
                 let (progress, waiting): (Vec<_>, Vec<_>) = copied.into_iter().unzip();

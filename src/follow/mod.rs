@@ -46,14 +46,13 @@ mod mark;
 mod reader;
 mod retry;
 mod sample;
+mod status;
 mod xa;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
-
-use parking_lot::Mutex;
 
 use crate::binlog::progress::{Place, Progress};
 use crate::binlog::stream::{BinlogStream, StreamError};
@@ -67,9 +66,10 @@ use healing::Healing;
 pub(crate) use join::join_all;
 use ordered::Ordered;
 use reader::Reader;
-use retry::{RETRY_MAX, Retry};
+use retry::Retry;
+pub use status::{HealStatus, Status};
 use tables::{Meaning, Said, Tables};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use windows::{Chunk, Windows};
 use writer::{Worker, WriteError};
 
@@ -83,8 +83,16 @@ const BATCH_BYTES: usize = 8 << 20;
 /// How long a batch waits for more events before it is written.
 const BATCH_WAIT: Duration = Duration::from_millis(2);
 
-/// How long a batch may take events while they come one by one.
-const BATCH_AGE_MAX: Duration = Duration::from_millis(20);
+/// The same where it is healed: a look at both servers for each mirrored write
+/// by itself would cost more than the write. The mirror's commit has mostly come
+/// by then, too. A heartbeat ends the waiting, so barriers are not later by it.
+const HEAL_WAIT: Duration = Duration::from_millis(20);
+
+/// How long a batch may take events while they come one by one; where the one
+/// before took longer to be written, as long as that, up to the last: the slower
+/// the servers, the more is done in one go.
+const BATCH_AGE: Duration = Duration::from_millis(20);
+const BATCH_AGE_MAX: Duration = Duration::from_millis(250);
 
 /// Heartbeats kept that are not passed yet: with more, the oldest are forgotten
 /// and the lag is known less exactly.
@@ -93,6 +101,11 @@ const BEATS_MAX: usize = 4096;
 /// How often the checkpoint moves while no routed rows come: a commit on the
 /// side that is written, for each route.
 const IDLE_CHECKPOINT: Duration = Duration::from_secs(5);
+
+/// How often it moves while batches are healed. To look at rows again after a
+/// crash changes nothing, so a commit on the mirror for each batch, beside the
+/// application's, would be for nothing.
+const HEAL_CHECKPOINT: Duration = Duration::from_secs(1);
 
 /// Connections that have not been needed for as long are closed, all but that
 /// which writes the checkpoint.
@@ -118,56 +131,6 @@ pub enum FollowError {
     },
 }
 
-/// What a follower has done, for status and metrics.
-#[derive(Debug, Default)]
-pub struct Status {
-    /// Row events written.
-    pub events: AtomicU64,
-    /// Transactions of the log read to their end.
-    pub transactions: AtomicU64,
-    /// When the last transaction written was committed on the side that is
-    /// read, in seconds since 1970 as that server says.
-    pub written_s: AtomicU64,
-    /// Behind the last transaction written.
-    pub position: Mutex<Option<Position>>,
-    /// The last heartbeat passed: all before it is written or healed.
-    pub passed: watch::Sender<Passed>,
-    /// It heals, and does not apply.
-    pub heals: AtomicBool,
-    /// What healing did.
-    pub heal: HealStatus,
-}
-
-impl Status {
-    /// Rows that are to be healed again.
-    pub fn pending(&self) -> u64 {
-        self.heal.pending.load(Ordering::Relaxed)
-    }
-}
-
-/// What a follower in heal mode has done: rows by what became of them.
-#[derive(Debug, Default)]
-pub struct HealStatus {
-    /// Both sides had the same.
-    pub equal: AtomicU64,
-    /// The mirror had other values.
-    pub changed: AtomicU64,
-    /// The mirror did not have it.
-    pub missing: AtomicU64,
-    /// Only the mirror had it.
-    pub extra: AtomicU64,
-    /// Tries that met a lock on the mirror's row.
-    pub busy: AtomicU64,
-    /// Tries that the mirror refused.
-    pub refused: AtomicU64,
-    /// Why it did last, with the table. May hold a row's values: not for logs.
-    pub refusal: Mutex<Option<String>>,
-    /// Rows to be tried again.
-    pub pending: AtomicU64,
-    /// Rows committed on the active side to make sure that events are readable.
-    pub watermarks: AtomicU64,
-}
-
 /// What a follower does with events.
 pub enum Mode {
     /// Writes the images. Rows that a predecessor in the other mode left are
@@ -187,6 +150,9 @@ pub struct Follower {
     batch: Batch,
     /// Behind the last whole transaction in the batch; None inside the first.
     whole: Option<Position>,
+    /// Rows of a transaction that has not ended were read. Its first event alone
+    /// is not inside: it can be a statement's that nothing before may wait for.
+    inside: bool,
     /// Shared with the copier.
     windows: Arc<Windows>,
     /// Chunks that are in the batch: what is to be recorded, and who waits.
@@ -200,8 +166,11 @@ pub struct Follower {
     healing: Healing,
     /// Batches written; the one being collected has the next number.
     batches: u64,
-    /// When the batch got its first event.
+    /// When the batch got its first event, and how old it may get.
     since: Option<Instant>,
+    age: Duration,
+    /// A heartbeat was read, which is passed once the batch is written.
+    hasten: bool,
     /// Heartbeats read: the batch that is before each, its token, and when it
     /// was sent.
     beats: VecDeque<(u64, u64, u64)>,
@@ -212,6 +181,10 @@ pub struct Follower {
     server: Option<String>,
     /// The heartbeat row it listens to.
     pulse: String,
+    /// When the checkpoint was written last, and whether it stands before a
+    /// batch that is healed.
+    recorded: Instant,
+    owed: bool,
     /// When rows were written or healed last; None: all that is not needed
     /// while idle has been given back since.
     busy: Option<Instant>,
@@ -251,6 +224,9 @@ impl Follower {
             Mode::Apply(healers) => (false, healers),
             Mode::Heal(healers) => (true, healers),
         };
+        for worker in workers.iter_mut().skip(1).filter(|_| !heals) {
+            worker.outlive().await?;
+        }
         status.heals.store(heals, Ordering::Relaxed);
         let healing = Healing::new(healers, retry, status.clone());
         *status.position.lock() = Some(written.clone().unwrap_or_else(|| from.clone()));
@@ -261,6 +237,7 @@ impl Follower {
             progress: Progress::new(from),
             batch: Batch::default(),
             whole: None,
+            inside: false,
             windows: Arc::default(),
             copied: Vec::new(),
             ours: false,
@@ -269,13 +246,17 @@ impl Follower {
             healing,
             batches: 1,
             since: None,
+            age: BATCH_AGE,
+            hasten: false,
             beats: VecDeque::new(),
             in_order: in_order::State::default(),
             xa: xa::State::since(written),
             sample: sample::Sample::default(),
             server: None,
             pulse: pulse.unwrap_or_default(),
-            busy: None,
+            recorded: Instant::now(),
+            owed: false,
+            busy: Some(Instant::now()),
         })
     }
 
@@ -315,7 +296,6 @@ impl Follower {
         mut chunks: mpsc::Receiver<Chunk>,
     ) -> Result<(), FollowError> {
         let mut reader = Reader::start(stream);
-        let mut checkpointed = Instant::now();
         loop {
             tokio::select! {
                 event = reader.next() => match event {
@@ -351,17 +331,25 @@ impl Follower {
                 () = tokio::time::sleep(self.wait()) => self.flush().await?,
             }
             let full = self.batch.events >= BATCH_EVENTS || self.batch.bytes >= BATCH_BYTES;
-            if full || self.since.is_some_and(|s| s.elapsed() > BATCH_AGE_MAX) {
+            let hasten = std::mem::take(&mut self.hasten);
+            if full || hasten || self.since.is_some_and(|s| s.elapsed() > self.age) {
                 self.flush().await?;
             }
             self.again().await?;
             self.pass();
             let idle = self.batch.is_empty() && !self.in_order.held;
-            if idle && checkpointed.elapsed() > IDLE_CHECKPOINT {
+            if idle && self.recorded.elapsed() > self.checkpoint_pause() {
                 self.checkpoint().await?;
-                checkpointed = Instant::now();
+                self.recorded = Instant::now();
                 self.rest();
             }
+        }
+    }
+
+    fn checkpoint_pause(&self) -> Duration {
+        match self.owed {
+            true => HEAL_CHECKPOINT,
+            false => IDLE_CHECKPOINT,
         }
     }
 
@@ -377,7 +365,9 @@ impl Follower {
     /// How long there is nothing to do unless something comes.
     fn wait(&self) -> Duration {
         let wait = if self.batch.is_empty() && !self.in_order.held {
-            IDLE_CHECKPOINT
+            self.checkpoint_pause()
+        } else if self.heals {
+            HEAL_WAIT
         } else {
             BATCH_WAIT
         };
@@ -438,6 +428,7 @@ impl Follower {
                 self.beats.pop_front();
             }
             self.beats.push_back((self.batches, *token, *sent));
+            self.hasten = true;
         }
         Ok(())
     }
@@ -489,6 +480,7 @@ impl Follower {
             Place::Commits | Place::RollsBack | Place::Prepares | Place::Alone
         ) {
             self.ours = false;
+            self.inside = false;
             self.in_order.transaction_ended();
             if !self.xa.is_known() {
                 self.whole = Some(self.progress.position().clone());
@@ -535,6 +527,7 @@ impl Follower {
             )));
         }
         let watched = self.windows.is_open(&name);
+        self.inside = true;
         self.since.get_or_insert_with(Instant::now);
         self.batch.bytes += rows.size();
         for images in rows.images(Some(&followed.unsigned)) {
@@ -597,17 +590,22 @@ impl Follower {
         self.since = None;
         let events = batch.events as u64;
         let whole = self.whole.take();
-        self.busy = Some(Instant::now());
+        let began = Instant::now();
         let sample = self.sample.of(&batch, number);
-        if self.heals {
-            self.heal(batch, number, whole.as_ref()).await?;
+        let recorded = if self.heals {
+            self.heal(batch, number, whole.as_ref()).await?
         } else {
             self.apply(batch, whole.as_ref()).await?;
-        }
+            true
+        };
+        self.busy = Some(Instant::now());
+        self.age = began.elapsed().clamp(BATCH_AGE, BATCH_AGE_MAX);
         self.sample.written(sample);
         self.status.events.fetch_add(events, Ordering::Relaxed);
-        if let Some(position) = whole {
-            self.checkpointed(position);
+        match whole {
+            Some(position) if recorded => self.checkpointed(position),
+            // For the next one to be written.
+            later => self.whole = later,
         }
         Ok(())
     }
@@ -634,21 +632,24 @@ impl Follower {
     }
 
     /// Heals a batch's rows, and writes the checkpoint with what is left of
-    /// them behind.
+    /// them behind, where it is time to. Whether it has.
     async fn heal(
         &mut self,
         batch: Batch,
         number: u64,
         whole: Option<&Position>,
-    ) -> Result<(), FollowError> {
+    ) -> Result<bool, FollowError> {
         let copied = std::mem::take(&mut self.copied);
         let tables = self.tables.clone();
+        // Applied again, a parent's delete takes children that came since.
+        let families = !self.healing.families.is_empty();
         self.healing.batch(tables.as_ref(), batch, number).await?;
-        while self.healing.retry.len() > RETRY_MAX {
-            tokio::time::sleep(self.wait()).await;
-            self.again().await?;
+        if copied.is_empty() && !families && self.recorded.elapsed() < HEAL_CHECKPOINT {
+            self.owed = true;
+            return Ok(false);
         }
-        self.record(copied, whole).await
+        self.record(copied, whole).await?;
+        Ok(true)
     }
 
     /// Writes the checkpoint, rows that are still to be healed, and how far the
@@ -671,6 +672,8 @@ impl Follower {
                 retry.stored();
             }
         }
+        self.recorded = Instant::now();
+        self.owed = false;
         for copier in waiting {
             let _ = copier.send(true);
         }

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::batch::TableName;
+use super::heal::PATIENCE;
 use super::writer::{Worker, WriteError};
 use crate::copy::select::Bound;
 use crate::rows::literal::put_quoted;
@@ -25,6 +26,9 @@ pub(super) const RETRY_MAX: usize = 10_000;
 /// Pause before a row is tried again, doubled each time up to the last.
 const PAUSE: Duration = Duration::from_millis(20);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
+
+/// A follower waits for rows one part of its time, and works this many.
+const WAIT_SHARE: u32 = 3;
 
 /// Rows tried again in one go.
 const DUE_MAX: usize = 500;
@@ -42,7 +46,16 @@ struct Waiting {
     /// The batch it came with.
     since: u64,
     tries: u32,
+    /// Those that met it locked since one did not.
+    busy: u32,
     next: Instant,
+}
+
+impl Waiting {
+    /// It is to be waited for.
+    fn is_locked(&self) -> bool {
+        self.busy >= PATIENCE
+    }
 }
 
 /// The rows, and what of them is not stored yet.
@@ -51,6 +64,9 @@ pub(super) struct Retry {
     rows: HashMap<RowKey, Waiting>,
     /// In the table, as of the last checkpoint.
     stored: HashSet<RowKey>,
+    no_wait_before: Option<Instant>,
+    /// Rows are tried again from then on; not later than the first is due.
+    next: Option<Instant>,
 }
 
 fn pause(tries: u32) -> Duration {
@@ -78,7 +94,7 @@ impl Retry {
             };
             let key = (Arc::new(name), bound);
             retry.stored.insert(key.clone());
-            retry.add(key, 0);
+            retry.add(key, 0, false);
         }
         Ok(retry)
     }
@@ -88,16 +104,19 @@ impl Retry {
         self.rows.len()
     }
 
-    /// A row is to be tried again.
-    pub(super) fn add(&mut self, key: RowKey, batch: u64) {
+    /// A row is to be tried again: it was locked, or is refused.
+    pub(super) fn add(&mut self, key: RowKey, batch: u64, locked: bool) {
         let now = Instant::now();
         let waiting = self.rows.entry(key).or_insert(Waiting {
             since: batch,
             tries: 0,
+            busy: 0,
             next: now,
         });
+        waiting.busy = if locked { waiting.busy + 1 } else { 0 };
         waiting.next = now + pause(waiting.tries);
         waiting.tries = waiting.tries.saturating_add(1);
+        self.next = Some(self.next.map_or(waiting.next, |at| at.min(waiting.next)));
     }
 
     /// A row is healed, whichever of its events asked for it.
@@ -110,16 +129,41 @@ impl Retry {
         self.rows.values().map(|w| w.since).min()
     }
 
-    /// When the next row is due.
+    /// When rows are to be tried again.
     pub(super) fn next_due(&self) -> Option<Instant> {
-        self.rows.values().map(|w| w.next).min()
+        self.next
     }
 
-    /// Rows that are due.
-    pub(super) fn due(&self) -> Vec<RowKey> {
+    /// Rows were tried again during this time. As long is left to the log then,
+    /// however many are due.
+    pub(super) fn tried(&mut self, took: Duration) {
+        let first = self.rows.values().map(|w| w.next).min();
+        self.next = first.map(|at| at.max(Instant::now() + took));
+    }
+
+    /// Rows were waited for during this time. Nothing is read from the log
+    /// meanwhile, so there is a pause before the next are.
+    pub(super) fn waited(&mut self, took: Duration) {
+        self.no_wait_before = Some(Instant::now() + took * WAIT_SHARE);
+    }
+
+    /// Rows that are due, and those of them that were met locked too often: of
+    /// these as many as may be waited for at a time, the longest owed first.
+    pub(super) fn due(&self, waits: usize) -> (Vec<RowKey>, Vec<RowKey>) {
         let now = Instant::now();
         let due = self.rows.iter().filter(|(_, w)| w.next <= now);
-        due.map(|(key, _)| key.clone()).take(DUE_MAX).collect()
+        let (mut locked, mut others): (Vec<_>, Vec<_>) = due.partition(|(_, w)| w.is_locked());
+        locked.sort_by_key(|(_, w)| w.since);
+        let may = self.no_wait_before.is_none_or(|at| at <= now);
+        // All but those few are tried as ever: a mirror that was slow for a
+        // while leaves thousands that only seemed to be locked.
+        others.extend(locked.split_off(locked.len().min(if may { waits } else { 0 })));
+        others.truncate(DUE_MAX);
+        let keys = |some: Vec<(&RowKey, &Waiting)>| {
+            let keys = some.into_iter().map(|(key, _)| key.clone());
+            keys.collect()
+        };
+        (keys(others), keys(locked))
     }
 
     /// Whether the table has to be changed.
@@ -188,10 +232,10 @@ mod tests {
     fn the_table_follows_the_set() {
         let mut retry = Retry::default();
         assert!(!retry.is_dirty());
-        retry.add(key(b'1'), 4);
-        retry.add(key(b'2'), 7);
+        retry.add(key(b'1'), 4, true);
+        retry.add(key(b'2'), 7, false);
         // Busy again: since when it is owed does not change.
-        retry.add(key(b'1'), 9);
+        retry.add(key(b'1'), 9, true);
         assert_eq!(retry.oldest(), Some(4));
         assert!(retry.is_dirty() && retry.statements("s").len() == 2);
         retry.stored();

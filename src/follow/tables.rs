@@ -223,6 +223,10 @@ pub enum Said {
 pub trait Tables: Send + Sync {
     /// What rows of a table mean.
     fn meaning(&self, table: &TableName) -> Meaning;
+    /// Whether a followed table is known not to be there any more.
+    fn is_gone(&self, _: &TableName) -> bool {
+        false
+    }
     /// What a statement means.
     fn statement(&self, query: &Query) -> Said;
     /// Of a statement that changes definitions: true once its meaning can be
@@ -420,6 +424,12 @@ impl<F: Fn(&[u8], &[u8]) -> bool + Send + Sync> Tables for CatalogTables<F> {
             known.meanings.insert(table.clone(), meaning.clone());
         }
         meaning
+    }
+
+    fn is_gone(&self, table: &TableName) -> bool {
+        let known = self.known.read();
+        let pair = known.catalog.get(&table.schema, &table.table);
+        known.catalog.generation > 0 && pair.is_none_or(|p| p.on(self.side).is_none())
     }
 
     fn under_way(&self, query: &Query) -> Option<watch::Receiver<bool>> {

@@ -198,6 +198,21 @@ impl Worker {
         Ok(())
     }
 
+    /// Waits until a transaction of this worker of an earlier run, which may be
+    /// on its way still, has ended: it has the mark's row locked until then.
+    /// 1. Worker 2 sends row r as v1, and its process dies; the server waits for
+    ///    a lock.
+    /// 2. The next process reads on and writes r as v2, by worker 1.
+    /// 3. The server writes v1.
+    ///
+    /// # Errors
+    /// The connection's.
+    pub async fn outlive(&mut self) -> Result<(), WriteError> {
+        let mut begin = self.begin();
+        begin.push(b"COMMIT".to_vec());
+        self.run(&begin, "lockstep").await
+    }
+
     /// The position the stream goes on from; None on a fresh target.
     ///
     /// # Errors
@@ -213,11 +228,7 @@ impl Worker {
             kind: "checkpoint",
             message,
         };
-        // A transaction of a process before this one may be at its COMMIT
-        // still: it has the mark's row locked until then.
-        let mut begin = self.begin();
-        begin.push(b"COMMIT".to_vec());
-        self.run(&begin, "lockstep").await?;
+        self.outlive().await?;
         let conn = self.conn().await?;
         let row: Option<(String, Option<String>, Option<String>)> = conn
             .query_first(sql)

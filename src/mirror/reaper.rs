@@ -86,11 +86,23 @@ impl Reaper {
 
 async fn work(connect: Connect, mut jobs: mpsc::Receiver<Job>) {
     let mut connection: Option<Conn> = None;
-    while let Some(job) = jobs.recv().await {
+    'jobs: while let Some(job) = jobs.recv().await {
         for _ in 0..ATTEMPTS_MAX {
             let attempt = tokio::time::timeout(ATTEMPT, end(&connect, &mut connection, &job)).await;
-            if matches!(attempt, Ok(Ok(()))) {
-                break;
+            match attempt {
+                Ok(Ok(())) => break,
+                Ok(Err(mysql_async::Error::Server(e))) if is_final(e.code) => {
+                    let thread = job.thread_id;
+                    tracing::warn!(
+                        thread,
+                        "a connection cannot be ended: {} {}",
+                        e.code,
+                        e.message
+                    );
+                    // Whoever waits for its end is not told of one.
+                    continue 'jobs;
+                }
+                _ => {}
             }
             // Dropped, not disconnected: a frozen server would hold us here.
             connection = None;
@@ -100,6 +112,13 @@ async fn work(connect: Connect, mut jobs: mpsc::Receiver<Job>) {
             let _ = gone.send(());
         }
     }
+}
+
+/// Whether the server would answer the same the next time: the account may not
+/// end this one. The others behind it do not wait for that.
+fn is_final(code: u16) -> bool {
+    const DENIED: [u16; 4] = [1044, 1045, 1095, 1227];
+    DENIED.contains(&code)
 }
 
 async fn end(

@@ -2,16 +2,20 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
+use tokio::sync::{OwnedRwLockWriteGuard, RwLock};
 
 use crate::Side;
 use crate::binlog::Position;
 use crate::compare::divergences::{Divergence, Divergences};
-use crate::compare::{self, Boxed, Comparer, Kind, Parts, Repair, Report};
+use crate::compare::{self, Boxed, Comparer, Kind, Parts, Repair, Repaired, Report};
+use crate::copy::select::Bound;
 use crate::follow::batch::TableName;
 use crate::follow::heal::Healer;
+use crate::follow::tables::Followed;
+use crate::route::gate::Routes;
 use crate::route::table::Route;
 
 use super::view::View;
@@ -74,6 +78,8 @@ pub(super) struct Compared {
     pub(super) watching: Watching,
     /// As the store has it, the divergences apart.
     pub(super) written: Mutex<String>,
+    /// Read while rows are repaired.
+    repairs: Arc<RwLock<()>>,
 }
 
 impl Compared {
@@ -84,6 +90,20 @@ impl Compared {
             written: Mutex::new(written),
             ..Compared::default()
         }
+    }
+
+    /// Waits until no row is being repaired, and lets none be until what is
+    /// returned is dropped.
+    ///
+    /// # Errors
+    /// Not by then.
+    pub(super) async fn hold_repairs(
+        &self,
+        until: Instant,
+    ) -> Result<OwnedRwLockWriteGuard<()>, String> {
+        let held = tokio::time::timeout_at(until.into(), self.repairs.clone().write_owned());
+        let held = held.await;
+        held.map_err(|_| "a comparison is repairing rows, and does not come to an end".to_owned())
     }
 
     /// Whatever was found equal may not be any more: only a complete pass that
@@ -163,8 +183,18 @@ impl Compared {
         let accounts = [spec.active, spec.active.other()].map(|side| inner.account(side).clone());
         let [from, to] = accounts.clone();
         let (stream, number) = (spec.stream.to_owned(), spec.healer);
+        let allowed = Allowed {
+            repairs: self.repairs.clone(),
+            routes: inner.routes.clone(),
+            route: spec.route.to_owned(),
+            active: spec.active,
+        };
         let healer = move || -> Box<dyn Repair> {
-            Box::new(Healer::new(from.clone(), to.clone(), &stream, number))
+            let healer = Healer::new(from.clone(), to.clone(), &stream, number);
+            Box::new(Guarded {
+                healer,
+                allowed: allowed.clone(),
+            })
         };
         let barrier = spec.view.clone().map(|view| {
             let barrier = move || -> Boxed<'static, Result<(), String>> {
@@ -188,8 +218,55 @@ impl Compared {
     }
 }
 
+/// Whether rows may be repaired from one side to the other.
+#[derive(Clone)]
+struct Allowed {
+    repairs: Arc<RwLock<()>>,
+    routes: Arc<Routes>,
+    route: String,
+    active: Side,
+}
+
+impl Allowed {
+    fn is(&self) -> bool {
+        let table = self.routes.load();
+        let at = table.index_of(&self.route);
+        let route = at.and_then(|at| table.routes.get(at));
+        route.is_some_and(|r| r.phase.active() == self.active)
+    }
+}
+
+/// A healer that an edge can hold up ([`Compared::hold_repairs`]). A pass goes on
+/// beside edges:
+/// 1. It has proven rows of the mirror different, and begins to repair them.
+/// 2. The route flips: the mirror is the active side now.
+/// 3. A row is written there; on the other side that write is deferred.
+/// 4. The pass writes the other side's older row over it.
+struct Guarded {
+    healer: Healer,
+    allowed: Allowed,
+}
+
+impl Repair for Guarded {
+    fn repair<'a>(
+        &'a mut self,
+        name: &'a TableName,
+        table: &'a Followed,
+        keys: &'a [Bound],
+    ) -> Boxed<'a, Result<Vec<Repaired>, String>> {
+        Box::pin(async move {
+            let _repairs = self.allowed.repairs.read().await;
+            if !self.allowed.is() {
+                return Err("the route has another active side now".to_owned());
+            }
+            Repair::repair(&mut self.healer, name, table, keys).await
+        })
+    }
+}
+
 /// What a comparer of a route is made for.
 pub(super) struct Sides<'a> {
+    pub(super) route: &'a str,
     pub(super) active: Side,
     pub(super) stream: &'a str,
     /// Number of its healers among those of the stream: beyond the follower's.
@@ -271,6 +348,7 @@ impl Plane {
         let tables = tables(inner, route, active);
         let follow = route.follow.as_ref();
         let sides = Sides {
+            route: &route.name,
             active,
             stream: follow.map_or("", |f| f.stream.as_str()),
             healer: HEALER,

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use mysql_async::Conn;
+use tokio::sync::OwnedRwLockWriteGuard;
 
 use crate::Side;
 use crate::route::gate::Prepared;
@@ -80,6 +81,8 @@ pub struct Handover<'a> {
     drained: Mutex<Option<Drained>>,
     /// Opened while writes still go on.
     opened: tokio::sync::Mutex<Opened>,
+    /// No row is repaired by a comparison meanwhile.
+    repairs: tokio::sync::Mutex<Option<OwnedRwLockWriteGuard<()>>>,
 }
 
 /// Connections for what is done under the closed gate.
@@ -132,6 +135,7 @@ impl Plane {
             unpassed: AtomicBool::new(false),
             drained: Mutex::default(),
             opened: tokio::sync::Mutex::default(),
+            repairs: tokio::sync::Mutex::default(),
         }
     }
 }
@@ -151,8 +155,20 @@ impl Handover<'_> {
             self.acting.store(holds.unwrap_or(true), Ordering::Relaxed);
         }
         self.open().await;
+        self.hold_repairs(Instant::now() + limit).await?;
         if self.change.barrier {
             return self.barrier(Instant::now() + limit).await;
+        }
+        Ok(())
+    }
+
+    /// Comparisons stop repairing, where a flip would make them write the wrong
+    /// side.
+    async fn hold_repairs(&self, until: Instant) -> Result<(), String> {
+        let mut held = self.repairs.lock().await;
+        if held.is_none() && self.change.fence.is_some() {
+            let compared = self.plane.compared(&self.route.name);
+            *held = Some(compared.hold_repairs(until).await?);
         }
         Ok(())
     }
@@ -182,6 +198,8 @@ impl Handover<'_> {
         until: Instant,
     ) -> Result<Prepared<Option<Fence>>, String> {
         let mut held = None;
+        // Not to be forced: rows would be lost.
+        self.hold_repairs(until).await?;
         if let Some(side) = self.change.fence {
             if self.acting.load(Ordering::Relaxed) {
                 let stopped = self.objects().stop_events(side, until).await;

@@ -49,7 +49,7 @@ pub(super) async fn make(inner: &Inner, spec: &Spec) -> Result<Option<Position>,
         let (options, progress) = (schema::Options::default(), schema::Progress::default());
         let made = schema::create(source, target, &covered, options, &progress).await;
         let report = made.map_err(|e| Ended::Passing(format!("the target's tables: {e}")))?;
-        say(spec, "making", &report);
+        say(&spec.name, "making on the target", &report);
         ours.extend(report.created);
         let mut conn = ServiceConn::new(source.clone());
         let end = position::end(&mut conn).await?;
@@ -104,23 +104,19 @@ pub(super) async fn finish(inner: &Inner, spec: &Spec) -> Result<(), Ended> {
     let (options, progress) = (schema::Options::default(), schema::Progress::default());
     let made = schema::finish(source, target, &covered, options, &progress).await;
     let report = made.map_err(|e| Ended::Passing(format!("the target's keys: {e}")))?;
-    say(spec, "finishing", &report);
+    say(&spec.name, "finishing on the target", &report);
     Ok(())
 }
 
 /// Logs what was made, and what could not be.
-fn say(spec: &Spec, doing: &str, report: &schema::Report) {
-    let route = &spec.name;
+pub(super) fn say(route: &str, doing: &str, report: &schema::Report) {
     if let Some(first) = report.created.first() {
-        let made = report.created.len();
-        tracing::info!(
-            route,
-            "{doing} the target's schema: {made} objects, {first} first"
-        );
+        let count = report.created.len();
+        tracing::info!(route, "{doing}: {count} objects, {first} first");
     }
     for note in report.notes.iter().take(NOTES_MAX) {
         let (object, schema, name) = (note.object.as_str(), &note.schema, &note.name);
         let (part, why) = (&note.part, &note.why);
-        tracing::warn!(route, "{doing} {object} {schema}.{name} {part}: {why}");
+        tracing::warn!(route, "{doing}: {object} {schema}.{name} {part}: {why}");
     }
 }

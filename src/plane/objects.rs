@@ -23,14 +23,11 @@ use crate::Side;
 use crate::route::table::TableGlob;
 use crate::schema::{self, SchemaError};
 
-use super::{Inner, route};
+use super::{Inner, make, route};
 
 /// For the objects of one route on one side while its follower begins: they
 /// wait for transactions that use their tables.
 const SETTLE_LIMIT: Duration = Duration::from_secs(60);
-
-/// Notes that are logged of one run; `check` has all.
-const NOTES_MAX: usize = 20;
 
 /// The objects of some tables.
 pub struct Objects<'a> {
@@ -82,7 +79,7 @@ impl<'a> Objects<'a> {
             Ok(done) => done.map_err(|e| e.to_string())?,
             Err(_) => return Err(format!("the {side}'s triggers and events take too long")),
         };
-        self.say(side, "brought back", &report);
+        self.say(side, "bringing back", &report);
         match report.notes.first() {
             None => Ok(()),
             Some(note) => Err(format!(
@@ -106,7 +103,7 @@ impl<'a> Objects<'a> {
         let run = schema::stop_events(self.inner.account(side), &covers);
         match tokio::time::timeout(left, run).await {
             Ok(Ok(report)) => {
-                self.say(side, "held back", &report);
+                self.say(side, "holding back", &report);
                 Ok(())
             }
             Ok(Err(e)) => Err(e.to_string()),
@@ -133,24 +130,12 @@ impl<'a> Objects<'a> {
             Ok(done) => done.map_err(|e| e.to_string())?,
             Err(_) => return Err("they take too long".to_owned()),
         };
-        self.say(active, "brought back", &on);
-        self.say(mirror, "held back", &off);
+        self.say(active, "bringing back", &on);
+        self.say(mirror, "holding back", &off);
         Ok(())
     }
 
-    fn say(&self, side: Side, done: &str, report: &schema::Report) {
-        let route = self.route;
-        if let Some(first) = report.created.first() {
-            let count = report.created.len();
-            tracing::info!(route, "{done} on the {side}: {count}, {first} first");
-        }
-        for note in report.notes.iter().take(NOTES_MAX) {
-            let (object, schema, name) = (note.object.as_str(), &note.schema, &note.name);
-            tracing::warn!(
-                route,
-                "not {done} on the {side}: {object} {schema}.{name}: {}",
-                note.why
-            );
-        }
+    fn say(&self, side: Side, doing: &str, report: &schema::Report) {
+        make::say(self.route, &format!("{doing} on the {side}"), report);
     }
 }

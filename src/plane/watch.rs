@@ -183,6 +183,7 @@ impl Watch<'_> {
         let work = self.spec.work;
         let (keys, received) = mpsc::channel(KEYS_MAX);
         let sides = Sides {
+            route: &self.spec.name,
             active: work.from,
             stream: &self.spec.start.stream,
             healer: HEALER,

@@ -89,10 +89,6 @@ pub fn all(config: &Config) -> Result<Built, String> {
         (context.backend(side).clone(), account)
     };
     let store: Arc<dyn Store> = Arc::new(store);
-    let replica = |side| {
-        let address = &config.backend(side).replica;
-        (!address.is_empty()).then(|| address.clone())
-    };
     let plane = Plane::new(plane::Inner {
         routes: routes.clone(),
         catalog: catalog_loader.clone(),
@@ -102,7 +98,7 @@ pub fn all(config: &Config) -> Result<Built, String> {
         journal: journal.clone(),
         instance,
         ddl: Arc::default(),
-        replicas: [Side::Source, Side::Target].map(replica),
+        replicas: [Side::Source, Side::Target].map(|side| replica(config, side)),
         threads: registry.threads.clone(),
         store: store.clone(),
         settings: plane::Settings {
@@ -134,6 +130,26 @@ pub fn all(config: &Config) -> Result<Built, String> {
         },
         draining: AtomicBool::new(false),
     });
+    Ok(Built {
+        control: control(config, &migration, registry, &shared),
+        shared,
+        migration,
+        certificates,
+    })
+}
+
+/// What a side's replica is called, where it has one.
+fn replica(config: &Config, side: Side) -> Option<String> {
+    let address = &config.backend(side).replica;
+    (!address.is_empty()).then(|| address.clone())
+}
+
+fn control(
+    config: &Config,
+    migration: &Arc<Migration>,
+    registry: Arc<Registry>,
+    shared: &Shared,
+) -> Arc<Control> {
     let views = Shown {
         registry,
         journal: shared.mirror.journal.clone(),
@@ -142,12 +158,7 @@ pub fn all(config: &Config) -> Result<Built, String> {
     let token = config.control.token.clone();
     let control = Control::new(migration.clone(), Arc::new(views), addresses, token);
     control.preflight.set(config);
-    Ok(Built {
-        shared,
-        migration,
-        control,
-        certificates,
-    })
+    control
 }
 
 fn journal(config: &Config, table: &RouteTable) -> Result<Journal, String> {

@@ -55,6 +55,43 @@ pub struct Client {
     pub input: Buffer,
     /// Negotiated with the client.
     pub capabilities: Capabilities,
+    /// What went through.
+    pub traffic: Traffic,
+}
+
+/// Bytes after which traffic is told: a session's statements do not each touch
+/// the counters that all share.
+const TELL_BYTES: u64 = 64 << 10;
+
+/// Bytes read from and written to a client and not told yet.
+#[derive(Default)]
+pub struct Traffic {
+    from: u64,
+    to: u64,
+}
+
+impl Traffic {
+    fn read(&mut self, bytes: usize) {
+        self.from += bytes as u64;
+    }
+
+    fn written(&mut self, bytes: usize) {
+        self.to += bytes as u64;
+        if self.from + self.to >= TELL_BYTES {
+            self.tell();
+        }
+    }
+
+    fn tell(&mut self) {
+        crate::telemetry::bytes(self.from, self.to);
+        (self.from, self.to) = (0, 0);
+    }
+}
+
+impl Drop for Traffic {
+    fn drop(&mut self) {
+        crate::telemetry::bytes(self.from, self.to);
+    }
 }
 
 /// What can be told of a client while the answer to its command is awaited.
@@ -80,6 +117,7 @@ impl Client {
     /// The client is gone.
     pub async fn send(&mut self, bytes: &[u8]) -> Result<(), End> {
         self.stream.write_all(bytes).await.map_err(End::client)?;
+        self.traffic.written(bytes.len());
         if self.stream.is_tls() {
             self.stream.flush().await.map_err(End::client)?;
         }
@@ -93,7 +131,10 @@ impl Client {
     pub async fn fill(&mut self) -> Result<(), End> {
         match self.input.fill(&mut self.stream).await {
             Ok(0) => Err(End::ClientGone),
-            Ok(_) => Ok(()),
+            Ok(n) => {
+                self.traffic.read(n);
+                Ok(())
+            }
             Err(e) => Err(End::client(e)),
         }
     }
@@ -124,7 +165,10 @@ impl Client {
             }
             match self.input.poll_fill(&mut self.stream, cx) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(End::ClientGone)),
-                Poll::Ready(Ok(_)) => return Poll::Ready(Ok(Woken::Client)),
+                Poll::Ready(Ok(n)) => {
+                    self.traffic.read(n);
+                    return Poll::Ready(Ok(Woken::Client));
+                }
                 Poll::Ready(Err(e)) => return Poll::Ready(Err(End::client(e))),
                 Poll::Pending => {}
             }
@@ -199,7 +243,10 @@ impl Client {
         });
         match filled.await {
             Ok(Ok(0)) => Err(End::ClientGone),
-            Ok(Ok(_)) => Ok(()),
+            Ok(Ok(n)) => {
+                self.traffic.read(n);
+                Ok(())
+            }
             Ok(Err(e)) => Err(End::client(e)),
             Err(lost) => Err(End::Leg(lost)),
         }

@@ -310,10 +310,12 @@ impl Session {
         let caps = leg.capabilities;
         self.legs_broken = false;
         if !answer.summary.is_error || done_in_part(s.facts, &answer) {
-            let on_both = self.ddl_on_mirror(s, &answer, halfway).await;
-            self.refresh_catalog().await;
-            if on_both {
+            if self.ddl_on_mirror(s, &answer, halfway).await {
+                self.refresh_catalog().await;
                 said();
+            } else {
+                // The routes are suspended: nothing is mirrored by old shapes.
+                self.shared.catalog_refresh.notify_one();
             }
         } else {
             halfway.settled();

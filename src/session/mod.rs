@@ -309,6 +309,7 @@ impl Session {
                 stream: logged.client,
                 input: Buffer::default(),
                 capabilities: logged.capabilities,
+                traffic: client::Traffic::default(),
             },
             legs,
             parts: [Part::None; 2],

@@ -8,6 +8,7 @@ use super::trackers::{asks_for_trackers, mentions_trackers};
 use super::values;
 use super::{End, Session, relay};
 use crate::Side;
+use crate::leg::ANSWER_MAX;
 use crate::leg::put_query;
 use crate::mirror::debts::Settled;
 use crate::mirror::write::{Request, Written, write};
@@ -349,7 +350,8 @@ impl Session {
         let summary = ran?;
         self.pending.abandon = false;
         if summary.is_error {
-            self.refused_in_transaction(side).await?;
+            let commits = !matches!(s.facts.class, Class::Read | Class::Write);
+            self.ask_after_error(side, commits).await?;
             if s.facts.verb == Verb::Handler && summary.error_code == ER_UNKNOWN_TABLE {
                 self.handler_gone(s.sql);
             }
@@ -484,11 +486,37 @@ impl Session {
                 return Ok(false);
             }
         }
+        if self.refused_there(side).await? {
+            return Ok(false);
+        }
         self.diagnostics = None;
         self.values.last = Some(side);
         self.consume_command(s.length);
         let summary = self.relay_answer(side, ResponseKind::Generic).await?;
         self.read_warnings = summary.warnings;
+        self.pending.abandon = false;
+        Ok(true)
+    }
+
+    /// Whether the mirror answers a read with an error: a privilege, a function or
+    /// a rule that only the active side has. That one is asked then; an error of
+    /// the application's is an error there, too. Not what somebody interrupted.
+    async fn refused_there(&mut self, side: Side) -> Result<bool, End> {
+        const INTERRUPTED: [u16; 3] = [1317, 1969, 3024];
+        let Some(leg) = self.legs[side.index()].as_mut() else {
+            return Ok(false);
+        };
+        let code = match leg.input.pending().get(HEADER_LEN..) {
+            Some([0xFF, low, high, ..]) => u16::from_le_bytes([*low, *high]),
+            _ => return Ok(false),
+        };
+        if INTERRUPTED.contains(&code) {
+            return Ok(false);
+        }
+        crate::telemetry::error(side.as_str(), "read_refused");
+        if leg.answer(ResponseKind::Generic, ANSWER_MAX).await.is_err() {
+            self.drop_leg(side);
+        }
         self.pending.abandon = false;
         Ok(true)
     }

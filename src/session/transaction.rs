@@ -157,6 +157,12 @@ impl Session {
     /// An error was answered: inside a transaction, ask whether it is still
     /// there; if not, M's part is rolled back too.
     pub(super) async fn refused_in_transaction(&mut self, side: Side) -> Result<(), End> {
+        self.ask_after_error(side, false).await
+    }
+
+    /// As [`Session::refused_in_transaction`]. `commits`: the statement commits
+    /// before it runs, so that a transaction that has ended is on A.
+    pub(super) async fn ask_after_error(&mut self, side: Side, commits: bool) -> Result<(), End> {
         if !self.state.in_transaction() {
             self.state.doubt_one_shots();
             return Ok(());
@@ -168,6 +174,10 @@ impl Session {
         let other = side.other();
         if !still && self.parts[other.index()] == Part::Open {
             let table = self.shared.routes.load();
+            if commits {
+                let route = self.transaction.route.unwrap_or(0);
+                self.note(&table, route, Kind::Failed, "implicit_commit");
+            }
             self.rollback_part(side, &table).await;
         }
         Ok(())
@@ -347,20 +357,7 @@ impl Session {
                 self.note(s.table, route, Kind::Failed, "commit_refused");
             }
         } else {
-            let caps = self.legs[lead.index()]
-                .as_ref()
-                .map_or(self.client.capabilities, |l| l.capabilities);
-            let client = self.client.capabilities;
-            relay::shown(&answer.bytes, caps, client, &mut self.state, &mut out);
-            if s.facts.verb == Verb::Commit {
-                pending = self.commit_part(lead, s.table).await;
-            } else {
-                self.rollback_part(lead, s.table).await;
-            }
-            if s.facts.chain != Some(true) {
-                self.state.use_up_one_shots();
-                self.state.opened = Opened::default();
-            }
+            pending = self.part_ends(&s, lead, &answer.bytes, &mut out).await;
         }
         let told = self.client.send(&out).await;
         if pending {
@@ -375,6 +372,33 @@ impl Session {
         }
         self.after(lead);
         Ok(())
+    }
+
+    /// A has ended its part, and answered so: M ends its own. Whether its answer
+    /// is still to come.
+    async fn part_ends(
+        &mut self,
+        s: &Statement<'_>,
+        lead: Side,
+        answer: &[u8],
+        out: &mut Vec<u8>,
+    ) -> bool {
+        let caps = self.legs[lead.index()]
+            .as_ref()
+            .map_or(self.client.capabilities, |l| l.capabilities);
+        let client = self.client.capabilities;
+        relay::shown(answer, caps, client, &mut self.state, out);
+        let mut pending = false;
+        if s.facts.verb == Verb::Commit {
+            pending = self.commit_part(lead, s.table).await;
+        } else {
+            self.rollback_part(lead, s.table).await;
+        }
+        if s.facts.chain != Some(true) {
+            self.state.use_up_one_shots();
+            self.state.opened = Opened::default();
+        }
+        pending
     }
 
     /// SAVEPOINT, ROLLBACK TO, RELEASE: on A, and on M where it has a part;

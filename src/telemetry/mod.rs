@@ -120,7 +120,7 @@ pub const METRICS: &[Metric] = &[
         Kind::Counter,
         "",
         &["route", "outcome"],
-        "Writes of a mirrored route by outcome on the mirror: ok, failed, deferred",
+        "Writes of a mirrored route by outcome on the mirror: ok, suspect (it changed another number of rows), or why it was not had there",
     ),
     metric(
         "lockstep_mirror_suspended",

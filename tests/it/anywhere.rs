@@ -7,12 +7,12 @@
 //! copy went on where it was.
 
 use crate::or_skip;
-use crate::support::proc::{block_on, is_over, runtime};
+use crate::support::proc::{block_on, connect, is_over, runtime};
 use crate::support::servers::ServerOptions;
 use crate::support::{Family, Proxy, ProxyOptions, Server, compare};
 use crate::workload::Random;
+use mysql_async::OptsBuilder;
 use mysql_async::prelude::Queryable;
-use mysql_async::{Conn, OptsBuilder};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -72,7 +72,7 @@ async fn client(opts: OptsBuilder, number: u32, seed: u64, stop: Arc<AtomicBool>
     let mut random = Random::new(seed * 1000 + u64::from(number) + 1);
     let count = format!("UPDATE t.any_counter SET v = v + 1 WHERE id = {number}");
     while !stop.load(Ordering::Relaxed) {
-        let Ok(mut conn) = Conn::new(opts.clone()).await else {
+        let Some(mut conn) = connect(opts.clone()).await else {
             tokio::time::sleep(Duration::from_millis(20)).await;
             continue;
         };

@@ -4,7 +4,7 @@
 //! told of is on the active side; nothing is on the mirror that the active side
 //! has not (its commit comes first); and the journal says from where to heal.
 
-use crate::support::proc::{block_on, runtime, wait_for};
+use crate::support::proc::{block_on, connect, runtime, wait_for};
 use crate::support::{Family, Proxy, ProxyOptions, Server, servers};
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, OptsBuilder};
@@ -28,7 +28,7 @@ async fn client(opts: OptsBuilder, table: String, number: u32, stop: Arc<AtomicB
     let mut told = Vec::new();
     let mut n = 0;
     while !stop.load(Ordering::Relaxed) {
-        let Ok(mut conn) = Conn::new(opts.clone()).await else {
+        let Some(mut conn) = connect(opts.clone()).await else {
             tokio::time::sleep(Duration::from_millis(10)).await;
             continue;
         };

@@ -45,7 +45,10 @@ const EDGES: &[(&str, &[&str])] = &[
     ),
     ("binlog", &["wire", "leg"]),
     ("rows", &["binlog", "config", "telemetry"]),
-    ("follow", &["binlog", "rows", "sql", "copy::select", "leg"]),
+    (
+        "follow",
+        &["binlog", "rows", "sql", "copy::select", "leg", "telemetry"],
+    ),
     ("copy", &["binlog", "config", "follow", "rows", "wire"]),
     (
         "plane",

@@ -60,6 +60,15 @@ impl Link {
         self.mariadb
     }
 
+    /// How long statements wait for the lock of a row. MariaDB can refuse to
+    /// wait at all; MySQL waits a second at least, and is interrupted sooner by
+    /// us. A healer that waits while it holds locks makes writers of the
+    /// application queue on those.
+    pub(super) fn lock_wait(&self, patient: bool) -> String {
+        let seconds = u8::from(patient || !self.mariadb);
+        format!("SET SESSION innodb_lock_wait_timeout={seconds}")
+    }
+
     /// Forgets the connection: what it has open ends.
     pub(super) fn drop_conn(&mut self) {
         self.conn = None;
@@ -98,13 +107,9 @@ impl Link {
         self.mariadb = version.is_some_and(|v| v.contains("MariaDB"));
         let mut session = SESSION.to_owned();
         if self.locks {
-            // MariaDB can refuse to wait for any lock; MySQL waits a second at
-            // least, and is interrupted sooner by us. A waiting healer holds
-            // locks that writers of the application queue on.
-            let wait = u8::from(!self.mariadb);
-            session.push_str(&format!(
-                "; SET SESSION innodb_lock_wait_timeout={wait}, SESSION lock_wait_timeout=1"
-            ));
+            session.push_str("; ");
+            session.push_str(&self.lock_wait(false));
+            session.push_str(", SESSION lock_wait_timeout=1");
         }
         let prepared = conn.query_drop(session).await;
         prepared.map_err(|e| self.fault(&e))?;
@@ -138,21 +143,35 @@ impl Link {
             }
             Err(_) => {
                 drop(conn);
-                self.kill(id).await;
+                let kill = kill(self.account.clone(), id);
+                if self.locks {
+                    kill.await;
+                } else {
+                    // The other side's locks do not wait for this.
+                    tokio::spawn(kill);
+                }
                 Err(Fault::Slow)
             }
         }
     }
 
-    /// Ends a connection of ours whose statement takes too long: the server
-    /// does not notice that a waiting client has gone.
-    async fn kill(&self, id: u32) {
-        let kill = async {
-            let mut conn = self.account.connect().await.ok()?;
-            conn.query_drop(format!("KILL CONNECTION {id}")).await.ok()
-        };
-        let _ = tokio::time::timeout(KILL_LIMIT, kill).await;
+    /// Ends a transaction; none is open where there is no connection.
+    pub(super) async fn rollback(&mut self, limit: Duration) -> Result<(), Fault> {
+        if self.conn.is_none() {
+            return Ok(());
+        }
+        self.run(&[b"ROLLBACK".to_vec()], limit).await.map(|_| ())
     }
+}
+
+/// Ends a connection of ours whose statement takes too long: the server does not
+/// notice that a waiting client has gone.
+async fn kill(account: ServiceAccount, id: u32) {
+    let kill = async {
+        let mut conn = account.connect().await.ok()?;
+        conn.query_drop(format!("KILL CONNECTION {id}")).await.ok()
+    };
+    let _ = tokio::time::timeout(KILL_LIMIT, kill).await;
 }
 
 async fn run(conn: &mut Conn, statements: &[Vec<u8>]) -> Result<Vec<Rows>, Error> {

@@ -22,8 +22,13 @@ pub(super) enum Lock {
     Shared,
     /// Leaves such rows out.
     SharedSkip,
+    /// Waits until nobody has changed the row without committing, and keeps it
+    /// from being changed until the transaction ends.
+    SharedWait,
     /// Locks until the transaction ends, or fails where another has it.
     Exclusive,
+    /// Waits for it.
+    ExclusiveWait,
 }
 
 impl Lock {
@@ -34,7 +39,10 @@ impl Lock {
             (Lock::Shared, false) => b" FOR SHARE NOWAIT",
             (Lock::SharedSkip, true) => b" LOCK IN SHARE MODE SKIP LOCKED",
             (Lock::SharedSkip, false) => b" FOR SHARE SKIP LOCKED",
+            (Lock::SharedWait, true) => b" LOCK IN SHARE MODE",
+            (Lock::SharedWait, false) => b" FOR SHARE",
             (Lock::Exclusive, _) => b" FOR UPDATE NOWAIT",
+            (Lock::ExclusiveWait, _) => b" FOR UPDATE",
         }
     }
 }
@@ -197,7 +205,9 @@ impl Read<'_> {
         let table = self.table;
         let keys = table.other.as_deref().unwrap_or(&table.shape);
         let mut out = Vec::new();
-        self.put_head(&mut out);
+        // By whichever index each of the keys has.
+        self.put_columns(&mut out);
+        out.extend_from_slice(b" WHERE ");
         let start = out.len();
         for key in &keys.unique_keys {
             let columns: Option<Vec<usize>> = key

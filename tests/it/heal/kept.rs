@@ -10,6 +10,7 @@ use lockstep::follow::Status;
 use lockstep::follow::beat::{BarrierError, Beat};
 use mysql_async::prelude::Queryable;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -117,6 +118,60 @@ fn busy_rows_are_kept() {
         compare::assert_equal(next.active, next.mirror, &["hk.t"]);
         assert_eq!(retried(&next), "0");
         assert_eq!(status.pending(), 0);
+    }
+}
+
+/// One client that changes row 2 as the proxy does, its part on the mirror open
+/// for a while.
+async fn holder(pair: &Pair<'_>, stop: &AtomicBool) {
+    let (mut a, mut m) = (pair.active.conn().await, pair.mirror.conn().await);
+    while !stop.load(Ordering::Relaxed) {
+        for sql in ["BEGIN", "UPDATE hw.t SET v = v + 1 WHERE id = 2"] {
+            a.query_drop(sql).await.expect("active");
+            m.query_drop(sql).await.expect("mirror");
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        a.query_drop("COMMIT").await.expect("active");
+        m.query_drop("COMMIT").await.expect("mirror");
+    }
+}
+
+/// A row that is always locked by one of many holds no barrier up, and nobody
+/// deadlocks with the healer.
+#[test]
+fn a_row_that_is_always_locked_is_waited_for() {
+    for family in Family::BOTH {
+        let pair = or_skip!(prepared(family, "hw").ok_or("no servers"));
+        let (status, stop) = (Arc::<Status>::default(), AtomicBool::new(false));
+        runtime().block_on(async {
+            let beat = pair.beat(&status);
+            let barriers = async {
+                tokio::time::sleep(SECOND).await;
+                let began = Instant::now();
+                for _ in 0..3 {
+                    let reached = beat.barrier(30 * SECOND).await;
+                    reached.unwrap_or_else(|e| panic!("{family}: {e}: {}", told(&status)));
+                }
+                // One that the mirror never got, between theirs.
+                let mut a = pair.active.conn().await;
+                let lost = "UPDATE hw.t SET v = v + 1000 WHERE id = 2";
+                a.query_drop(lost).await.expect("active");
+                let reached = beat.barrier(30 * SECOND).await;
+                reached.unwrap_or_else(|e| panic!("{family}: {e}: {}", told(&status)));
+                stop.store(true, Ordering::Relaxed);
+                eprintln!("{family}: four barriers in {:?}", began.elapsed());
+            };
+            beside(&pair, &status, async {
+                let hold = || holder(&pair, &stop);
+                tokio::join!(barriers, hold(), hold(), hold(), hold(), hold(), hold());
+                let reached = beat.barrier(30 * SECOND).await;
+                reached.unwrap_or_else(|e| panic!("{family}: {e}: {}", told(&status)));
+            })
+            .await;
+        });
+        compare::assert_equal(pair.active, pair.mirror, &["hw.t"]);
+        eprintln!("{family}: {}", told(&status));
+        assert!(status.heal.busy.load(Ordering::Relaxed) > 0, "{family}");
     }
 }
 

@@ -199,6 +199,16 @@ pub fn runtime() -> &'static tokio::runtime::Runtime {
     })
 }
 
+/// Connects, to something that may die meanwhile. A listener's end can forget a
+/// connection that the client believes in: it was told of it, and its last
+/// packet was lost with the listener. It would wait for a greeting for ever, as
+/// every client without a limit would.
+pub async fn connect(opts: mysql_async::OptsBuilder) -> Option<mysql_async::Conn> {
+    const LIMIT: Duration = Duration::from_secs(10);
+    let connected = tokio::time::timeout(LIMIT, mysql_async::Conn::new(opts)).await;
+    connected.ok()?.ok()
+}
+
 /// Waits for a future from anywhere, from inside an async test too (the waiting
 /// is done on a thread of its own).
 pub fn block_on<F>(future: F) -> F::Output
