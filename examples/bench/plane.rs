@@ -211,6 +211,8 @@ impl Stage {
             server_id: 4_200_000_000,
             uuid: "5f0c1d7a-0000-4000-8000-00000000be9c".to_string(),
             until_end,
+            texts: false,
+            pause: Duration::ZERO,
         };
         Ok(BinlogStream::start(leg, &request).await?)
     }

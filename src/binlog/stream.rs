@@ -90,7 +90,15 @@ pub struct Request {
     pub uuid: String,
     /// End at the log's end instead of waiting for more.
     pub until_end: bool,
+    /// MariaDB's statements before the rows they changed, too.
+    pub texts: bool,
+    /// At the log's end: between two looks for more. A server sends each event
+    /// by itself, and to wake for each costs more than what they say.
+    pub pause: Duration,
 }
+
+/// A read of fewer bytes than these has left none behind.
+const AT_END_BYTES: usize = 4096;
 
 /// An open stream of events.
 pub struct BinlogStream {
@@ -98,6 +106,9 @@ pub struct BinlogStream {
     decoder: Decoder,
     payload: Option<(Header, Payload)>,
     ended: bool,
+    pause: Duration,
+    /// The last read had little: all that is there was read.
+    at_end: bool,
 }
 
 /// Takes the answer to one of our own commands, of which only an error matters.
@@ -161,7 +172,7 @@ fn register(request: &Request) -> Vec<u8> {
 
 fn dump(request: &Request, mariadb: bool) -> Vec<u8> {
     let mut flags = if request.until_end { NON_BLOCK } else { 0 };
-    if mariadb {
+    if mariadb && request.texts {
         flags |= SEND_ANNOTATIONS;
     }
     let mut body = Vec::new();
@@ -217,6 +228,8 @@ impl BinlogStream {
             decoder: Decoder::new(),
             payload: None,
             ended: false,
+            pause: request.pause,
+            at_end: false,
         })
     }
 
@@ -272,8 +285,15 @@ impl BinlogStream {
     }
 
     async fn fill(&mut self) -> Result<(), Lost> {
+        if self.at_end && !self.pause.is_zero() {
+            tokio::time::sleep(self.pause).await;
+        }
+        let before = self.leg.input.pending().len();
         match tokio::time::timeout(SILENCE_MAX, self.leg.fill()).await {
-            Ok(filled) => filled,
+            Ok(filled) => {
+                self.at_end = self.leg.input.pending().len() < before + AT_END_BYTES;
+                filled
+            }
             Err(_) => {
                 let seconds = SILENCE_MAX.as_secs();
                 Err(self.leg.lost(format!("no heartbeat for {seconds} s")))

@@ -293,6 +293,10 @@ impl Watcher {
     }
 
     async fn rows(&mut self, rows: &Rows) {
+        // Nearly all are.
+        if self.is_ours() {
+            return;
+        }
         let name = TableName {
             schema: rows.table.schema.clone(),
             table: rows.table.table.clone(),
@@ -303,16 +307,13 @@ impl Watcher {
                 return;
             }
             Meaning::Follow(followed) => followed,
-            Meaning::Stop(_) | Meaning::Keyless(_) if !self.is_ours() => {
+            Meaning::Stop(_) | Meaning::Keyless(_) => {
                 // Not known by its key: named, and left to a full compare.
                 self.foreign(&name, 1, 1);
                 return;
             }
             _ => return,
         };
-        if self.is_ours() {
-            return;
-        }
         if followed.misfit(&rows.table).is_some() {
             // Its definition was another one then.
             self.foreign(&name, 1, 1);

@@ -87,6 +87,10 @@ impl From<CopyError> for Ended {
     }
 }
 
+/// Between two looks at a log's end while both sides are written: what a flip
+/// may wait longer by it.
+const HEAL_PAUSE: Duration = Duration::from_millis(4);
+
 /// What need not be done again when a run ended.
 #[derive(Default)]
 struct Ready {
@@ -228,6 +232,12 @@ async fn once(
         server_id: server_id(stream),
         uuid: uuid(stream),
         until_end: false,
+        texts: false,
+        pause: if spec.work.heal {
+            HEAL_PAUSE
+        } else {
+            Duration::ZERO
+        },
     };
     let leg = inner.leg(read).await.map_err(Ended::Passing)?;
     let verified = follower.verify(&from, leg, &request).await;

@@ -36,6 +36,10 @@ use super::position;
 use super::route::{self, Spec};
 use super::view::View;
 
+/// Between two looks at the end of the mirror's log: whatever is found there is
+/// gathered for longer.
+const READ_PAUSE: Duration = Duration::from_millis(20);
+
 /// Keys between the watcher and the comparer.
 const KEYS_MAX: usize = 20_000;
 
@@ -250,6 +254,8 @@ impl Watch<'_> {
             server_id: route::server_id(&own),
             uuid: route::uuid(&own),
             until_end: false,
+            texts: true,
+            pause: READ_PAUSE,
         };
         let status = self.compared.watching.status.clone();
         let mut watcher = Watcher::new(Arc::new(tables), Arc::new(ours), keys, start, status)

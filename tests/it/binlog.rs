@@ -73,6 +73,8 @@ pub fn request(from: Position) -> Request {
         server_id: 4_000_000_001,
         uuid: "5f0c1d7a-0000-4000-8000-000000000001".to_string(),
         until_end: true,
+        texts: true,
+        pause: std::time::Duration::ZERO,
     }
 }
 
