@@ -44,6 +44,8 @@ test: ## everything that decides whether a change is good
 	wait $$installed || { cat "$$said"; exit 1; }
 	cat "$$said"
 	$(MAKE) --no-print-directory fuzz
+	# At once, so that both cores have something to do to the end.
+	cargo test --no-run --lib --bins --test it
 	cargo test --lib --bins
 	# One more than the cores: most tests wait for servers much of the time.
 	scripts/run-tests.sh --skip faults:: --skip surroundings:: --test-threads=$$(($$(nproc) + 1))

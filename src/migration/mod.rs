@@ -16,6 +16,7 @@ pub mod monitor;
 mod seed;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::Side;
@@ -391,8 +392,13 @@ impl Migration {
         drop(handover);
         self.plane().reconcile().await;
         let report = changed.map_err(|refusal| refused(&route.name, step, &refusal))?;
-        // A suspension belongs to the mirroring that ended or begins here.
-        crate::mirror::circuit::resume(route);
+        // A suspension belongs to the mirroring that ended or begins here, unless
+        // it is for tables that are not alike.
+        let differed = match step.to.mirrored() {
+            true => 0,
+            false => route.live.tables_differ.load(Ordering::Acquire),
+        };
+        crate::mirror::circuit::resume(route, differed);
         crate::telemetry::gate(&route.name, report.pause);
         step.epoch = Some(report.epoch);
         step.pause_ms = Some(report.pause.as_secs_f64() * 1_000.0);

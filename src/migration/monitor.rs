@@ -307,10 +307,14 @@ pub async fn resume(migration: Arc<Migration>, accounts: [ServiceAccount; 2]) {
                 }
                 continue;
             }
+            let of_side = of_side.into_iter();
+            let of_side: Vec<(&Route, u64)> = of_side
+                .map(|r| (r, r.live.tables_differ.load(Ordering::Acquire)))
+                .collect();
             // DDL may have come past us while the mirror was away.
             let refreshed = migration.catalog().refresh().await;
             if let Some(why) = refreshed.iter().find_map(|r| r.as_ref().err()) {
-                for route in of_side {
+                for (route, _) in of_side {
                     circuit::wait_for(route, format!("table shapes: {why}"));
                 }
                 continue;
@@ -322,14 +326,15 @@ pub async fn resume(migration: Arc<Migration>, accounts: [ServiceAccount; 2]) {
 
 /// Resumes the routes whose followers have healed what is in the log now: it
 /// would be missing in reads that go to the mirror again. Each says what it
-/// waits for, and does not keep the others waiting.
-async fn heal_and_resume(migration: &Arc<Migration>, routes: Vec<&Route>, side: Side) {
+/// waits for, and does not keep the others waiting. With each, how often its
+/// tables were said to differ before they were read.
+async fn heal_and_resume(migration: &Arc<Migration>, routes: Vec<(&Route, u64)>, side: Side) {
     let mut healing = tokio::task::JoinSet::new();
-    for route in routes {
+    for (route, differed) in routes {
         let (migration, route) = (migration.clone(), route.clone());
         healing.spawn(async move {
             match healed(&migration, &route).await {
-                Ok(()) => resume_one(&migration, &route, side),
+                Ok(()) => resume_one(&migration, &route, side, differed),
                 Err(why) => circuit::wait_for(&route, why),
             }
         });
@@ -383,13 +388,13 @@ async fn fit(migration: &Migration, conn: &mut ServiceConn) -> Result<(), String
     }
 }
 
-fn resume_one(migration: &Migration, route: &Route, mirror: Side) {
+fn resume_one(migration: &Migration, route: &Route, mirror: Side, differed: u64) {
     let missing = migration.missing_on(route, mirror);
     if let Some(table) = missing.first() {
         circuit::wait_for(route, format!("the {mirror} has no table {table}"));
         return;
     }
-    if route.live.tables_differ.load(Ordering::Acquire) {
+    if differed > 0 {
         let table = migration.routes().load();
         let catalog = migration.catalog().snapshot();
         let (_, unequal) = super::shapes::compare(
@@ -402,7 +407,9 @@ fn resume_one(migration: &Migration, route: &Route, mirror: Side) {
             return;
         }
     }
-    circuit::resume(route);
+    if !circuit::resume(route, differed) {
+        return;
+    }
     let detail = format!(
         "{}: the {mirror} answers again, mirroring resumes",
         route.name

@@ -32,7 +32,7 @@ pub fn suspend(route: &Route, reason: &str) {
 /// Opens the circuit because the sides' tables differ from now on: that the
 /// mirror answers is no reason to close it.
 pub fn suspend_for_tables(route: &Route, reason: &str) {
-    route.live.tables_differ.store(true, Ordering::Release);
+    route.live.tables_differ.fetch_add(1, Ordering::AcqRel);
     suspend(route, reason);
 }
 
@@ -51,21 +51,31 @@ pub fn wait_for(route: &Route, what: String) {
     *route.live.resumes_after.lock() = what;
 }
 
-/// Closes the circuit: the mirror answers again.
-pub fn resume(route: &Route) {
+/// Closes the circuit, where it is open: the mirror answers again. False: it stays
+/// open, for tables were said to differ more often than the `seen` times after
+/// which they were found equal:
+/// 1. The prober reads both sides' tables, which are equal.
+/// 2. DDL fails on the mirror, and says that they differ.
+/// 3. The prober resumes by what it read.
+pub fn resume(route: &Route, seen: u64) -> bool {
     let live = &route.live;
     {
         let mut stored = live.suspended_reason.lock();
+        let known =
+            (live.tables_differ).compare_exchange(seen, 0, Ordering::AcqRel, Ordering::Acquire);
+        if known.is_err() {
+            return false;
+        }
         if !live.suspended.swap(false, Ordering::AcqRel) {
-            return;
+            return true;
         }
         stored.clear();
         live.resumes_after.lock().clear();
-        live.tables_differ.store(false, Ordering::Release);
         *live.errors.lock() = (None, 0);
     }
     telemetry::mirror_suspended(&route.name, false);
     tracing::info!(route = %route.name, "mirroring resumed");
+    true
 }
 
 /// Counts a single error (deadlock, duplicate key, read-only server); beyond

@@ -227,9 +227,9 @@ pub struct RouteLive {
     pub suspended_reason: parking_lot::Mutex<String>,
     /// What stands in the way of its end, for `status`.
     pub resumes_after: parking_lot::Mutex<String>,
-    /// DDL failed on one side: not to be mirrored to before both sides have
-    /// the same tables again.
-    pub tables_differ: AtomicBool,
+    /// How often DDL failed on one side since both had the same tables: not to
+    /// be mirrored to before they have again.
+    pub tables_differ: AtomicU64,
     /// DDL that runs while statements of the route go on: their writes are
     /// deferred until both sides have the same tables again.
     pub ddl_beside: AtomicU32,

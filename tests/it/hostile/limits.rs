@@ -94,6 +94,9 @@ fn one_too_many_is_told_in_the_servers_words() {
         let servers = servers.expect("refused");
         assert_eq!(servers.packets.len(), 1, "{servers:?}");
         drop(held);
+        wait_for("room to ask", LIMIT, || {
+            block_on(Conn::new(opts(scene.source.port(), "root", "", None))).is_ok()
+        });
         wait_for("room on the server", LIMIT, || {
             census::clients_on(&scene.source) == 0
         });
