@@ -74,6 +74,9 @@ impl Copier {
             match written {
                 Ok(true) => {
                     self.status.copied(&part.name, rows as u64);
+                    if finished {
+                        return Ok(());
+                    }
                     part = next;
                     ahead = further?;
                 }
@@ -83,12 +86,8 @@ impl Copier {
                     if let Ok(Some(further)) = further {
                         self.windows.close(&part.name, further.chunk.window);
                     }
-                    continue;
                 }
                 Err(_) => return Err(CopyError::Follower),
-            }
-            if finished {
-                return Ok(());
             }
         }
     }

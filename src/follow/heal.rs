@@ -60,8 +60,10 @@
 //! the row: the application, and the other healers, two of which lock one gap
 //! and then wait for each other to insert.
 //!
-//! Locks are held for three times [`HOLD`] at most, for most rows: writers of the
-//! application may wait for them, and their deadline suspends the route.
+//! Locks are held for three times [`HOLD`] at most, for most rows, and for five
+//! times where one of those beside them is missing: writers of the application
+//! may wait for them, and their deadline suspends the route. Where servers have
+//! been slower, as long as that took.
 //!
 //! # Rows that are always locked
 //!
@@ -114,8 +116,9 @@ const LOCKED_KEYS_MAX: usize = 128;
 /// Rows in a page of children of parents that were deleted or renamed.
 pub(super) const FAMILY_ROWS: usize = 1000;
 
-/// How long each of the steps under lock may take (locking, reading, writing):
-/// together less than the default deadline of a mirrored write. A row that
+/// How long each of the steps under lock may take (locking, reading, writing; of
+/// missing rows reading again and the commit besides): the first three together
+/// less than the default deadline of a mirrored write. A row that
 /// takes longer (it is large, or a server is slow) is given twice the time in
 /// the next try, up to the last.
 const HOLD: Duration = Duration::from_millis(60);
