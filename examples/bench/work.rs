@@ -5,6 +5,8 @@ use super::support::servers::Server;
 use std::io::{Error, Result};
 
 pub const DATABASE: &str = "test";
+/// The tables that both sides hold alike.
+pub const BOTH: [&str; 2] = ["test.rows_both", "test.log_both"];
 /// Rows of each table of small rows.
 pub const ROWS: u64 = 10_000;
 /// Rows of a range in `oltp_read_write`, as sysbench has it.

@@ -409,9 +409,7 @@ fn human(command: &Command, answer: &Value) -> String {
             answer["reads_target_percent"],
             answer["reads_by"].as_str().unwrap_or("-")
         ),
-        Command::Pause { .. } | Command::Resume { .. } => {
-            print::status(&json!({ "routes": [answer] }), None)
-        }
+        Command::Pause { .. } | Command::Resume { .. } => print::routes(&[answer]),
         Command::Compare { .. } => print::compared(answer),
         Command::Divergences { .. } => print::divergences(answer),
         _ => pretty(answer),

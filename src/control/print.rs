@@ -60,6 +60,17 @@ pub fn status(status: &Value, only: Option<&str>) -> String {
     }
     out.push_str(&columns(&rows));
     out.push('\n');
+    let all = status["routes"].as_array().into_iter().flatten();
+    let asked: Vec<&Value> = all
+        .filter(|r| only.is_none_or(|name| r["name"] == name))
+        .collect();
+    out.push_str(&routes(&asked));
+    out
+}
+
+/// Routes, with what their next steps wait for.
+pub fn routes(routes: &[&Value]) -> String {
+    let mut out = String::new();
     let mut rows = vec![heading(&[
         "ROUTE",
         "PHASE",
@@ -70,11 +81,7 @@ pub fn status(status: &Value, only: Option<&str>) -> String {
         "FAILED",
         "DEFERRED",
     ])];
-    let routes = status["routes"].as_array().into_iter().flatten();
-    let routes: Vec<&Value> = routes
-        .filter(|r| only.is_none_or(|name| r["name"] == name))
-        .collect();
-    for route in &routes {
+    for route in routes {
         let mirror = &route["mirror"];
         rows.push(vec![
             text(&route["name"]),
@@ -88,7 +95,7 @@ pub fn status(status: &Value, only: Option<&str>) -> String {
         ]);
     }
     out.push_str(&columns(&rows));
-    for route in &routes {
+    for route in routes {
         out.push_str(&next(route));
     }
     out

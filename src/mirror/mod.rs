@@ -8,6 +8,7 @@
 //! The mirror never hurts the application: whatever it does wrong ends in
 //! [`Env::fail`], which counts, journals, and discards the leg.
 
+mod ahead;
 mod answer;
 pub mod circuit;
 mod context;

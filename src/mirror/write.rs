@@ -24,8 +24,9 @@ use crate::telemetry;
 use crate::wire::command::ResponseKind;
 use crate::wire::{Capabilities, Status};
 
+use super::ahead::{self, Copied};
 use super::answer::{answer_client, failed_commit, matched_rows};
-use super::context::{Evaluated, read_context, seed_statement, select_variables};
+use super::context::{Evaluated, seed_statement, select_variables};
 use super::journal::Kind;
 use super::timer::{Expired, Timer};
 use super::{Env, Failure, MirrorLeg, Part};
@@ -66,6 +67,9 @@ pub struct Request<'a> {
     pub seed: (u32, u32),
     /// The client's `timestamp` is set by the client itself: it stands.
     pub client_timestamp: bool,
+    /// M may execute it before A has answered, and again if need be: it names
+    /// one row, and needs nothing but `mirror_command`.
+    pub ahead: bool,
 }
 
 /// What our COMMIT wiped on A and may be asked for by the client's next
@@ -131,13 +135,33 @@ async fn attempt(
 ) -> Result<Written, Lost> {
     let ready = !opens || is_ready(m, request) || Box::pin(ready_mirror(m, request, env)).await;
     let sent = send_active(a, request).await?;
-    let evaluated = read_context(a, request, sent).await?;
-    let answer = a.answer(ResponseKind::Generic, ANSWER_MAX).await?;
+    let caps = a.capabilities;
+    let judge = |evaluated: &Evaluated, answer: &Answer| {
+        verdict(answer, caps, request, evaluated, env, ready)
+    };
+    let (evaluated, answer, copied) = if ready && opens && ahead::may(request, env) {
+        let wanted = |e: &Evaluated, answer: &Answer| matches!(judge(e, answer), Verdict::Mirror);
+        ahead::execute(a, m, request, env, sent, wanted).await?
+    } else {
+        let (evaluated, answer) = ahead::answer_of(a, request, sent).await?;
+        (evaluated, answer, Copied::Not)
+    };
     if answer.summary.is_error {
         return Box::pin(refused(a, m, request, env, answer)).await;
     }
     let mut poisoned = false;
-    match verdict(&answer, a.capabilities, request, &evaluated, env, ready) {
+    let judged = match copied {
+        Copied::Executed(affected) => {
+            executed(m, env, &answer, affected);
+            Verdict::Nothing
+        }
+        Copied::Failed(failure, what) => {
+            env.fail(m, failure, &what);
+            Verdict::Failed
+        }
+        Copied::Not => judge(&evaluated, &answer),
+    };
+    match judged {
         Verdict::Nothing => {}
         Verdict::Defer(reason) => {
             env.deferred(reason);
@@ -242,7 +266,8 @@ async fn ready_mirror(m: &mut MirrorLeg<'_>, request: &Request<'_>, env: &Env<'_
 
 enum Verdict {
     Mirror,
-    /// A examined nothing that it still holds, or changed nothing.
+    /// A examined nothing that it still holds, or changed nothing; or M has
+    /// executed it.
     Nothing,
     Defer(&'static str),
     /// Already counted.
@@ -297,7 +322,7 @@ fn verdict(
 
 /// Runs `work` on the mirror until the deadline, or until another statement
 /// suspends the route: then everybody lets go at once (H3).
-async fn bounded<T>(
+pub(super) async fn bounded<T>(
     env: &Env<'_>,
     timer: &mut Timer,
     work: Pin<&mut impl Future<Output = Result<T, Lost>>>,
@@ -350,11 +375,7 @@ async fn execute(
     telemetry::mirror_waited(env.route_name(), started.elapsed());
     match outcome {
         Ok(Ok(affected)) => {
-            *m.part = Part::Open;
-            if affected != answer.summary.affected_rows {
-                env.note(Kind::Suspect, "affected_rows_differ");
-                telemetry::mirror_write(env.route_name(), "suspect");
-            }
+            executed(m, env, answer, affected);
             true
         }
         Ok(Err((failure, what))) => {
@@ -365,6 +386,15 @@ async fn execute(
             env.fail(m, failure, &what);
             false
         }
+    }
+}
+
+/// M has executed it.
+fn executed(m: &mut MirrorLeg<'_>, env: &Env<'_>, answer: &Answer, affected: u64) {
+    *m.part = Part::Open;
+    if affected != answer.summary.affected_rows {
+        env.note(Kind::Suspect, "affected_rows_differ");
+        telemetry::mirror_write(env.route_name(), "suspect");
     }
 }
 

@@ -104,6 +104,8 @@ pub struct Inline {
     pub context: Context,
     /// Where ids come from.
     pub ids: Ids,
+    /// It changes one row at most, named by a whole unique key of both sides.
+    pub one_row: bool,
     /// Below REPEATABLE READ: mirror only if exactly so many rows matched.
     pub matched_rows: Option<u64>,
 }

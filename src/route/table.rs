@@ -235,6 +235,9 @@ pub struct RouteLive {
     pub ddl_beside: AtomicU32,
     /// Single mirror errors in the current minute, and when it began.
     pub errors: parking_lot::Mutex<(Option<std::time::Instant>, u32)>,
+    /// Until when every write is executed on the active side first, rows being
+    /// fought for; None where they have not been.
+    pub in_turn_until: parking_lot::Mutex<Option<std::time::Instant>>,
     /// Woken at every suspension: mirrored writes wait on it, for they hold
     /// row locks that others queue on.
     pub suspension: tokio::sync::Notify,

@@ -493,7 +493,7 @@ impl Session {
         &mut self,
         length: usize,
         call: &Call,
-        plan: Plan,
+        mut plan: Plan,
         mirror: Side,
         commands: &mut [Vec<u8>; 2],
     ) -> Plan {
@@ -503,6 +503,10 @@ impl Session {
             match made {
                 Ok(Ok(Some(command))) => {
                     commands[mirror.index()] = command;
+                    if let Plan::Inline(inline) = &mut plan {
+                        // It takes them with its first execution.
+                        inline.one_row &= !self.prepared.has_long_data(call.client_id);
+                    }
                     return plan;
                 }
                 Ok(Ok(None)) => {}

@@ -204,6 +204,11 @@ impl Prepared {
         }
     }
 
+    /// Whether the next execution of a statement takes long data.
+    pub fn has_long_data(&self, id: u32) -> bool {
+        (self.statements.get(&id)).is_some_and(|s| s.long_data_at.is_some() || s.long_data_lost)
+    }
+
     /// The execution consumed a statement's long data. Returns the leg that
     /// had it.
     pub fn drop_long_data(&mut self, id: u32) -> Option<Side> {

@@ -123,6 +123,13 @@ pub const METRICS: &[Metric] = &[
         "Writes of a mirrored route by outcome on the mirror: ok, suspect (it changed another number of rows), or why it was not had there",
     ),
     metric(
+        "lockstep_mirror_taken_back_total",
+        Kind::Counter,
+        "",
+        &["route", "reason"],
+        "Writes the mirror executed ahead and gave back: the row was fought for (collided), the active side's answer says it is not to be (unwanted), or the mirror refused it (refused)",
+    ),
+    metric(
         "lockstep_mirror_suspended",
         Kind::Gauge,
         "",
@@ -399,6 +406,13 @@ pub fn mirror_waited(route: &str, waited: Duration) {
     });
 }
 
+/// Counts a write that was executed on the mirror ahead and given back.
+pub fn mirror_taken_back(route: &str, reason: &'static str) {
+    let _ = recorder();
+    metrics::counter!("lockstep_mirror_taken_back_total", "route" => route.to_owned(), "reason" => reason)
+        .increment(1);
+}
+
 /// Shows whether a route's inline mirroring is suspended.
 pub fn mirror_suspended(route: &str, suspended: bool) {
     let _ = recorder();
@@ -587,6 +601,7 @@ mod tests {
         statements(UNROUTED, "active");
         mirror_write("shop", "ok");
         mirror_waited("shop", Duration::from_millis(3));
+        mirror_taken_back("shop", "collided");
         mirror_suspended("shop", true);
         error("target", "timeout");
         connection("accepted");

@@ -180,6 +180,7 @@ fn inline(
     {
         return Err(Reason::VOLATILE_DEFAULT);
     }
+    let mut one_row = false;
     let (ids, matched_rows) = match form {
         WriteShape::Insert(insert) => {
             let upsert = insert.replace || insert.on_duplicate;
@@ -197,6 +198,10 @@ fn inline(
         }
         WriteShape::Update(keyed) | WriteShape::Delete(keyed) => {
             let keys = keys_given(sql, keyed, active, parameters);
+            one_row = keys == Some(1)
+                && keys_given(sql, keyed, mirror, parameters) == keys
+                && !active.fk_parent_cascades
+                && !mirror.fk_parent_cascades;
             // Rows may be visited in another order on the other side, and
             // each takes the next number.
             if facts.flags.any(Flags::RAND) && keys != Some(1) {
@@ -220,6 +225,7 @@ fn inline(
             user_variables: facts.flags.any(Flags::USER_VARIABLE_READ),
         },
         ids,
+        one_row,
         matched_rows,
     })
 }

@@ -1,0 +1,213 @@
+//! A write of one row, by its whole unique key, is executed on M while A
+//! executes it, not after A's answer (DESIGN §5, step 2 for all others).
+//!
+//! ```text
+//! A: BEGIN statement ── answer ┐ (both answered) COMMIT ─ ok ┐
+//! M: statement ──────── answer ┘                             └─ COMMIT
+//! ```
+//!
+//! The row's lock on A is held for one round trip less, and so is the client.
+//! What step 2 is for stays true: A commits only when both sides have executed
+//! it and hold the row, so what comes later has the row later on both. But the
+//! two rows may now be had in different orders, and no server sees the circle:
+//! 1. T1 and T2 update row r. T2 has r on A; T1's copy has r on M.
+//! 2. T1 waits on A for T2's commit; 3. T2 waits on M for T1's.
+//!
+//! So who has r on M and for [`HOLD`] no answer from A gives M's part back:
+//! nothing of it was committed there. It waits on A like everybody, and then
+//! its copy is executed anew, behind A's answer. The same is done with a copy
+//! that A's answer (an error, no row, …) says is not to be.
+
+use std::pin::{Pin, pin};
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use crate::leg::ours::put_marked;
+use crate::leg::{ANSWER_MAX, Answer, Leg, Lost};
+use crate::route::table::Route;
+use crate::telemetry;
+use crate::wire::Status;
+use crate::wire::command::ResponseKind;
+
+use super::context::{Evaluated, read_context};
+use super::timer::{Expired, Timer};
+use super::write::{Request, bounded, rollback};
+use super::{Env, Failure, MirrorLeg};
+
+/// How long M's row is held without A's answer, in milliseconds: long beside
+/// the answer of a server that executes, short beside the mirror's deadline,
+/// within which who waits for the row must have it.
+const HOLD: Duration = Duration::from_millis(5);
+
+/// How long a route's writes keep to the usual order after one of them had to
+/// give back, in seconds: where rows are fought for that is all it costs,
+/// one HOLD of one row a second.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// How long a copy that is not to be is waited for, in milliseconds. Its leg is
+/// discarded then, which costs a login, and the client waits no longer.
+const UNWANTED: Duration = Duration::from_millis(20);
+
+/// What became of the copy.
+pub(super) enum Copied {
+    /// Nothing of it is on M, and A's answer is to be judged as ever.
+    Not,
+    /// M has executed it, to be committed after A: rows affected there.
+    Executed(u64),
+    /// A's answer stands and M failed.
+    Failed(Failure, String),
+}
+
+/// Whether the statement is one for both sides at once, now.
+pub(super) fn may(request: &Request<'_>, env: &Env<'_>) -> bool {
+    request.ahead
+        && request.implicit
+        && !env.shared.mirror_after_commit
+        && env
+            .route()
+            .is_some_and(|r| !r.suspended() && !r.being_altered() && !paused(r))
+}
+
+fn paused(route: &Route) -> bool {
+    let until = *route.live.in_turn_until.lock();
+    until.is_some_and(|until| Instant::now() < until)
+}
+
+/// A's answers: to the context and BEGIN, `sent` of them, and to the statement.
+pub(super) async fn answer_of(
+    a: &mut Leg,
+    request: &Request<'_>,
+    sent: usize,
+) -> Result<(Evaluated, Answer), Lost> {
+    let evaluated = read_context(a, request, sent).await?;
+    let answer = a.answer(ResponseKind::Generic, ANSWER_MAX).await?;
+    Ok((evaluated, answer))
+}
+
+/// Executes on M what A was sent already, and reads both answers. `wanted`
+/// says of A's whether M is to have the statement.
+///
+/// # Errors
+/// A is lost; M's leg, in the middle of something, is to be discarded.
+pub(super) async fn execute(
+    a: &mut Leg,
+    m: &mut MirrorLeg<'_>,
+    request: &Request<'_>,
+    env: &Env<'_>,
+    sent: usize,
+    wanted: impl Fn(&Evaluated, &Answer) -> bool,
+) -> Result<(Evaluated, Answer, Copied), Lost> {
+    let mut on_a = pin!(answer_of(a, request, sent));
+    let raced = {
+        let Some(leg) = m.leg.as_mut() else {
+            let (evaluated, answer) = on_a.await?;
+            return Ok((evaluated, answer, Copied::Not));
+        };
+        let on_m = pin!(copy(leg, request.mirror_command));
+        race(on_a.as_mut(), on_m, m.timer, env, wanted).await
+    };
+    let (answered, end) = match raced {
+        Err(Collided(copied)) => {
+            if let Some(route) = env.route() {
+                *route.live.in_turn_until.lock() = Some(Instant::now() + PAUSE);
+            }
+            give_back(m, env, copied, "collided").await;
+            (on_a.await, None)
+        }
+        Ok((answered, end)) => (answered, Some(end)),
+    };
+    let (evaluated, answer) = answered?;
+    let copied = match end {
+        None => Copied::Not,
+        Some(End::Unwanted(copied)) => {
+            give_back(m, env, copied, "unwanted").await;
+            Copied::Not
+        }
+        Some(End::Copied(Err((failure, what)))) => Copied::Failed(failure, what),
+        Some(End::Copied(Ok(copied))) if copied.summary.is_error => {
+            // Perhaps for what is not there yet, behind which A has put it.
+            give_back(m, env, true, "refused").await;
+            Copied::Not
+        }
+        Some(End::Copied(Ok(copied))) if !copied.summary.status.has(Status::IN_TRANS) => {
+            Copied::Failed(Failure::Unexpected, "it committed by itself".into())
+        }
+        Some(End::Copied(Ok(copied))) => Copied::Executed(copied.summary.affected_rows),
+    };
+    Ok((evaluated, answer, copied))
+}
+
+async fn copy(leg: &mut Leg, command: &[u8]) -> Result<Answer, Lost> {
+    let mut out = Vec::with_capacity(command.len() + 16);
+    put_marked(&mut out, leg, command);
+    leg.send(&out).await?;
+    leg.answer(ResponseKind::Generic, ANSWER_MAX).await
+}
+
+type OnActive = Result<(Evaluated, Answer), Lost>;
+
+/// M's answer came, and for HOLD not A's; whether it can be given back.
+struct Collided(bool);
+
+/// M's part of it, when A has answered.
+enum End {
+    /// A's answer asks for it: M's, or its failure.
+    Copied(Result<Answer, (Failure, String)>),
+    /// It is not to be; whether M has answered, so that it can be given back.
+    Unwanted(bool),
+}
+
+async fn race(
+    mut on_a: Pin<&mut impl Future<Output = OnActive>>,
+    mut on_m: Pin<&mut impl Future<Output = Result<Answer, Lost>>>,
+    timer: &mut Timer,
+    env: &Env<'_>,
+    wanted: impl Fn(&Evaluated, &Answer) -> bool,
+) -> Result<(OnActive, End), Collided> {
+    let mut copied = None;
+    let first = std::future::poll_fn(|cx| {
+        if copied.is_none()
+            && let Poll::Ready(done) = on_m.as_mut().poll(cx)
+        {
+            copied = Some(done);
+        }
+        match on_a.as_mut().poll(cx) {
+            Poll::Ready(done) => Poll::Ready(Some(done)),
+            Poll::Pending if copied.is_some() => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        }
+    });
+    let answered = match first.await {
+        Some(answered) => answered,
+        None => match timer.within(HOLD, on_a.as_mut()).await {
+            Ok(answered) => answered,
+            Err(Expired) => return Err(Collided(matches!(copied, Some(Ok(_))))),
+        },
+    };
+    let began = Instant::now();
+    let is_wanted = matches!(&answered, Ok((e, a)) if !a.summary.is_error && wanted(e, a));
+    let end = match (is_wanted, copied) {
+        (true, Some(Ok(copied))) => End::Copied(Ok(copied)),
+        (true, Some(Err(lost))) => End::Copied(Err((Failure::Lost, lost.what))),
+        (true, None) => End::Copied(bounded(env, timer, on_m).await),
+        (false, Some(copied)) => End::Unwanted(copied.is_ok()),
+        (false, None) => {
+            let copied = timer.within(UNWANTED, on_m).await;
+            End::Unwanted(matches!(copied, Ok(Ok(_))))
+        }
+    };
+    if is_wanted {
+        telemetry::mirror_waited(env.route_name(), began.elapsed());
+    }
+    Ok((answered, end))
+}
+
+/// Takes the copy back. `answered`: the leg can be asked to.
+async fn give_back(m: &mut MirrorLeg<'_>, env: &Env<'_>, answered: bool, why: &'static str) {
+    telemetry::mirror_taken_back(env.route_name(), why);
+    if answered {
+        rollback(m, env).await;
+        return;
+    }
+    env.discard(m);
+}

@@ -1,0 +1,182 @@
+//! A write of one row is executed on both sides at once (`mirror/ahead.rs`):
+//! what it must give back on the mirror, and when.
+
+use super::{Client, MEANWHILE, Pair, on_both, root};
+use crate::support::{Server, binlog_order};
+use std::time::{Duration, Instant};
+
+/// Its route's rows are fought for.
+const FOUGHT: &str = "t.f_ah_a";
+/// Its route's are not, so that its copies run ahead all the time.
+const QUIET: &str = "t.f_ahq_a";
+
+/// A row's update, by its key.
+fn update(table: &str, id: u32) -> String {
+    format!("UPDATE {table} SET v=v*3+1 WHERE id={id}")
+}
+
+/// Root has the row locked on the server.
+fn locked(server: &Server, table: &str, id: u32) -> Client {
+    let mut lock = root(server);
+    lock.run("BEGIN");
+    lock.run(&format!("SELECT * FROM {table} WHERE id={id} FOR UPDATE"));
+    lock
+}
+
+/// The mirror's row can be locked by another at this moment.
+fn is_free(pair: &Pair, table: &str, id: u32) -> bool {
+    let sql = format!("SELECT * FROM {table} WHERE id={id} FOR UPDATE NOWAIT");
+    let mut other = root(pair.target);
+    other.run("BEGIN");
+    let free = other.try_run(&sql).is_ok();
+    other.run("ROLLBACK");
+    free
+}
+
+/// How often the route's copies were given back for the reason.
+fn taken_back(pair: &Pair, route: &str, reason: &str) -> f64 {
+    let series =
+        format!("lockstep_mirror_taken_back_total{{route=\"{route}\",reason=\"{reason}\"}}");
+    pair.proxy.metric(&series).unwrap_or_default()
+}
+
+/// Waits until nobody has the row of the mirror.
+fn until_free(pair: &Pair, table: &str, id: u32) {
+    let began = Instant::now();
+    while !is_free(pair, table, id) {
+        assert!(began.elapsed() < Duration::from_secs(5), "{}", pair.family);
+    }
+}
+
+/// 1. The active side's row is held by another; 2. the copy has the mirror's.
+///
+/// It must be given back while the statement still waits, or whoever holds the
+/// active side's row would wait for it on the mirror: a circle nobody sees.
+#[test]
+fn a_row_is_not_held_on_the_mirror_alone() {
+    on_both(|pair| {
+        let before = pair.counts("ah");
+        let mut lock = locked(pair.source, FOUGHT, 1);
+        let waiting = pair.client().start(&update(FOUGHT, 1));
+        assert!(waiting.waits(), "{}: answered without A", pair.family);
+        assert!(is_free(pair, FOUGHT, 1), "{}", pair.family);
+        lock.run("ROLLBACK");
+        waiting.ok();
+        assert!(taken_back(pair, "ah", "collided") > 0.0);
+        let value = pair.both(&format!("SELECT v FROM {FOUGHT} WHERE id=1"));
+        assert_eq!(value, [Some("4".into()), Some("4".into())]);
+        pair.assert_unmirrored("ah", before, 0, 0);
+    });
+}
+
+/// 1. T0 has the row on both sides, in a transaction; 2. others wait for it
+///    there; 3. T0 goes on with the row, and commits.
+#[test]
+fn a_transaction_goes_on_with_a_row_that_others_wait_for() {
+    on_both(|pair| {
+        let before = pair.counts("ah");
+        let mut t0 = pair.client();
+        t0.run("BEGIN");
+        t0.run(&update(FOUGHT, 2));
+        let waiting: Vec<_> = (0..4)
+            .map(|_| pair.client().start(&update(FOUGHT, 2)))
+            .collect();
+        std::thread::sleep(MEANWHILE);
+        t0.run(&update(FOUGHT, 2));
+        t0.run("COMMIT");
+        for statement in waiting {
+            statement.ok();
+        }
+        let value = pair.both(&format!("SELECT v FROM {FOUGHT} WHERE id=2"));
+        assert_eq!(value[0], value[1]);
+        pair.assert_unmirrored("ah", before, 0, 0);
+    });
+}
+
+/// What the active side refuses, or what changes nothing there, is not on the
+/// mirror, which would have taken it.
+#[test]
+fn what_the_active_side_does_not_do_is_given_back() {
+    on_both(|pair| {
+        let before = pair.counts("ahq");
+        let mut client = pair.client();
+        let plant = |sql: &str| pair.target.exec(&sql.replace("{t}", QUIET));
+        let mirrors = |id: u32| {
+            pair.target
+                .one(&format!("SELECT v FROM {QUIET} WHERE id={id}"))
+        };
+        // No row is changed: it has the value already.
+        plant("UPDATE {t} SET v=77 WHERE id=4");
+        let same = format!("UPDATE {QUIET} SET v=4 WHERE id=4");
+        assert_eq!(client.run(&same), 0);
+        assert_eq!(mirrors(4), "77", "{}", pair.family);
+        until_free(pair, QUIET, 4);
+        // Refused: the key is there on the active side only.
+        plant("DELETE FROM {t} WHERE id=5");
+        let taken = format!("UPDATE {QUIET} SET id=5 WHERE id=4");
+        assert_eq!(client.error(&taken), 1062);
+        assert_eq!(mirrors(4), "77", "{}", pair.family);
+        until_free(pair, QUIET, 4);
+        assert!(taken_back(pair, "ahq", "unwanted") >= 2.0);
+        // The session goes on, its writes too.
+        assert_eq!(client.run(&update(QUIET, 6)), 1);
+        plant("UPDATE {t} SET v=4 WHERE id=4");
+        plant("INSERT INTO {t} VALUES (5, 5)");
+        let rows = format!("SELECT GROUP_CONCAT(v ORDER BY id) FROM {QUIET} WHERE id>3");
+        let rows = pair.both(&rows);
+        assert_eq!(rows[0], rows[1], "{}", pair.family);
+        pair.assert_unmirrored("ahq", before, 0, 0);
+    });
+}
+
+/// The mirror's row is held by somebody: the copy waits for it as ever, behind
+/// A's answer, and what nobody wants is not waited for.
+#[test]
+fn the_mirrors_row_is_waited_for_where_it_is_wanted() {
+    on_both(|pair| {
+        let before = pair.counts("ahq");
+        let mut lock = locked(pair.target, QUIET, 3);
+        let waiting = pair.client().start(&update(QUIET, 3));
+        let began = Instant::now();
+        let mut other = pair.client();
+        assert_eq!(other.run(&format!("DELETE FROM {QUIET} WHERE id=99")), 0);
+        assert!(began.elapsed() < Duration::from_secs(1));
+        assert!(waiting.waits(), "{}: answered without M", pair.family);
+        lock.run("ROLLBACK");
+        waiting.ok();
+        let value = pair.both(&format!("SELECT v FROM {QUIET} WHERE id=3"));
+        assert_eq!(value[0], value[1]);
+        pair.assert_unmirrored("ahq", before, 0, 0);
+    });
+}
+
+/// Eight sessions on two rows: every write is on both sides, in one order.
+#[test]
+fn rows_that_are_fought_for_keep_their_order() {
+    on_both(|pair| {
+        let table = "t.f_ah_b";
+        let before = pair.counts("ah");
+        let marks = [pair.source, pair.target].map(binlog_order::mark);
+        let fighters: Vec<_> = (0..8u32)
+            .map(|n| {
+                let mut client = pair.client();
+                std::thread::spawn(move || {
+                    for i in 0..120 {
+                        let id = (n + i) % 2 + 1;
+                        client.run(&format!(
+                            "UPDATE {table} SET v=(v*2+{n}) % 1000003 WHERE id={id}"
+                        ));
+                    }
+                })
+            })
+            .collect();
+        for fighter in fighters {
+            fighter.join().expect("a writer");
+        }
+        pair.equal(table);
+        pair.assert_unmirrored("ah", before, 0, 0);
+        let [source, target] = &marks;
+        binlog_order::check((pair.source, source), (pair.target, target), &[table])
+            .assert_same(900);
+    });
+}
