@@ -14,7 +14,7 @@ endif
 # Also the folder for downloaded servers and prepared data folders.
 export LOCKSTEP_CACHE ?= $(CURDIR)/.cache
 
-.PHONY: help demo test check bench soak servers lint fuzz
+.PHONY: help demo test check bench soak servers lint fuzz deny
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -30,6 +30,10 @@ lint:
 check: lint ## formatting, lints, layout rules, unit tests: no server needed
 	cargo test --lib
 	cargo test --test it tidy::
+
+deny: ## licences, advisories and duplicate crates (installs cargo-deny)
+	command -v cargo-deny > /dev/null || cargo install --locked cargo-deny
+	cargo deny --workspace check
 
 fuzz: ## the fuzzers, 20 s each (fuzz/README.md)
 	fuzz/run 20

@@ -30,8 +30,10 @@ pub enum Work {
     ReadWrite,
     /// A connection, one row by its key, COM_QUIT.
     Login,
-    /// An autocommit update by key.
+    /// An autocommit update by key, of an indexed column.
     Update,
+    /// The same of a column without an index.
+    UpdatePlain,
     /// An autocommit insert with a generated id.
     Insert,
 }
@@ -120,6 +122,12 @@ impl Worker {
             Work::Update => self.say(format_args!(
                 "UPDATE rows_{suffix} SET k=k+1 WHERE id={id}"
             )),
+            Work::UpdatePlain => {
+                let pad = self.dice;
+                self.say(format_args!(
+                    "UPDATE rows_{suffix} SET pad='{pad}' WHERE id={id}"
+                ));
+            }
             Work::Insert => self.say(format_args!(
                 "INSERT INTO log_{suffix} (v, c) VALUES ({id}, 'a row of some length, as logs have them')"
             )),

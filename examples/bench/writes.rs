@@ -9,9 +9,14 @@ use super::support::compare::compare;
 use super::work::{BOTH, Work};
 use std::io::Result;
 
-const CELLS: [(&str, Work, u64); 4] = [
+const CELLS: [(&str, Work, u64); 5] = [
     ("mirrored autocommit update, 1 client", Work::Update, 1),
     ("mirrored autocommit update, 8 clients", Work::Update, 8),
+    (
+        "mirrored autocommit update without an index, 1 client",
+        Work::UpdatePlain,
+        1,
+    ),
     ("mirrored autocommit insert, 1 client", Work::Insert, 1),
     ("mirrored autocommit insert, 8 clients", Work::Insert, 8),
 ];

@@ -227,7 +227,8 @@ fn duration(seconds: u64) -> String {
     }
 }
 
-fn next(route: &Value) -> String {
+/// What a route does, waits for, and needs for its next step.
+pub fn next(route: &Value) -> String {
     let mut out = String::new();
     if route["mirror"]["suspended"] == Value::Bool(true) {
         out.push_str(&format!(

@@ -1,5 +1,6 @@
-//! A write of one row, by its whole unique key, is executed on M while A
-//! executes it, not after A's answer (DESIGN §5, step 2 for all others).
+//! An UPDATE of one row by its primary key that changes no index is executed on
+//! M while A executes it, not after A's answer (DESIGN §5, step 2 for all
+//! others).
 //!
 //! ```text
 //! A: BEGIN statement ── answer ┐ (both answered) COMMIT ─ ok ┐
@@ -16,7 +17,14 @@
 //! So who has r on M and for [`HOLD`] no answer from A gives M's part back:
 //! nothing of it was committed there. It waits on A like everybody, and then
 //! its copy is executed anew, behind A's answer. The same is done with a copy
-//! that A's answer (an error, no row, …) says is not to be.
+//! that A's answer (an error, no row, …) says is not to be, and with one that
+//! changed other rows than A's:
+//! 1. T1's INSERT of r is on A and not yet on M; 2. T2's copy finds no row there,
+//!    and below REPEATABLE READ holds nothing; 3. T1 inserts on M and commits;
+//!    4. T2 updates r on A.
+//!
+//! One record of one index, because who waits for it then holds nothing else:
+//! no deadlock on M can have a copy in it, and no other session be its victim.
 
 use std::pin::{Pin, pin};
 use std::task::Poll;
@@ -24,25 +32,19 @@ use std::time::{Duration, Instant};
 
 use crate::leg::ours::put_marked;
 use crate::leg::{ANSWER_MAX, Answer, Leg, Lost};
-use crate::route::table::Route;
 use crate::telemetry;
 use crate::wire::Status;
 use crate::wire::command::ResponseKind;
 
 use super::context::{Evaluated, read_context};
 use super::timer::{Expired, Timer};
-use super::write::{Request, bounded, rollback};
+use super::write::{Request, Verdict, bounded, rollback};
 use super::{Env, Failure, MirrorLeg};
 
 /// How long M's row is held without A's answer, in milliseconds: long beside
 /// the answer of a server that executes, short beside the mirror's deadline,
 /// within which who waits for the row must have it.
 const HOLD: Duration = Duration::from_millis(5);
-
-/// How long a route's writes keep to the usual order after one of them had to
-/// give back, in seconds: where rows are fought for that is all it costs,
-/// one HOLD of one row a second.
-const PAUSE: Duration = Duration::from_secs(1);
 
 /// How long a copy that is not to be is waited for, in milliseconds. Its leg is
 /// discarded then, which costs a login, and the client waits no longer.
@@ -52,6 +54,8 @@ const UNWANTED: Duration = Duration::from_millis(20);
 pub(super) enum Copied {
     /// Nothing of it is on M, and A's answer is to be judged as ever.
     Not,
+    /// Nothing of it is on M, nor is to be, for this reason.
+    Unwanted(Verdict),
     /// M has executed it, to be committed after A: rows affected there.
     Executed(u64),
     /// A's answer stands and M failed.
@@ -65,12 +69,7 @@ pub(super) fn may(request: &Request<'_>, env: &Env<'_>) -> bool {
         && !env.shared.mirror_after_commit
         && env
             .route()
-            .is_some_and(|r| !r.suspended() && !r.being_altered() && !paused(r))
-}
-
-fn paused(route: &Route) -> bool {
-    let until = *route.live.in_turn_until.lock();
-    until.is_some_and(|until| Instant::now() < until)
+            .is_some_and(|r| !r.suspended() && !r.being_altered() && !r.live.turns.are_taken())
 }
 
 /// A's answers: to the context and BEGIN, `sent` of them, and to the statement.
@@ -84,8 +83,8 @@ pub(super) async fn answer_of(
     Ok((evaluated, answer))
 }
 
-/// Executes on M what A was sent already, and reads both answers. `wanted`
-/// says of A's whether M is to have the statement.
+/// Executes on M what A was sent already, and reads both answers. `judge` says
+/// of A's whether M is to have the statement.
 ///
 /// # Errors
 /// A is lost; M's leg, in the middle of something, is to be discarded.
@@ -95,7 +94,7 @@ pub(super) async fn execute(
     request: &Request<'_>,
     env: &Env<'_>,
     sent: usize,
-    wanted: impl Fn(&Evaluated, &Answer) -> bool,
+    judge: impl Fn(&Evaluated, &Answer) -> Verdict,
 ) -> Result<(Evaluated, Answer, Copied), Lost> {
     let mut on_a = pin!(answer_of(a, request, sent));
     let raced = {
@@ -104,13 +103,11 @@ pub(super) async fn execute(
             return Ok((evaluated, answer, Copied::Not));
         };
         let on_m = pin!(copy(leg, request.mirror_command));
-        race(on_a.as_mut(), on_m, m.timer, env, wanted).await
+        race(on_a.as_mut(), on_m, m.timer, env, judge).await
     };
     let (answered, end) = match raced {
         Err(Collided(copied)) => {
-            if let Some(route) = env.route() {
-                *route.live.in_turn_until.lock() = Some(Instant::now() + PAUSE);
-            }
+            take_turns(env);
             give_back(m, env, copied, "collided").await;
             (on_a.await, None)
         }
@@ -119,9 +116,9 @@ pub(super) async fn execute(
     let (evaluated, answer) = answered?;
     let copied = match end {
         None => Copied::Not,
-        Some(End::Unwanted(copied)) => {
+        Some(End::Unwanted(copied, verdict)) => {
             give_back(m, env, copied, "unwanted").await;
-            Copied::Not
+            Copied::Unwanted(verdict)
         }
         Some(End::Copied(Err((failure, what)))) => Copied::Failed(failure, what),
         Some(End::Copied(Ok(copied))) if copied.summary.is_error => {
@@ -129,10 +126,21 @@ pub(super) async fn execute(
             give_back(m, env, true, "refused").await;
             Copied::Not
         }
+        Some(End::Copied(Ok(copied)))
+            if copied.summary.affected_rows != answer.summary.affected_rows =>
+        {
+            give_back(m, env, true, "differs").await;
+            Copied::Not
+        }
         Some(End::Copied(Ok(copied))) if !copied.summary.status.has(Status::IN_TRANS) => {
             Copied::Failed(Failure::Unexpected, "it committed by itself".into())
         }
-        Some(End::Copied(Ok(copied))) => Copied::Executed(copied.summary.affected_rows),
+        Some(End::Copied(Ok(copied))) => {
+            if let Some(route) = env.route() {
+                route.live.turns.went_well();
+            }
+            Copied::Executed(copied.summary.affected_rows)
+        }
     };
     Ok((evaluated, answer, copied))
 }
@@ -154,7 +162,7 @@ enum End {
     /// A's answer asks for it: M's, or its failure.
     Copied(Result<Answer, (Failure, String)>),
     /// It is not to be; whether M has answered, so that it can be given back.
-    Unwanted(bool),
+    Unwanted(bool, Verdict),
 }
 
 async fn race(
@@ -162,7 +170,7 @@ async fn race(
     mut on_m: Pin<&mut impl Future<Output = Result<Answer, Lost>>>,
     timer: &mut Timer,
     env: &Env<'_>,
-    wanted: impl Fn(&Evaluated, &Answer) -> bool,
+    judge: impl Fn(&Evaluated, &Answer) -> Verdict,
 ) -> Result<(OnActive, End), Collided> {
     let mut copied = None;
     let first = std::future::poll_fn(|cx| {
@@ -179,27 +187,54 @@ async fn race(
     });
     let answered = match first.await {
         Some(answered) => answered,
-        None => match timer.within(HOLD, on_a.as_mut()).await {
+        None => match timer.within(hold(env), on_a.as_mut()).await {
             Ok(answered) => answered,
             Err(Expired) => return Err(Collided(matches!(copied, Some(Ok(_))))),
         },
     };
     let began = Instant::now();
-    let is_wanted = matches!(&answered, Ok((e, a)) if !a.summary.is_error && wanted(e, a));
-    let end = match (is_wanted, copied) {
-        (true, Some(Ok(copied))) => End::Copied(Ok(copied)),
-        (true, Some(Err(lost))) => End::Copied(Err((Failure::Lost, lost.what))),
-        (true, None) => End::Copied(bounded(env, timer, on_m).await),
-        (false, Some(copied)) => End::Unwanted(copied.is_ok()),
-        (false, None) => {
+    let verdict = match &answered {
+        Ok((evaluated, answer)) if !answer.summary.is_error => judge(evaluated, answer),
+        _ => Verdict::Nothing,
+    };
+    let end = match (verdict, copied) {
+        (Verdict::Mirror, copied) => {
+            let copied = match copied {
+                Some(copied) => copied.map_err(|lost| (Failure::Lost, lost.what)),
+                None => bounded(env, timer, on_m).await,
+            };
+            telemetry::mirror_waited(env.route_name(), began.elapsed());
+            End::Copied(copied)
+        }
+        (verdict, Some(copied)) => End::Unwanted(copied.is_ok(), verdict),
+        // Then nobody waits for M (protocol-review H3).
+        (verdict, None) if env.route().is_none_or(|r| r.suspended()) => {
+            End::Unwanted(false, verdict)
+        }
+        (verdict, None) => {
             let copied = timer.within(UNWANTED, on_m).await;
-            End::Unwanted(matches!(copied, Ok(Ok(_))))
+            if copied.is_err() {
+                take_turns(env);
+            }
+            End::Unwanted(matches!(copied, Ok(Ok(_))), verdict)
         }
     };
-    if is_wanted {
-        telemetry::mirror_waited(env.route_name(), began.elapsed());
-    }
     Ok((answered, end))
+}
+
+/// How long M's row may be held without A's answer: not at all once others have
+/// been in each other's way, for those behind this one on M add up.
+fn hold(env: &Env<'_>) -> Duration {
+    match env.route() {
+        Some(route) if !route.live.turns.are_taken() => HOLD,
+        _ => Duration::ZERO,
+    }
+}
+
+fn take_turns(env: &Env<'_>) {
+    if let Some(route) = env.route() {
+        route.live.turns.begin();
+    }
 }
 
 /// Takes the copy back. `answered`: the leg can be asked to.

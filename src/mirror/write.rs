@@ -140,8 +140,7 @@ async fn attempt(
         verdict(answer, caps, request, evaluated, env, ready)
     };
     let (evaluated, answer, copied) = if ready && opens && ahead::may(request, env) {
-        let wanted = |e: &Evaluated, answer: &Answer| matches!(judge(e, answer), Verdict::Mirror);
-        ahead::execute(a, m, request, env, sent, wanted).await?
+        ahead::execute(a, m, request, env, sent, judge).await?
     } else {
         let (evaluated, answer) = ahead::answer_of(a, request, sent).await?;
         (evaluated, answer, Copied::Not)
@@ -159,6 +158,7 @@ async fn attempt(
             env.fail(m, failure, &what);
             Verdict::Failed
         }
+        Copied::Unwanted(verdict) => verdict,
         Copied::Not => judge(&evaluated, &answer),
     };
     match judged {
@@ -264,7 +264,8 @@ async fn ready_mirror(m: &mut MirrorLeg<'_>, request: &Request<'_>, env: &Env<'_
     }
 }
 
-enum Verdict {
+/// What A's answer says of the statement on M.
+pub(super) enum Verdict {
     Mirror,
     /// A examined nothing that it still holds, or changed nothing; or M has
     /// executed it.

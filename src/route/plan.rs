@@ -104,7 +104,7 @@ pub struct Inline {
     pub context: Context,
     /// Where ids come from.
     pub ids: Ids,
-    /// It changes one row at most, named by a whole unique key of both sides.
+    /// It locks one record of one index at most, on either side.
     pub one_row: bool,
     /// Below REPEATABLE READ: mirror only if exactly so many rows matched.
     pub matched_rows: Option<u64>,

@@ -11,8 +11,10 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use crate::Side;
 
 mod healed;
+mod turns;
 
 pub use healed::Healed;
+pub use turns::Turns;
 
 /// One bit per route index; bit 63 and above share a bit (safe: a shared bit
 /// only makes the gate wait for more).
@@ -235,9 +237,8 @@ pub struct RouteLive {
     pub ddl_beside: AtomicU32,
     /// Single mirror errors in the current minute, and when it began.
     pub errors: parking_lot::Mutex<(Option<std::time::Instant>, u32)>,
-    /// Until when every write is executed on the active side first, rows being
-    /// fought for; None where they have not been.
-    pub in_turn_until: parking_lot::Mutex<Option<std::time::Instant>>,
+    /// Whether writes of one row may be executed on both sides at once.
+    pub turns: Turns,
     /// Woken at every suspension: mirrored writes wait on it, for they hold
     /// row locks that others queue on.
     pub suspension: tokio::sync::Notify,

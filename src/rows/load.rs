@@ -84,7 +84,7 @@ async fn one_schema(
         return Ok(tables);
     }
     columns(conn, &literal, &mut tables).await?;
-    unique_keys(conn, &literal, &mut tables).await?;
+    indexes(conn, &literal, &mut tables).await?;
     triggers(conn, &literal, &mut tables).await?;
     cascades(conn, &literal, schema, &mut tables).await?;
     Ok(tables)
@@ -149,14 +149,14 @@ async fn columns(
     Ok(())
 }
 
-async fn unique_keys(
+async fn indexes(
     conn: &mut ServiceConn,
     schema: &str,
     tables: &mut ByName,
 ) -> Result<(), ServiceError> {
     let sql = format!(
-        "SELECT TABLE_NAME, INDEX_NAME, COLUMN_NAME, SUB_PART \
-         FROM information_schema.STATISTICS WHERE TABLE_SCHEMA = {schema} AND NON_UNIQUE = 0 \
+        "SELECT TABLE_NAME, INDEX_NAME, COLUMN_NAME, SUB_PART, NON_UNIQUE \
+         FROM information_schema.STATISTICS WHERE TABLE_SCHEMA = {schema} \
          ORDER BY TABLE_NAME, INDEX_NAME, SEQ_IN_INDEX"
     );
     // A key with an expression or a prefix among its parts ends without
@@ -167,9 +167,19 @@ async fn unique_keys(
         let Some(table) = tables.get_mut(&name) else {
             continue;
         };
-        let column = table
-            .column(&bytes(&row, 2))
-            .filter(|_| text(&row, 3).is_none());
+        let column = table.column(&bytes(&row, 2));
+        match column {
+            Some(column) => {
+                if let Err(place) = table.indexed.binary_search(&column) {
+                    table.indexed.insert(place, column);
+                }
+            }
+            None => table.expression_index = true,
+        }
+        if text(&row, 4).as_deref() != Some("0") {
+            continue;
+        }
+        let column = column.filter(|_| text(&row, 3).is_none());
         let nullable = column
             .and_then(|c| table.columns.get(c))
             .is_none_or(|c| c.nullable);

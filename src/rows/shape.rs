@@ -72,6 +72,10 @@ pub struct TableShape {
     pub auto_increment: Option<usize>,
     /// All unique keys.
     pub unique_keys: Vec<KeyShape>,
+    /// The columns of all indexes, the primary key's too, in order.
+    pub indexed: Vec<usize>,
+    /// An index has an expression: what it is made of is not known.
+    pub expression_index: bool,
     /// Number of triggers.
     pub triggers: u32,
     /// A view, not a table.

@@ -370,7 +370,7 @@ impl Session {
             (call.facts.diagnostics, self.diagnostics.clone())
         {
             self.need_leg(lead).await?;
-            if let Some(command) = self.command_for(length, &call, lead).await? {
+            if let Some(command) = self.command_for(length, &call, lead, true).await? {
                 return self.answer_row_count(length, &command, kept).await;
             }
         }
@@ -391,7 +391,7 @@ impl Session {
         let planned_side = answering(planned.plan, lead);
         let active = self.side_for(planned_side, &call.facts, &call.sql);
         self.need_leg(active).await?;
-        commands[active.index()] = match self.command_for(length, &call, active).await? {
+        commands[active.index()] = match self.command_for(length, &call, active, true).await? {
             Some(command) => command,
             None => return self.execute_unknown(length).await,
         };
@@ -475,7 +475,7 @@ impl Session {
         if !self.try_leg(side, Role::Read, limit).await {
             return false;
         }
-        match tokio::time::timeout(limit, self.command_for(length, call, side)).await {
+        match tokio::time::timeout(limit, self.command_for(length, call, side, false)).await {
             Ok(Ok(Some(command))) => {
                 commands[side.index()] = command;
                 true
@@ -499,7 +499,8 @@ impl Session {
     ) -> Plan {
         let limit = self.shared.mirror.deadline;
         if self.try_leg(mirror, Role::Mirror, limit).await {
-            let made = tokio::time::timeout(limit, self.command_for(length, call, mirror)).await;
+            let made =
+                tokio::time::timeout(limit, self.command_for(length, call, mirror, false)).await;
             match made {
                 Ok(Ok(Some(command))) => {
                     commands[mirror.index()] = command;
@@ -518,12 +519,16 @@ impl Session {
 
     /// The framed command for one leg, which gets the statement and its long
     /// data first if it has not had them. None: that server refuses to
-    /// prepare it.
+    /// prepare it. Without `is_sent` it may stay unsent, and has the types in it
+    /// for that reason:
+    /// 1. An EXECUTE brings types; A refuses it, so that M does not get it.
+    /// 2. The next relies on them, as the C library's do: M would read NULLs.
     async fn command_for(
         &mut self,
         length: usize,
         call: &Call,
         side: Side,
+        is_sent: bool,
     ) -> Result<Option<Vec<u8>>, End> {
         let index = side.index();
         let Some(statement) = self.prepared.get(call.client_id) else {
@@ -542,8 +547,8 @@ impl Session {
         let Some(statement) = self.prepared.get(call.client_id) else {
             return Ok(None);
         };
-        let types =
-            (!statement.types_sent[index] && !call.types.is_empty()).then_some(&call.types[..]);
+        let known = is_sent && statement.types_sent[index];
+        let types = (!known && !call.types.is_empty()).then_some(&call.types[..]);
         let payload = self.payload(length);
         let mut body = Vec::with_capacity(payload.len() + call.types.len() + 8);
         if execute_for_leg(payload, &call.execute, own, types, &mut body).is_err() {
@@ -558,7 +563,7 @@ impl Session {
                 statement.types = Some(call.types.clone());
                 statement.types_sent = [false; 2];
             }
-            statement.types_sent[index] = true;
+            statement.types_sent[index] |= is_sent;
         }
         Ok(Some(out))
     }

@@ -294,17 +294,53 @@ impl Parameters for Bound<'_> {
     }
 
     fn is_zero(&self, i: usize) -> bool {
-        matches!(
-            self.value(i),
-            Some(ParamValue::Int(0) | ParamValue::UInt(0))
-        )
+        match self.value(i) {
+            Some(ParamValue::Int(n)) => n == 0,
+            Some(ParamValue::UInt(n)) => n == 0,
+            Some(ParamValue::Double(n)) => rounds_to_zero(n),
+            // DECIMAL is sent as text.
+            Some(ParamValue::Text(text) | ParamValue::Other(text)) => reads_as_zero(text),
+            _ => false,
+        }
     }
 
     fn is_text(&self, i: usize) -> bool {
-        // A value that cannot be read counts as text: its number is unknown.
-        !matches!(
+        matches!(
             self.value(i),
-            Some(ParamValue::Null | ParamValue::Int(_) | ParamValue::UInt(_))
+            Some(ParamValue::Text(_) | ParamValue::LongData)
         )
+    }
+}
+
+fn rounds_to_zero(n: f64) -> bool {
+    n.abs() < 0.5
+}
+
+/// Whether an integer column takes the text for 0: "", "0", "-0.0", "none".
+fn reads_as_zero(text: &[u8]) -> bool {
+    let text = text.trim_ascii();
+    let number = std::str::from_utf8(text).ok().and_then(|t| t.parse().ok());
+    match number {
+        Some(number) => rounds_to_zero(number),
+        // The digits it begins with count.
+        None => !text
+            .iter()
+            .take_while(|b| b.is_ascii_digit() || matches!(b, b'+' | b'-' | b'.'))
+            .any(|b| matches!(b, b'1'..=b'9')),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::reads_as_zero;
+
+    #[test]
+    fn what_generates_an_id() {
+        for zero in ["", "0", " 0 ", "-0.0", "0.4", "0x5", "none", "00"] {
+            assert!(reads_as_zero(zero.as_bytes()), "{zero}");
+        }
+        for other in ["1", "-1", "0.5", "12abc", "1e3", "007"] {
+            assert!(!reads_as_zero(other.as_bytes()), "{other}");
+        }
     }
 }

@@ -127,7 +127,7 @@ pub const METRICS: &[Metric] = &[
         Kind::Counter,
         "",
         &["route", "reason"],
-        "Writes the mirror executed ahead and gave back: the row was fought for (collided), the active side's answer says it is not to be (unwanted), or the mirror refused it (refused)",
+        "Writes the mirror executed ahead and gave back: the row was fought for (collided), the active side's answer says it is not to be (unwanted), or the mirror refused it (refused) or changed other rows (differs)",
     ),
     metric(
         "lockstep_mirror_suspended",

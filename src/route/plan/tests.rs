@@ -61,6 +61,7 @@ fn auto() -> TableShape {
         ],
         auto_increment: Some(0),
         unique_keys: vec![key(&[0], true)],
+        indexed: vec![0],
         ..TableShape::default()
     }
 }
@@ -342,6 +343,42 @@ fn below_repeatable_read() {
     ] {
         assert_eq!(deferred_of(text, &rc), "isolation", "{text}");
     }
+}
+
+/// What may run on both sides at once locks one record of one index.
+#[test]
+fn one_record_of_one_index() {
+    for (text, one) in [
+        ("UPDATE t SET b = 'x' WHERE id = 5", true),
+        ("UPDATE t SET a = a + 1, b = 'x' WHERE id IN (5)", true),
+        ("UPDATE t SET b = 'x' WHERE id IN (5, 6)", false),
+        ("UPDATE t SET b = 'x' WHERE id = 5 AND a = 1", false),
+        ("UPDATE t SET b = 'x' WHERE a = 5", false),
+        ("UPDATE t SET id = 6 WHERE id = 5", false),
+        ("UPDATE t SET b = 'x'", false),
+        ("DELETE FROM t WHERE id = 5", false),
+        ("INSERT INTO t (id, a) VALUES (5, 1)", false),
+        // The whole WHERE is a key, but not the primary one.
+        ("UPDATE two SET b = 'x' WHERE a = 5", false),
+    ] {
+        assert_eq!(inline_of(text, &view()).one_row, one, "{text}");
+    }
+    let planned = |shape: TableShape| {
+        let mut c = Catalog::new(false);
+        c.insert(b"s", b"t", Side::Source, auto());
+        c.insert(b"s", b"t", Side::Target, shape);
+        let text = "UPDATE t SET b = 'x' WHERE id = 5";
+        let facts = sql::scan(text.as_bytes(), view().mode);
+        match plan(text.as_bytes(), &facts, &view(), &mirrored(), &c, None).plan {
+            Plan::Inline(inline) => inline.one_row,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert!(planned(auto()));
+    assert!(!planned(with(|t| t.indexed = vec![0, 2])));
+    assert!(!planned(with(|t| t.expression_index = true)));
+    assert!(!planned(with(|t| t.generated_columns = true)));
+    assert!(!planned(with(|t| t.unique_keys[0].primary = false)));
 }
 
 struct Bound(&'static [&'static str]);

@@ -2,6 +2,7 @@
 //! deferred, with the reason (DESIGN §5).
 
 use super::*;
+use crate::sql::Span;
 
 pub(super) fn ddl(facts: &Facts, table: &RouteTable, t: &Touched) -> Planned {
     let mut out = Planned {
@@ -198,10 +199,9 @@ fn inline(
         }
         WriteShape::Update(keyed) | WriteShape::Delete(keyed) => {
             let keys = keys_given(sql, keyed, active, parameters);
-            one_row = keys == Some(1)
-                && keys_given(sql, keyed, mirror, parameters) == keys
-                && !active.fk_parent_cascades
-                && !mirror.fk_parent_cascades;
+            one_row = [active, mirror]
+                .iter()
+                .all(|shape| locks_one_record(sql, keyed, shape, parameters));
             // Rows may be visited in another order on the other side, and
             // each takes the next number.
             if facts.flags.any(Flags::RAND) && keys != Some(1) {
@@ -313,6 +313,36 @@ fn id_of(
             })
         }
     }
+}
+
+/// Whether an UPDATE locks one record of one index and no more: it names a row
+/// by the primary key and changes no column of an index. (Foreign keys have
+/// indexes on both ends.) A DELETE changes all indexes.
+fn locks_one_record(
+    sql: &[u8],
+    keyed: &KeyedShape,
+    shape: &TableShape,
+    parameters: Option<&dyn Parameters>,
+) -> bool {
+    let columns = |names: &mut dyn Iterator<Item = &Span>| -> Option<Vec<usize>> {
+        names.map(|n| shape.column(&unquote(n.of(sql)))).collect()
+    };
+    let given = keyed.where_equalities.as_deref().unwrap_or_default();
+    let (Some(given), Some(assigned)) = (
+        columns(&mut given.iter().map(|e| &e.column)),
+        columns(&mut keyed.assigned.iter()),
+    ) else {
+        return false;
+    };
+    let primary = shape.unique_keys.iter().find(|k| k.primary);
+    keys_given(sql, keyed, shape, parameters) == Some(1)
+        && primary.is_some_and(|k| {
+            k.columns.len() == given.len() && k.columns.iter().all(|c| given.contains(c))
+        })
+        && !assigned.is_empty()
+        && assigned.iter().all(|c| !shape.indexed.contains(c))
+        && !shape.expression_index
+        && !shape.generated_columns
 }
 
 /// How many keys the WHERE gives, if it is nothing but equality or IN on all

@@ -54,7 +54,11 @@ pub enum ParamValue<'a> {
     Int(i64),
     /// An unsigned integer.
     UInt(u64),
-    /// Anything else, as it stands (strings without their length).
+    /// A FLOAT or DOUBLE; some drivers send every number as one.
+    Double(f64),
+    /// A string type (CHAR, VARCHAR, BLOB, ENUM, …), without its length.
+    Text(&'a [u8]),
+    /// Anything else, as it stands (DECIMAL and JSON without their length).
     Other(&'a [u8]),
 }
 
@@ -279,11 +283,15 @@ fn take_value<'a>(r: &mut Reader<'a>, ty: u16) -> Result<ParamValue<'a>, WireErr
         Layout::Counted => r.lenenc_bytes(),
     }
     .ok_or(WireError::new("a parameter's value", start))?;
-    let integer = matches!(kind, 1 | 2 | 3 | 8 | 9 | 13 | 244);
-    if !integer {
-        return Ok(ParamValue::Other(bytes));
-    }
-    Ok(integer_value(bytes, ty & UNSIGNED != 0))
+    Ok(match (kind, bytes) {
+        (1 | 2 | 3 | 8 | 9 | 13 | 244, bytes) => integer_value(bytes, ty & UNSIGNED != 0),
+        (4, &[a, b, c, d]) => ParamValue::Double(f32::from_le_bytes([a, b, c, d]).into()),
+        (5, &[a, b, c, d, e, f, g, h]) => {
+            ParamValue::Double(f64::from_le_bytes([a, b, c, d, e, f, g, h]))
+        }
+        (15 | 247..=254, bytes) => ParamValue::Text(bytes),
+        (_, bytes) => ParamValue::Other(bytes),
+    })
 }
 
 fn integer_value(bytes: &[u8], unsigned: bool) -> ParamValue<'_> {

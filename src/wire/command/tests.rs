@@ -138,14 +138,14 @@ fn values_of_every_layout() {
         assert_eq!(value(2), ParamValue::Int(-1));
         assert_eq!(value(3), ParamValue::UInt(255));
         assert_eq!(value(4), ParamValue::Other(&[0xE7, 7, 1, 2]));
-        assert_eq!(value(5), ParamValue::Other(&1.5f64.to_le_bytes()));
+        assert_eq!(value(5), ParamValue::Double(1.5));
         assert_eq!(value(6), ParamValue::Null);
         assert_eq!(value(7), ParamValue::UInt(u64::MAX));
         assert_eq!(value(8), ParamValue::Other(b"1.25"));
         let first = if is_long(0) {
             ParamValue::LongData
         } else {
-            ParamValue::Other(b"blob")
+            ParamValue::Text(b"blob")
         };
         assert_eq!(value(0), first);
         assert_eq!(parameters(payload, &ex, &types, is_long).count(), 9);

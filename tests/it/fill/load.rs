@@ -23,15 +23,23 @@ const CUSTOMERS: u32 = 500;
 /// tests, sixteen clients without a pause leave nothing for a copy.
 const PAUSE: Duration = Duration::from_millis(4);
 
-/// Numbers from 1 to `n` as `q.n`.
+/// Numbers from 1 to `n` as `q.n`. No server recurses deeper than 1,000 unasked.
 fn numbers(n: u32) -> String {
-    let to = |most: u32| {
+    let below = |most: u32| {
         format!(
-            "(WITH RECURSIVE s AS (SELECT 0 n UNION ALL SELECT n + 1 FROM s WHERE n < {most}) SELECT n FROM s)"
+            "(WITH RECURSIVE s AS (SELECT 0 n UNION ALL SELECT n + 1 FROM s WHERE n < {}) SELECT n FROM s)",
+            most.min(1000) - 1
         )
     };
-    let (many, few) = (to(999), to(n.div_ceil(1000) - 1));
-    format!("(SELECT x.n * 1000 + y.n + 1 n FROM {few} x, {many} y WHERE x.n * 1000 + y.n < {n}) q")
+    let (millions, thousands, ones) = (
+        below(n.div_ceil(1_000_000)),
+        below(n.div_ceil(1000)),
+        below(1000),
+    );
+    format!(
+        "(SELECT x.n * 1000000 + y.n * 1000 + z.n + 1 n FROM {millions} x, {thousands} y, {ones} z \
+         WHERE x.n * 1000000 + y.n * 1000 + z.n < {n}) q"
+    )
 }
 
 #[derive(Clone)]

@@ -111,17 +111,18 @@ fn what_the_active_side_does_not_do_is_given_back() {
         assert_eq!(client.run(&same), 0);
         assert_eq!(mirrors(4), "77", "{}", pair.family);
         until_free(pair, QUIET, 4);
-        // Refused: the key is there on the active side only.
-        plant("DELETE FROM {t} WHERE id=5");
-        let taken = format!("UPDATE {QUIET} SET id=5 WHERE id=4");
-        assert_eq!(client.error(&taken), 1062);
+        // Refused by the active side, which has another row.
+        plant("UPDATE {t} SET v=1 WHERE id=5");
+        let beyond = format!("UPDATE {QUIET} SET v=v*9223372036854775807 WHERE id=5");
+        assert_eq!(client.error(&beyond), 1690);
+        assert_eq!(mirrors(5), "1", "{}", pair.family);
         assert_eq!(mirrors(4), "77", "{}", pair.family);
         until_free(pair, QUIET, 4);
         assert!(taken_back(pair, "ahq", "unwanted") >= 2.0);
         // The session goes on, its writes too.
         assert_eq!(client.run(&update(QUIET, 6)), 1);
         plant("UPDATE {t} SET v=4 WHERE id=4");
-        plant("INSERT INTO {t} VALUES (5, 5)");
+        plant("UPDATE {t} SET v=5 WHERE id=5");
         let rows = format!("SELECT GROUP_CONCAT(v ORDER BY id) FROM {QUIET} WHERE id>3");
         let rows = pair.both(&rows);
         assert_eq!(rows[0], rows[1], "{}", pair.family);
@@ -147,6 +148,33 @@ fn the_mirrors_row_is_waited_for_where_it_is_wanted() {
         let value = pair.both(&format!("SELECT v FROM {QUIET} WHERE id=3"));
         assert_eq!(value[0], value[1]);
         pair.assert_unmirrored("ahq", before, 0, 0);
+    });
+}
+
+/// Below REPEATABLE READ a copy that comes before the row holds nothing on the
+/// mirror, and must not pass for one that has executed the update.
+#[test]
+fn a_row_that_is_not_there_yet_is_updated_after_it() {
+    on_both(|pair| {
+        let before = pair.counts("ah");
+        let (mut one, mut two) = (pair.client(), pair.client());
+        two.run("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED");
+        for id in 1000..1300 {
+            let inserting = one.start(&format!("INSERT INTO {FOUGHT} VALUES ({id}, 1)"));
+            let began = Instant::now();
+            while two.run(&format!("UPDATE {FOUGHT} SET v=v+1 WHERE id={id}")) == 0 {
+                assert!(began.elapsed() < Duration::from_secs(5));
+            }
+            one = inserting.ok();
+        }
+        let sums = format!("SELECT CONCAT(COUNT(*), ' ', SUM(v)) FROM {FOUGHT} WHERE id>=1000");
+        assert_eq!(
+            pair.both(&sums),
+            [Some("300 600".into()), Some("300 600".into())],
+            "{}",
+            pair.family
+        );
+        pair.assert_unmirrored("ah", before, 0, 0);
     });
 }
 

@@ -204,6 +204,21 @@ fn m5_types_and_long_data_reach_both_legs() {
         long(&mut raw, b"second");
         let again = |n: u64| [&[0, 0][..], &number(n), &number(u64::MAX - n)].concat();
         execute(&mut raw, insert, &again(2));
+        // New types, with one that the active side refuses, so that the mirror
+        // does not get it; then one that relies on them.
+        let texts = [BLOB, BLOB, UNSIGNED].concat();
+        let text = |id: u8| [&[1, id, 1, b'z'][..], &number(9)].concat();
+        let taken = [&insert[..], &[0, 1, 0, 0, 0, 0, 1], &texts, &text(b'1')].concat();
+        let answer = raw.ask(COM_STMT_EXECUTE, &taken).expect("execute");
+        assert_eq!(
+            answer[0].payload.first(),
+            Some(&0xFF),
+            "a key that is taken"
+        );
+        execute(&mut raw, insert, &[&[0, 0][..], &text(b'5')].concat());
+        // The first types again, for the rest.
+        let first = [&[0, 1], &types[..], &number(4), &[1, b'y'], &number(4)].concat();
+        execute(&mut raw, insert, &first);
         // The mirror's leg is ended: a new one knows nothing of the statement.
         let legs = "SELECT id FROM information_schema.processlist WHERE user='root' AND db='t'";
         for row in pair.target.query(legs) {
