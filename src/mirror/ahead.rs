@@ -127,13 +127,15 @@ pub(super) async fn execute(
             Copied::Not
         }
         Some(End::Copied(Ok(copied)))
+            if copied.summary.affected_rows > 0 && !copied.summary.status.has(Status::IN_TRANS) =>
+        {
+            Copied::Failed(Failure::Unexpected, "it committed by itself".into())
+        }
+        Some(End::Copied(Ok(copied)))
             if copied.summary.affected_rows != answer.summary.affected_rows =>
         {
             give_back(m, env, true, "differs").await;
             Copied::Not
-        }
-        Some(End::Copied(Ok(copied))) if !copied.summary.status.has(Status::IN_TRANS) => {
-            Copied::Failed(Failure::Unexpected, "it committed by itself".into())
         }
         Some(End::Copied(Ok(copied))) => {
             if let Some(route) = env.route() {
