@@ -51,9 +51,14 @@ pub struct Key {
 }
 
 impl Key {
-    /// The primary key, else the first unique key without NULL.
+    /// The primary key, else the first unique key without NULL. None with a
+    /// generated column in it: nobody writes those, so a row that is copied has
+    /// no value there, and no place among the others.
     pub fn of(shape: &TableShape) -> Option<Key> {
-        let usable = |k: &&crate::rows::shape::KeyShape| k.all_not_null && !k.columns.is_empty();
+        let written = |c: &usize| shape.columns.get(*c).is_some_and(|c| !c.generated);
+        let usable = |k: &&crate::rows::shape::KeyShape| {
+            k.all_not_null && !k.columns.is_empty() && k.columns.iter().all(written)
+        };
         let keys = &shape.unique_keys;
         let key = keys
             .iter()
@@ -307,6 +312,9 @@ mod tests {
         assert!(Key::of(&shape("bigint(20)")).unwrap().bytewise);
         assert!(!Key::of(&shape("varchar(20)")).unwrap().bytewise);
         assert_eq!(Key::of(&TableShape::default()), None);
+        let mut made = TableShape::clone(&shape("bigint(20)"));
+        made.columns[0].generated = true;
+        assert_eq!(Key::of(&made), None, "nobody writes such a key");
     }
 
     proptest! {

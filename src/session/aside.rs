@@ -68,7 +68,11 @@ impl Session {
             let summary = self.relay_answer(side, ResponseKind::Generic).await?;
             self.pending.abandon = false;
             if !summary.is_error {
-                self.learn(&s, side).await;
+                if !asks_previous(s.facts) {
+                    // One that does was asked of a leg that nobody brought in
+                    // step, and changes nothing.
+                    self.learn(&s, side).await;
+                }
                 if s.facts.verb == Verb::GetDiagnostics {
                     self.variables_set_aside(side, s.sql).await?;
                 }

@@ -240,6 +240,7 @@ impl Session {
         if !dml
             || statement.facts.flags.has(Flags::SYSTEM_VARIABLE)
             || statement.long_data_at.is_some_and(|at| at != side)
+            || (statement.types.is_some() && !statement.types_sent[side.index()])
         {
             return None;
         }
@@ -391,7 +392,14 @@ impl Session {
         let planned_side = answering(planned.plan, lead);
         let active = self.side_for(planned_side, &call.facts, &call.sql);
         self.need_leg(active).await?;
-        commands[active.index()] = match self.command_for(length, &call, active, true).await? {
+        // 1. The mirror answers a read, with types; 2. the next EXECUTE relies on
+        // them, and is for the active side, which never had them.
+        let is_sent = !matches!(
+            planned.plan,
+            Plan::MirrorRead(_) | Plan::RefusedMixed { .. }
+        );
+        let command = self.command_for(length, &call, active, is_sent).await?;
+        commands[active.index()] = match command {
             Some(command) => command,
             None => return self.execute_unknown(length).await,
         };

@@ -240,6 +240,9 @@ impl Session {
         self.unsure_of_defaults(side).await;
         self.entry.set_leg(side, Some(leg.info.thread_id));
         self.entry.without_other_leg.store(false, Ordering::Relaxed);
+        // A leg discarded behind the client's back (`ack: active`) is noted here
+        // at the latest: the server counts the new one's statements from 1 again.
+        self.prepared.leg_gone(side.index());
         self.legs[side.index()] = Some(leg);
         self.values.leg_opened(side);
         Ok(())

@@ -337,7 +337,8 @@ impl Session {
         self.diagnostics = None;
         let second = self.take_side(side).await?;
         // Whatever it does to the transaction, M's part cannot follow.
-        let opaque = self.parts[side.other().index()] == Part::Open && is_opaque(s.facts);
+        let opaque = self.parts[side.other().index()] == Part::Open
+            && (is_opaque(s.facts) || (s.commands.is_some() && ends_or_marks(s.facts)));
         self.pending.abandon = s.facts.class == Class::Read;
         let ran = self.run_alone(side, s).await;
         let refused = matches!(&ran, Ok(summary) if summary.is_error && !self.pending.counted());
@@ -580,6 +581,16 @@ impl Session {
         };
         ends::await_commit(&mut m, &env).await;
     }
+}
+
+/// What only its own command is read for: executed by COM_STMT_EXECUTE, it does
+/// something that M's part does not follow.
+fn ends_or_marks(facts: &Facts) -> bool {
+    facts.chain == Some(true)
+        || matches!(
+            facts.verb,
+            Verb::Rollback | Verb::RollbackTo | Verb::Savepoint | Verb::ReleaseSavepoint
+        )
 }
 
 /// A statement after which nobody can tell whether the transaction is still

@@ -27,9 +27,9 @@ use tokio::task::JoinHandle;
 const MEANWHILE: Duration = Duration::from_millis(300);
 
 /// Routes, and the tables of each: `t.f_{route}_*`.
-const ROUTES: [&str; 17] = [
+const ROUTES: [&str; 18] = [
     "c1rr", "c1rc", "c2", "c3", "h2", "h4", "h5", "h6", "h7", "h9", "m1", "m2", "m3", "m4", "m5",
-    "ah", "ahq",
+    "ah", "ahq", "pt",
 ];
 
 /// Two servers of one family, and the proxy between them in `source_first`.
@@ -88,7 +88,7 @@ fn create(server: &Server) {
     let mut sql = String::new();
     for table in [
         "c2_a", "c3_a", "h4_a", "h5_a", "h6_a", "h9_a", "m1_a", "m2_a", "m2_b", "m5_a", "ah_a",
-        "ah_b", "ahq_a",
+        "ah_b", "ahq_a", "pt_a",
     ] {
         sql.push_str(&numbered(&format!("t.f_{table}")));
     }

@@ -251,6 +251,83 @@ fn m5_types_and_long_data_reach_both_legs() {
     });
 }
 
+/// What ends or marks a transaction can be prepared, too (all of it on MariaDB):
+/// the mirror's part is not to be committed where the active side's was not.
+#[test]
+fn a_prepared_rollback_is_one_on_both_sides() {
+    const SCRIPTS: [&[&str]; 3] = [
+        &["UPDATE", "ROLLBACK"],
+        &["SAVEPOINT a", "UPDATE", "ROLLBACK TO a", "COMMIT"],
+        &[
+            "UPDATE",
+            "SAVEPOINT a",
+            "ROLLBACK AND CHAIN",
+            "UPDATE",
+            "ROLLBACK",
+        ],
+    ];
+    on_both(|pair| {
+        let login = Login::root("t", ORDINARY);
+        let mut raw = Raw::connect(pair.proxy.port(), &login).expect("login");
+        let execute = |raw: &mut Raw, sql: &str| {
+            let answer = raw.ask(COM_STMT_PREPARE, sql.as_bytes()).expect("prepare");
+            let head = &answer[0].payload;
+            if head.first() == Some(&0xFF) {
+                // This server does not prepare it.
+                raw.query(sql).expect("the text");
+                return;
+            }
+            let body = [&head[1..5], &[0, 1, 0, 0, 0]].concat();
+            let answer = raw.ask(COM_STMT_EXECUTE, &body).expect("execute");
+            assert_eq!(answer[0].payload.first(), Some(&0), "{sql}");
+        };
+        for (id, steps) in (1..).zip(SCRIPTS) {
+            raw.query("BEGIN").expect("BEGIN");
+            for step in steps {
+                if *step == "UPDATE" {
+                    let sql = format!("UPDATE f_pt_a SET v=v+1000 WHERE id={id}");
+                    raw.query(&sql).expect("an update");
+                } else {
+                    execute(&mut raw, step);
+                }
+            }
+            let v = pair.both(&format!("SELECT v FROM t.f_pt_a WHERE id={id}"));
+            let was = Some(id.to_string());
+            assert_eq!(v, [was.clone(), was], "{}: {steps:?}", pair.family);
+        }
+    });
+}
+
+/// 1. The mirror answers a prepared read, with its types; 2. in a transaction the
+/// active side is to execute it, without them: it must have had them.
+#[test]
+fn types_that_a_mirrored_read_had_reach_the_active_side() {
+    on_both(|pair| {
+        let answer = pair.proxy.reads("pt", 100);
+        assert!(answer.ok(), "{answer:?}");
+        let login = Login::root("t", ORDINARY);
+        let mut raw = Raw::connect(pair.proxy.port(), &login).expect("login");
+        let prepare = b"SELECT v FROM f_pt_a WHERE id=?";
+        let answer = raw.ask(COM_STMT_PREPARE, prepare).expect("prepare");
+        let id = answer[0].payload[1..5].to_vec();
+        let value = |raw: &mut Raw, body: &[u8]| -> i64 {
+            let bytes = [&id[..], &[0, 1, 0, 0, 0], body].concat();
+            let answer = raw.ask(COM_STMT_EXECUTE, &bytes).expect("execute");
+            let rows = answer.iter().map(|p| &p.payload);
+            let row = rows.filter(|p| p.len() == 10 && p[0] == 0).last();
+            let row = row.unwrap_or_else(|| panic!("{}: no row", pair.family));
+            i64::from_le_bytes(row[2..].try_into().expect("a BIGINT"))
+        };
+        let typed = [&[0, 1, 8, 0][..], &5u64.to_le_bytes()].concat();
+        assert_eq!(value(&mut raw, &typed), 5);
+        raw.query("BEGIN").expect("BEGIN");
+        let untyped = [&[0, 0][..], &6u64.to_le_bytes()].concat();
+        assert_eq!(value(&mut raw, &untyped), 6);
+        raw.query("ROLLBACK").expect("ROLLBACK");
+        assert!(pair.proxy.reads("pt", 0).ok());
+    });
+}
+
 /// M9: the active side is lost while its COMMIT runs: whether it took is known
 /// to its log alone, so the mirror is rolled back, and the journal says where
 /// to look.
