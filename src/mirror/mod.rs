@@ -73,8 +73,11 @@ pub enum Part {
     /// No transaction that matters.
     #[default]
     None,
-    /// A transaction with writes in it.
+    /// A transaction with copies of the active side's writes in it.
     Open,
+    /// A transaction with statements in it that this leg alone has executed
+    /// ([`crate::session`], second parts): never to be given up alone.
+    Own,
 }
 
 /// The mirror leg's slot in a session, with its part of the transaction.

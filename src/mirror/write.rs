@@ -45,7 +45,7 @@ const UNFREEZE_TIME: &[u8] = b"SET timestamp=DEFAULT";
 
 /// How often a statement of ours is repeated that a KILL QUERY interrupted:
 /// one for each of a burst of them. Then the leg is given up.
-const INSIST_MAX: usize = 100;
+pub const INSIST_MAX: usize = 100;
 
 /// A statement to execute on both sides.
 pub struct Request<'a> {

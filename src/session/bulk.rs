@@ -184,12 +184,16 @@ impl Session {
         self.keep_types(call, side);
         self.ran_on(call.id, side).await;
         let mut out = Vec::new();
-        match outcome? {
+        let outcome = outcome?;
+        let refused = matches!(outcome, Outcome::Refused(_)).then_some(false);
+        match outcome {
             Outcome::Done(ok) => put_packet(&mut out, &mut 1, &ok.build(self.client.capabilities)),
             Outcome::Refused(packet) => out = packet,
         }
         self.client.send(&out).await?;
-        if !second {
+        if second {
+            Box::pin(self.second_ran(side, refused)).await?;
+        } else {
             self.transaction.touched |= !call.facts.tables.is_empty();
             self.after(side);
         }

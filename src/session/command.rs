@@ -245,10 +245,8 @@ impl Session {
     /// leg is opened anew when it is needed.
     async fn forget_session(&mut self, side: Side, database: Option<Vec<u8>>) -> Result<(), End> {
         let other = side.other();
-        if self.parts[other.index()] == Part::Open {
-            // A rolled back; so does M, with its connection.
-            self.parts[other.index()] = Part::None;
-        }
+        // A rolled back; so does M, with its connection.
+        self.parts[other.index()] = Part::None;
         if let Some(mut leg) = self.legs[other.index()].take() {
             let mut quit = Vec::new();
             put_command(&mut quit, COM_QUIT, &[]);

@@ -194,7 +194,7 @@ impl Session {
                 ended = transaction_changes(ok.session_state.unwrap_or(&[]));
             }
         }
-        self.settle_part(lead, s.facts, s.table).await;
+        self.settle_part(lead, s.facts, s.table).await?;
         self.after(lead);
         Ok(ended)
     }

@@ -29,6 +29,7 @@ mod proof;
 pub mod registry;
 mod relay;
 mod sandbox;
+mod second;
 mod state;
 mod statement;
 mod sync;
@@ -381,7 +382,8 @@ impl Session {
         self.entry.set_leg(leg.side, None);
         let lead = self.lead();
         let values_lost = self.values.leg_gone(leg.side);
-        if leg.side != lead && !values_lost {
+        let own = self.parts[index] == Part::Own;
+        if leg.side != lead && !values_lost && !own {
             if self.parts[index] == Part::Open {
                 self.parts[index] = Part::None;
                 self.poison_lost_part();

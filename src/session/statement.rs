@@ -263,9 +263,10 @@ impl Session {
                 if side != self.lead() && s.facts.tables.is_empty() && self.is_whole(s.length) {
                     return self.aside(side, s).await;
                 }
-                if s.commands.is_none() && s.facts.statements == 1 {
+                if s.facts.statements == 1 {
+                    let text = s.commands.is_none();
                     match s.facts.verb {
-                        Verb::Begin if self.state.shows_transactions => {
+                        Verb::Begin if text && self.state.shows_transactions => {
                             self.ask_before_transaction(side).await?;
                         }
                         Verb::Commit | Verb::Rollback => {
@@ -274,7 +275,7 @@ impl Session {
                         Verb::Savepoint | Verb::RollbackTo | Verb::ReleaseSavepoint => {
                             return Box::pin(self.savepoint(s)).await;
                         }
-                        Verb::Kill if s.facts.kill.is_some() => {
+                        Verb::Kill if text && s.facts.kill.is_some() => {
                             return Box::pin(self.kill(s)).await;
                         }
                         _ => {}
@@ -337,8 +338,7 @@ impl Session {
         self.diagnostics = None;
         let second = self.take_side(side).await?;
         // Whatever it does to the transaction, M's part cannot follow.
-        let opaque = self.parts[side.other().index()] == Part::Open
-            && (is_opaque(s.facts) || (s.commands.is_some() && ends_or_marks(s.facts)));
+        let opaque = self.parts[side.other().index()] == Part::Open && is_opaque(s.facts);
         self.pending.abandon = s.facts.class == Class::Read;
         let ran = self.run_alone(side, s).await;
         let refused = matches!(&ran, Ok(summary) if summary.is_error && !self.pending.counted());
@@ -363,10 +363,13 @@ impl Session {
         }
         if second {
             self.state.for_one_statement = false;
+            if !summary.is_error {
+                Box::pin(self.second_ran(side, None)).await?;
+            }
             return Ok(());
         }
         if !summary.is_error {
-            self.settle_part(side, s.facts, s.table).await;
+            self.settle_part(side, s.facts, s.table).await?;
         }
         if !s.facts.tables.is_empty() || values::opaque(s.facts) {
             self.transaction.touched = true;
@@ -377,7 +380,11 @@ impl Session {
     }
 
     /// Sends a statement to one leg and relays the answer.
-    async fn run_alone(&mut self, side: Side, s: &Statement<'_>) -> Result<Summary, End> {
+    pub(super) async fn run_alone(
+        &mut self,
+        side: Side,
+        s: &Statement<'_>,
+    ) -> Result<Summary, End> {
         self.need_leg(side).await?;
         let prepares = if s.facts.verb == Verb::Prepare {
             self.prepare_text(side, s.facts, s.sql).await
@@ -580,17 +587,10 @@ impl Session {
             timer: &mut self.timer,
         };
         ends::await_commit(&mut m, &env).await;
+        if self.legs[index].is_none() {
+            self.note_leg_gone(active.other());
+        }
     }
-}
-
-/// What only its own command is read for: executed by COM_STMT_EXECUTE, it does
-/// something that M's part does not follow.
-fn ends_or_marks(facts: &Facts) -> bool {
-    facts.chain == Some(true)
-        || matches!(
-            facts.verb,
-            Verb::Rollback | Verb::RollbackTo | Verb::Savepoint | Verb::ReleaseSavepoint
-        )
 }
 
 /// A statement after which nobody can tell whether the transaction is still

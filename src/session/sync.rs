@@ -4,6 +4,7 @@ use super::legs::Role;
 use super::{End, Session};
 use crate::Side;
 use crate::leg::{ANSWER_MAX, Leg, Lost, put_query};
+use crate::mirror::Part;
 use crate::telemetry;
 use crate::wire::Status;
 use crate::wire::command::{COM_INIT_DB, COM_SET_OPTION, ResponseKind};
@@ -87,11 +88,15 @@ impl Session {
         let state = &self.state;
         // What a mirror's copy runs under is set with each of them.
         let own = role != Role::Mirror;
+        // 1. the mirror's leg, with autocommit off, has copies of an open
+        // transaction; 2. it is told autocommit=1, and commits them; 3. the
+        // active side rolls back.
+        let free = own && self.parts[side.index()] == Part::None;
         let wanted = state.status.has(Status::AUTOCOMMIT);
-        let autocommit = own && leg.status.has(Status::AUTOCOMMIT) != wanted;
+        let autocommit = free && leg.status.has(Status::AUTOCOMMIT) != wanted;
         let timestamp =
             own && (leg.timestamp_set || leg.own_timestamp.as_deref() != state.own_timestamp());
-        let isolation = own && leg.isolation != Some(state.isolation);
+        let isolation = free && leg.isolation != Some(state.isolation);
         let database = leg.database != state.database;
         let variables = leg.applied != state.version;
         let read_only = leg.read_only != state.read_only;
@@ -142,6 +147,8 @@ impl Session {
         if own {
             leg.timestamp_set = false;
             leg.own_timestamp = state.own_timestamp().map(<[u8]>::to_vec);
+        }
+        if free {
             leg.isolation = Some(state.isolation);
         }
         if database_set {
@@ -250,6 +257,9 @@ impl Session {
             Err(Unfit::Lost(lost)) => Err(End::Leg(lost)),
             // Active: nothing else is refused there.
             Err(Unfit::WrongDatabase | Unfit::Refused) => {
+                if self.parts[side.index()] == Part::Own {
+                    return Err(End::Protocol("a second part's leg has no such schema"));
+                }
                 self.drop_leg(side);
                 self.need_open(side).await?;
                 match self.sync(side, Role::Active).await {

@@ -47,24 +47,14 @@ impl Session {
             self.move_transaction(lead, side).await?;
             return Ok(false);
         }
-        if self.parts[side.index()] == Part::None {
-            if let Some(leg) = self.legs[side.index()].as_mut() {
-                insist(leg, b"BEGIN").await?;
-            }
-            self.parts[side.index()] = Part::Open;
-        }
-        self.transaction.poisoned = true;
+        self.begin_second(side).await?;
         Ok(true)
     }
 
     /// Nothing has happened in the transaction yet: it moves, its savepoints
     /// and characteristics too, with its client none the wiser.
     async fn move_transaction(&mut self, from: Side, to: Side) -> Result<(), End> {
-        let mut begin = self.one_shots();
-        begin.push(self.state.opened.begin());
-        for name in &self.transaction.savepoints {
-            begin.push([b"SAVEPOINT ", &name[..]].concat());
-        }
+        let begin = self.beginning();
         if let Some(leg) = self.legs[to.index()].as_mut() {
             for statement in &begin {
                 insist(leg, statement).await?;
@@ -111,7 +101,7 @@ impl Session {
     }
 
     /// The statements that SET TRANSACTION is repeated with.
-    fn one_shots(&self) -> Vec<Vec<u8>> {
+    pub(super) fn one_shots(&self) -> Vec<Vec<u8>> {
         let isolation = self.state.next_isolation.map(|level| {
             format!("SET TRANSACTION ISOLATION LEVEL {}", level.as_sql()).into_bytes()
         });
@@ -167,12 +157,18 @@ impl Session {
             self.state.doubt_one_shots();
             return Ok(());
         }
+        if self.parts[side.index()] == Part::Own {
+            return Box::pin(self.second_ran(side, Some(commits))).await;
+        }
         let Some(leg) = self.legs[side.index()].as_mut() else {
             return Ok(());
         };
         let still = leg.ping_in_transaction().await?;
         let other = side.other();
-        if !still && self.parts[other.index()] == Part::Open {
+        let part = self.parts[other.index()];
+        if !still && commits && part == Part::Own {
+            Box::pin(self.must_commit_second(side)).await?;
+        } else if !still && part != Part::None {
             let table = self.shared.routes.load();
             if commits {
                 let route = self.transaction.route.unwrap_or(0);
@@ -227,8 +223,9 @@ impl Session {
         table: &RouteTable,
         reason: &'static str,
     ) {
-        let route = self.transaction.route.unwrap_or(0);
-        self.note(table, route, Kind::Failed, reason);
+        if let Some(route) = self.transaction.route {
+            self.note(table, route, Kind::Failed, reason);
+        }
         self.transaction.poisoned = true;
         self.rollback_part(active, table).await;
     }
@@ -261,7 +258,12 @@ impl Session {
 
     /// A statement other than COMMIT or ROLLBACK succeeded: did it end the
     /// transaction by itself (DDL, BEGIN, SET autocommit=1)? Then it committed.
-    pub(super) async fn settle_part(&mut self, side: Side, facts: &Facts, table: &RouteTable) {
+    pub(super) async fn settle_part(
+        &mut self,
+        side: Side,
+        facts: &Facts,
+        table: &RouteTable,
+    ) -> Result<(), End> {
         if facts.chain == Some(true) {
             self.chained(side);
         }
@@ -270,16 +272,23 @@ impl Session {
             .is_some_and(|l| !l.status.has(Status::IN_TRANS))
             || facts.verb == Verb::Begin;
         if !ended {
-            return;
+            return Ok(());
         }
         if facts.verb == Verb::Begin {
             self.transaction.savepoints.clear();
             self.transaction.poisoned = false;
             self.transaction.touched = false;
         }
-        if self.parts[side.other().index()] == Part::Open && self.commit_part(side, table).await {
-            self.await_part(side, table).await;
+        match self.parts[side.other().index()] {
+            Part::None => {}
+            Part::Own => Box::pin(self.must_commit_second(side)).await?,
+            Part::Open => {
+                if self.commit_part(side, table).await {
+                    self.await_part(side, table).await;
+                }
+            }
         }
+        Ok(())
     }
 
     /// COMMIT AND CHAIN: the next transaction has begun, and nothing is in it.
@@ -306,6 +315,9 @@ impl Session {
             timer: &mut self.timer,
         };
         ends::await_commit(&mut m, &env).await;
+        if self.legs[other.index()].is_none() {
+            self.note_leg_gone(other);
+        }
     }
 
     /// COMMIT and ROLLBACK. Without a part on M they are relayed as they are.
@@ -321,11 +333,14 @@ impl Session {
         let shared = self.surroundings();
         let env = self.with_env(&shared, s.table, lead);
         let in_flight = env.in_flight();
+        let command = match &s.commands {
+            Some(commands) => commands[lead.index()].clone(),
+            None => self.client.input.pending()[..HEADER_LEN + s.length].to_vec(),
+        };
+        self.consume_command(s.length);
         let Some(leg) = self.legs[lead.index()].as_mut() else {
             return Err(End::Protocol("no leg"));
         };
-        let command = self.client.input.pending()[..HEADER_LEN + s.length].to_vec();
-        self.client.input.consume(HEADER_LEN + s.length);
         self.legs_broken = true;
         let answered = async {
             leg.send(&command).await?;
@@ -351,13 +366,15 @@ impl Session {
             let still = self.legs[lead.index()]
                 .as_ref()
                 .is_some_and(|l| l.status.has(Status::IN_TRANS));
-            if s.facts.verb == Verb::Commit && !still {
+            if s.facts.verb == Verb::Commit
+                && !still
+                && let Some(route) = self.transaction.route
+            {
                 // Whether it took is known to A's log alone.
-                let route = self.transaction.route.unwrap_or(0);
                 self.note(s.table, route, Kind::Failed, "commit_refused");
             }
         } else {
-            pending = self.part_ends(&s, lead, &answer.bytes, &mut out).await;
+            pending = self.part_ends(&s, lead, &answer.bytes, &mut out).await?;
         }
         let told = self.client.send(&out).await;
         if pending {
@@ -382,23 +399,25 @@ impl Session {
         lead: Side,
         answer: &[u8],
         out: &mut Vec<u8>,
-    ) -> bool {
+    ) -> Result<bool, End> {
         let caps = self.legs[lead.index()]
             .as_ref()
             .map_or(self.client.capabilities, |l| l.capabilities);
         let client = self.client.capabilities;
         relay::shown(answer, caps, client, &mut self.state, out);
         let mut pending = false;
-        if s.facts.verb == Verb::Commit {
-            pending = self.commit_part(lead, s.table).await;
-        } else {
+        if s.facts.verb != Verb::Commit {
             self.rollback_part(lead, s.table).await;
+        } else if self.parts[lead.other().index()] != Part::Own {
+            pending = self.commit_part(lead, s.table).await;
+        } else if let Some(refused) = Box::pin(self.commit_second(lead)).await? {
+            *out = refused.bytes;
         }
         if s.facts.chain != Some(true) {
             self.state.use_up_one_shots();
             self.state.opened = Opened::default();
         }
-        pending
+        Ok(pending)
     }
 
     /// SAVEPOINT, ROLLBACK TO, RELEASE: on A, and on M where it has a part;
@@ -408,15 +427,17 @@ impl Session {
         self.diagnostics = None;
         let (verb, sql) = (s.facts.verb, s.sql);
         let name = s.facts.savepoint.map(|n| n.of(sql).to_vec());
-        let summary = self.plain(lead, ResponseKind::Generic).await?;
+        let summary = self.run_alone(lead, &s).await?;
         if summary.is_error {
             self.refused_in_transaction(lead).await?;
             self.after(lead);
             return Ok(());
         }
         let other = lead.other();
-        if self.parts[other.index()] == Part::Open {
-            self.savepoint_on_mirror(lead, &s).await;
+        match self.parts[other.index()] {
+            Part::None => {}
+            Part::Open => self.savepoint_on_mirror(lead, &s).await,
+            Part::Own => self.savepoint_in_second(other, s.sql).await?,
         }
         if let Some(name) = name {
             self.remember_savepoint(verb, name);

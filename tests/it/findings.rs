@@ -13,6 +13,7 @@ mod context;
 mod flip;
 mod legs;
 mod order;
+mod second;
 
 use crate::order::{Counts, counts, journal, patient};
 use crate::support::proc::{block_on, runtime};

@@ -1,0 +1,147 @@
+//! A second part of a transaction: work on the leg that does not lead.
+//!
+//! Routes may be active on different sides. A transaction that has written on
+//! one side and then names a table that is active on the other has work on
+//! both legs that the client was answered for. What is there is no copy: unlike
+//! the mirror's part ([`Part::Open`]) it may never be given up alone.
+//!
+//! ```text
+//! lead:   BEGIN, writes ───────────────────────── COMMIT ─ ok ┐
+//! second: BEGIN, savepoints ─ statement ─ answer ─────────────┴─ COMMIT ─ ok ─ answer
+//! ```
+//!
+//! Its leg lost is the session's end, which rolls both back; its server's
+//! refusal to commit is the client's answer. Between the two commits there is
+//! no help: this is two databases (the README says so).
+
+use super::state::Opened;
+use super::{End, Session};
+use crate::Side;
+use crate::leg::{ANSWER_MAX, Answer, put_query};
+use crate::mirror::Part;
+use crate::mirror::journal::Kind;
+use crate::mirror::write::{COMMIT, INSIST_MAX, ROLLBACK, insist};
+use crate::wire::Status;
+use crate::wire::command::ResponseKind;
+
+impl Session {
+    /// Begins the transaction on a leg as it was begun on the lead, so far as
+    /// it has not begun there: where it holds copies, they become a part of
+    /// what is not to be given up.
+    pub(super) async fn begin_second(&mut self, side: Side) -> Result<(), End> {
+        if self.parts[side.index()] == Part::None {
+            let begin = self.beginning();
+            if let Some(leg) = self.legs[side.index()].as_mut() {
+                for statement in &begin {
+                    insist(leg, statement).await?;
+                }
+            }
+        }
+        self.parts[side.index()] = Part::Own;
+        self.transaction.poisoned = true;
+        Ok(())
+    }
+
+    /// What begins the open transaction on another leg: its characteristics,
+    /// its BEGIN and its savepoints.
+    pub(super) fn beginning(&self) -> Vec<Vec<u8>> {
+        let mut begin = self.one_shots();
+        begin.push(self.state.opened.begin());
+        for name in &self.transaction.savepoints {
+            begin.push([b"SAVEPOINT ", &name[..]].concat());
+        }
+        begin
+    }
+
+    /// A statement has run in the second part. If that ended it, the lead's
+    /// ends in the same way, or:
+    /// 1. it is a deadlock's victim on the second leg, and its client is told
+    ///    that its transaction was rolled back; 2. the client begins it again;
+    /// 3. that BEGIN commits what the lead still has: written twice.
+    ///
+    /// `refused`: with an error, and whether the statement would have committed
+    /// before it ran.
+    pub(super) async fn second_ran(
+        &mut self,
+        side: Side,
+        refused: Option<bool>,
+    ) -> Result<(), End> {
+        let Some(leg) = self.legs[side.index()].as_mut() else {
+            return Ok(());
+        };
+        let still = match refused {
+            // An error tells no flags.
+            Some(_) => leg.ping_in_transaction().await?,
+            None => leg.status.has(Status::IN_TRANS),
+        };
+        if still {
+            return Ok(());
+        }
+        self.parts[side.index()] = Part::None;
+        let lead = side.other();
+        if let Some(leg) = self.legs[lead.index()].as_mut() {
+            let committed = refused.unwrap_or(true);
+            insist(leg, if committed { COMMIT } else { ROLLBACK }).await?;
+        }
+        self.state.use_up_one_shots();
+        self.state.opened = Opened::default();
+        self.after(lead);
+        Ok(())
+    }
+
+    /// Commits the second part, behind the lead's commit. Some: the server's
+    /// refusal, which the client is to hear of.
+    pub(super) async fn commit_second(&mut self, lead: Side) -> Result<Option<Answer>, End> {
+        let side = lead.other();
+        self.parts[side.index()] = Part::None;
+        let Some(leg) = self.legs[side.index()].as_mut() else {
+            return Err(End::Protocol("no leg"));
+        };
+        let mut commit = Vec::with_capacity(48);
+        put_query(&mut commit, leg.capabilities, COMMIT);
+        let mut refused = None;
+        for _ in 0..INSIST_MAX {
+            self.legs_broken = true;
+            leg.send(&commit).await?;
+            let answer = leg.answer(ResponseKind::Generic, ANSWER_MAX).await?;
+            self.legs_broken = false;
+            if !answer.summary.is_error {
+                return Ok(None);
+            }
+            refused = Some(answer);
+            // A KILL QUERY that came late, perhaps: then it is still there.
+            if !leg.ping_in_transaction().await? {
+                break;
+            }
+        }
+        insist(leg, ROLLBACK).await?;
+        if let Some(route) = self.transaction.route {
+            // Copies were in it.
+            let table = self.shared.routes.load();
+            self.note(&table, route, Kind::Failed, "commit_refused");
+        }
+        Ok(refused)
+    }
+
+    /// [`Session::commit_second`] where the client has its answer already: a
+    /// refusal can only end the session.
+    pub(super) async fn must_commit_second(&mut self, lead: Side) -> Result<(), End> {
+        let Some(refused) = self.commit_second(lead).await? else {
+            return Ok(());
+        };
+        let what = refused.error_text();
+        match self.legs[lead.other().index()].as_ref() {
+            Some(leg) => Err(End::Leg(leg.lost(what))),
+            None => Err(End::Protocol("no leg")),
+        }
+    }
+
+    /// A savepoint's statement, which the lead has executed.
+    pub(super) async fn savepoint_in_second(&mut self, side: Side, sql: &[u8]) -> Result<(), End> {
+        match self.legs[side.index()].as_mut() {
+            // Known to both: the part was begun with all of them.
+            Some(leg) => Ok(insist(leg, sql).await?),
+            None => Err(End::Protocol("no leg")),
+        }
+    }
+}
