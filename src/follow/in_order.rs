@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use tokio::sync::oneshot;
 
-use crate::binlog::{Body, Event, Images, Rows, Value};
+use crate::binlog::{Body, Change, Event, Images, Rows, Value};
 
 use super::batch::TableName;
 use super::cascade::{Children, Parent};
@@ -231,7 +231,11 @@ impl Follower {
         self.batch.add_ordered(Ordered {
             name: name.clone(),
             table: followed.clone(),
-            change: rows.change,
+            // Of an update only the removal may be left.
+            change: match images.after {
+                None => Change::Delete,
+                Some(_) => rows.change,
+            },
             images,
             unchecked: rows.no_foreign_key_checks,
         });

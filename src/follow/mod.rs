@@ -42,6 +42,7 @@ mod family;
 mod healing;
 mod in_order;
 mod join;
+mod keyed;
 mod mark;
 mod reader;
 mod retry;
@@ -64,7 +65,6 @@ use beat::Passed;
 use heal::Healer;
 use healing::Healing;
 pub(crate) use join::join_all;
-use ordered::Ordered;
 use reader::Reader;
 use retry::Retry;
 pub use status::{HealStatus, Status};
@@ -515,38 +515,7 @@ impl Follower {
             }
             Meaning::Follow(followed) => followed,
         };
-        if !self.windows.snapshots.is_due(&name) {
-            return Ok(());
-        }
-        if let Some(why) = followed.misfit(table) {
-            return Err(self.stopped(format!("{name}: {why}")));
-        }
-        if rows.change != Change::Delete && !rows.is_full() {
-            return Err(self.stopped(format!(
-                "{name}: an image lacks columns (binlog_row_image must be FULL)"
-            )));
-        }
-        let watched = self.windows.is_open(&name);
-        self.inside = true;
-        self.since.get_or_insert_with(Instant::now);
-        self.batch.bytes += rows.size();
-        for images in rows.images(Some(&followed.unsigned)) {
-            let mut images = images.map_err(|e| self.unreadable(rows, &e))?;
-            if watched {
-                self.windows.note(&name, &followed.key, &images);
-            }
-            if Ordered::needed(&followed, rows.change, &images) {
-                match self.cascades(&name, &followed, rows, images) {
-                    Some(back) => images = back,
-                    None => continue,
-                }
-            }
-            let added = self
-                .batch
-                .add(&name, &followed.shape, &followed.key, rows.change, images);
-            added.map_err(|e| self.stopped(e.to_string()))?;
-        }
-        Ok(())
+        self.keyed(&name, &followed, rows)
     }
 
     /// Takes a chunk into the batch: of its rows those that no event changed
