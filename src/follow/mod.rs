@@ -40,6 +40,7 @@ pub mod writer;
 
 mod family;
 mod healing;
+mod held;
 mod in_order;
 mod join;
 mod keyed;
@@ -175,6 +176,7 @@ pub struct Follower {
     /// was sent.
     beats: VecDeque<(u64, u64, u64)>,
     in_order: in_order::State,
+    held: held::Held,
     xa: xa::State,
     sample: sample::Sample,
     /// Who is read; None: no witnesses are kept.
@@ -250,6 +252,7 @@ impl Follower {
             hasten: false,
             beats: VecDeque::new(),
             in_order: in_order::State::default(),
+            held: held::Held::default(),
             xa: xa::State::since(written),
             sample: sample::Sample::default(),
             server: None,
@@ -461,7 +464,8 @@ impl Follower {
         let taken = self.xa(event, place)?;
         match &event.body {
             _ if taken => {}
-            Body::Rows(rows) => self.rows(rows)?,
+            Body::Rows(rows) => self.hold(rows, place)?,
+            Body::Query(query) if self.savepoint(query, place)? => {}
             Body::Query(query) => match self.tables.statement(query) {
                 Said::Nothing => {}
                 // Chunks that are being read have the shapes of before.
@@ -475,6 +479,7 @@ impl Follower {
             }
             _ => {}
         }
+        self.settle_held(place)?;
         if matches!(
             place,
             Place::Commits | Place::RollsBack | Place::Prepares | Place::Alone
