@@ -512,7 +512,8 @@ impl Follower {
             Meaning::Keyless(followed) => return self.keyless(&name, &followed, rows),
             Meaning::Mark => {
                 // Written first in each transaction of the other direction.
-                self.ours = true;
+                let own = self.workers.first().map_or("", |w| w.stream());
+                self.ours = !mark::is_foreign(rows, own);
                 return Ok(());
             }
             Meaning::Stop(why) => {

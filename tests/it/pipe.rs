@@ -6,6 +6,7 @@ mod gap;
 mod history;
 mod keyless;
 mod keys;
+mod marks;
 mod rolled_back;
 mod statements;
 mod xa;
