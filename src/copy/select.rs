@@ -65,7 +65,10 @@ pub(crate) fn put_expression(out: &mut Vec<u8>, column: &ColumnShape) {
     let (before, after): (&[u8], &[u8]) = match column.type_name() {
         // As text a FLOAT has six digits.
         "float" => (b"", b"*1e0"),
-        "bit" | "enum" | "set" => (b"", b"+0"),
+        "bit" => (b"", b"+0"),
+        // As a number to add to, a SET of many members is a DOUBLE (MySQL) or
+        // has a sign (MariaDB).
+        "enum" | "set" => (b"CAST(", b" AS UNSIGNED)"),
         "uuid" | "inet6" => (b"CAST(", b" AS BINARY(16))"),
         "inet4" => (b"CAST(", b" AS BINARY(4))"),
         _ => (b"", b""),

@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use crate::binlog::{Change, Images, Value};
-use crate::rows::shape::TableShape;
+use crate::rows::shape::{ColumnShape, TableShape};
 
 use super::ordered::Ordered;
 
@@ -53,11 +53,15 @@ pub struct Key {
 impl Key {
     /// The primary key, else the first unique key without NULL. None with a
     /// generated column in it: nobody writes those, so a row that is copied has
-    /// no value there, and no place among the others.
+    /// no value there, and no place among the others. None with a large SET in
+    /// it, either, whose values servers compare as DOUBLEs.
     pub fn of(shape: &TableShape) -> Option<Key> {
-        let written = |c: &usize| shape.columns.get(*c).is_some_and(|c| !c.generated);
+        let good = |c: &usize| {
+            let column = shape.columns.get(*c);
+            column.is_some_and(|c| !c.generated && !is_large_set(c))
+        };
         let usable = |k: &&crate::rows::shape::KeyShape| {
-            k.all_not_null && !k.columns.is_empty() && k.columns.iter().all(written)
+            k.all_not_null && !k.columns.is_empty() && k.columns.iter().all(good)
         };
         let keys = &shape.unique_keys;
         let key = keys
@@ -86,6 +90,12 @@ impl Key {
         }
         Some(out)
     }
+}
+
+/// A SET of more members than a DOUBLE has bits; commas in names count as well.
+fn is_large_set(column: &ColumnShape) -> bool {
+    let members = || column.column_type.split("','").count();
+    column.type_name() == "set" && members() > f64::MANTISSA_DIGITS as usize
 }
 
 fn put_key(out: &mut Vec<u8>, value: &Value) -> Option<()> {
@@ -315,6 +325,12 @@ mod tests {
         let mut made = TableShape::clone(&shape("bigint(20)"));
         made.columns[0].generated = true;
         assert_eq!(Key::of(&made), None, "nobody writes such a key");
+        let set = |members: usize| {
+            let names: Vec<String> = (0..members).map(|n| format!("'m{n}'")).collect();
+            Key::of(&shape(&format!("set({})", names.join(","))))
+        };
+        assert!(set(53).is_some());
+        assert_eq!(set(54), None, "compared as DOUBLEs");
     }
 
     proptest! {

@@ -58,8 +58,10 @@ const NO_DIGEST: [u128; 2] = [1 << 62, 1 << 100];
 enum Form {
     /// As text; holds no separator.
     Plain,
-    /// The same without the zeros of ZEROFILL; BIT, ENUM and SET as a number.
+    /// The same without the zeros of ZEROFILL; BIT as a number.
     Number,
+    /// ENUM and SET as a number.
+    Members,
     /// With so many digits behind the point.
     Decimal(u32),
     /// With six digits of a second.
@@ -146,7 +148,7 @@ fn form(mine: &ColumnShape, theirs: &ColumnShape, same_family: bool) -> Form {
             Form::Decimal(scale(mine).max(scale(theirs)))
         }
         (Kind::Float, Kind::Float) => Form::Float,
-        (Kind::List, Kind::List) if mine.column_type == theirs.column_type => Form::Number,
+        (Kind::List, Kind::List) if mine.column_type == theirs.column_type => Form::Members,
         (Kind::Time, Kind::Time) if mine.type_name() == theirs.type_name() => {
             let digits = |c: &ColumnShape| argument(c, 0).unwrap_or(0);
             if mine.type_name() == "year" || digits(mine) == digits(theirs) {
@@ -303,6 +305,7 @@ fn put_column(
     match form(mine, pair.1, same_family) {
         Form::Plain => put_name(out, &mine.name),
         Form::Number => wrapped(out, "", mine, "+0"),
+        Form::Members => wrapped(out, "CAST(", mine, " AS UNSIGNED)"),
         Form::Decimal(scale) => wrapped(out, "CAST(", mine, &format!(" AS DECIMAL(65,{scale}))")),
         Form::Seconds(digits) => {
             let dot = if digits == 0 { "." } else { "" };
@@ -514,7 +517,7 @@ mod tests {
             ("int(5) zerofill", "int", true, Form::Number),
             ("decimal(10,2)", "decimal(12,4)", true, Form::Decimal(4)),
             ("bigint", "decimal(20,0)", true, Form::Decimal(0)),
-            ("enum('a','b')", "enum('a','b')", true, Form::Number),
+            ("enum('a','b')", "enum('a','b')", true, Form::Members),
             ("enum('a','b')", "enum('b','a')", true, Form::Text),
             ("float", "double", false, Form::Float),
             ("json", "json", true, Form::Json),
