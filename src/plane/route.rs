@@ -258,6 +258,11 @@ async fn once(
         true => copier.prepare(&names).await,
         false => Ok(()),
     };
+    // Before it is seen running: what was copied by the run before may be to be
+    // copied anew, and an edge asks for both.
+    if spec.work.copy {
+        view.set_copying(Copying::Running);
+    }
     view.set(State::Running, None);
     let copying = copying(inner, spec, view, &copier, &names, prepared);
     let watch = Watch {
@@ -340,7 +345,6 @@ async fn copying(
 ) -> Result<(), Ended> {
     if spec.work.copy {
         let slots = usize::try_from(inner.settings.copy.slots).unwrap_or(1);
-        view.set_copying(Copying::Running);
         let copied = match prepared {
             Ok(()) => copier.run(names, slots).await,
             failed => failed,

@@ -6,6 +6,7 @@ mod gap;
 mod history;
 mod keyless;
 mod keys;
+mod plans;
 mod statements;
 mod xa;
 
