@@ -25,8 +25,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
+use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
-use mysql_async::{Conn, Row};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
@@ -43,6 +43,10 @@ pub use throttle::{Lag, Throttle};
 /// Bytes of rows in a chunk: what a statement's parsing and a transaction's
 /// commit are small against.
 const CHUNK_BYTES: usize = 2 << 20;
+
+/// Bytes at which the reading of a chunk ends, however many rows were asked for:
+/// those before say nothing of the width of the next ones. A row is read whole.
+const CHUNK_BYTES_MAX: usize = 16 << 20;
 
 /// Rows in the first chunk of a part, and at most in any.
 const FIRST_ROWS: usize = 1000;
@@ -85,6 +89,14 @@ struct Part {
     rows: u64,
 }
 
+/// Rows of one chunk.
+struct Read {
+    rows: Vec<Vec<crate::binlog::Value>>,
+    bytes: usize,
+    /// Nothing of the part is behind them.
+    last: bool,
+}
+
 /// Copies tables from one side to the other.
 pub struct Copier {
     source: ServiceAccount,
@@ -124,6 +136,13 @@ async fn connect(account: &ServiceAccount) -> Result<Conn, ServiceError> {
     let prepared = conn.query_drop(READ_SESSION).await;
     prepared.map_err(|e| failed(account, &e))?;
     Ok(conn)
+}
+
+/// Closes a connection that has more of an answer to come, without reading it:
+/// dropped, the driver would do that, which takes as long as the table is wide.
+async fn hang_up(conn: Conn) {
+    // It counts as closed from the first look on, and goes with the future.
+    let _ = tokio::time::timeout(Duration::ZERO, conn.disconnect()).await;
 }
 
 impl Copier {
@@ -265,44 +284,57 @@ impl Copier {
         }
     }
 
-    /// Waits until nothing holds the copy back.
-    async fn admitted(&self, conn: &mut Option<Conn>) -> Result<(), CopyError> {
-        let conn = match conn {
+    /// The slot's connection, opened where there is none.
+    async fn opened<'a>(&self, conn: &'a mut Option<Conn>) -> Result<&'a mut Conn, CopyError> {
+        Ok(match conn {
             Some(conn) => conn,
             None => conn.insert(connect(&self.source).await?),
-        };
+        })
+    }
+
+    /// Waits until nothing holds the copy back.
+    async fn admitted(&self, conn: &mut Option<Conn>) -> Result<(), CopyError> {
+        let conn = self.opened(conn).await?;
         let admitted = self.throttle.admit(&self.status, conn).await;
         admitted.map_err(|e| failed(&self.source, &e).into())
     }
 
-    /// The watermark, then the chunk.
+    /// The watermark, then the chunk. The connection is gone afterwards if the
+    /// server had more rows to send than a chunk may have bytes.
     async fn read(
         &self,
         slot: usize,
         part: &Part,
         followed: &Followed,
         limit: usize,
-        conn: &mut Option<Conn>,
-    ) -> Result<(Vec<Vec<crate::binlog::Value>>, usize), CopyError> {
-        let conn = match conn {
-            Some(conn) => conn,
-            None => conn.insert(connect(&self.source).await?),
-        };
+        slots: &mut Option<Conn>,
+    ) -> Result<Read, CopyError> {
+        let conn = self.opened(slots).await?;
         let error = |e: mysql_async::Error| failed(&self.source, &e);
         self.mark(slot, conn).await?;
         let (after, until) = (part.after.as_ref(), part.until.as_ref());
         let (shape, key) = (&followed.shape, &followed.key);
         let sql = select::chunk(&part.name, shape, key, after, until, limit);
-        let raw: Vec<Row> = conn.query(sql).await.map_err(error)?;
-        let mut rows = Vec::with_capacity(raw.len());
-        let mut bytes = 0;
-        for row in raw {
+        let mut answer = conn.query_iter(sql).await.map_err(error)?;
+        let (mut rows, mut bytes, mut ended) = (Vec::new(), 0, false);
+        while bytes < CHUNK_BYTES_MAX {
+            let Some(row) = answer.next().await.map_err(error)? else {
+                ended = true;
+                break;
+            };
             // No column has been taken out yet.
             let values: Vec<_> = row.unwrap_raw().into_iter().flatten().collect();
             bytes += values.iter().map(size).sum::<usize>();
             rows.push(image(values, shape).ok_or_else(|| self.strange(&part.name))?);
         }
-        Ok((rows, bytes))
+        if !ended && let Some(conn) = slots.take() {
+            hang_up(conn).await;
+        }
+        Ok(Read {
+            last: ended && rows.len() < limit,
+            rows,
+            bytes,
+        })
     }
 
     fn strange(&self, name: &TableName) -> CopyError {

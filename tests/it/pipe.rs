@@ -8,6 +8,7 @@ mod keyless;
 mod keys;
 mod plans;
 mod statements;
+mod wide;
 mod xa;
 
 use crate::binlog::{leg, now, request};
