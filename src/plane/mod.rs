@@ -422,6 +422,7 @@ impl Plane {
         let copy = self.view(&route.name)?.copy()?;
         let (done, of) = (copy.rows_done, copy.rows_estimated);
         let detail = match (copy.state, copy.eta_s) {
+            _ if copy.detail.is_some() => copy.detail.unwrap_or_default(),
             (Copying::Done, _) => format!("{done} rows"),
             (Copying::Waiting, _) => "not begun".to_owned(),
             (Copying::Running, Some(eta)) => format!(

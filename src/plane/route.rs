@@ -39,6 +39,11 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// The follower works alone for this long when the copy has failed.
 const COPY_PAUSE: Duration = Duration::from_secs(2);
 
+/// Between attempts at keys that the target refused, doubled up to the most: one
+/// that fails at its end may take hours each time.
+const KEYS_PAUSE: Duration = Duration::from_secs(30);
+const KEYS_PAUSE_MAX: Duration = Duration::from_secs(1800);
+
 /// What a route's task needs to know.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Spec {
@@ -355,7 +360,14 @@ async fn copying(
             tokio::time::sleep(COPY_PAUSE).await;
             return Err(failed.into());
         }
-        make::finish(inner, spec).await?;
+        // Rows without their keys are not what was to be copied: reads of the
+        // target would be as slow as the table is large.
+        let mut pause = KEYS_PAUSE;
+        while let Some(unbuilt) = make::finish(inner, spec).await? {
+            view.set_unbuilt(Some(unbuilt));
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(KEYS_PAUSE_MAX);
+        }
         view.set_copying(Copying::Done);
     }
     std::future::pending().await

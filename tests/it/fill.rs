@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 mod dump;
 mod load;
 mod locks;
+mod unbuilt;
 
 /// For a copy of the quick size, on a machine that is busy with other tests.
 const COPIED: Duration = Duration::from_secs(240);
