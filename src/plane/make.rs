@@ -11,7 +11,7 @@ use crate::rows::service::ServiceConn;
 use crate::schema;
 
 use super::route::{Ended, Spec, covers};
-use super::{Inner, position, shapes};
+use super::{Inner, over, position, shapes};
 
 /// Notes on a schema that are logged; all are in `check`.
 const NOTES_MAX: usize = 50;
@@ -61,7 +61,12 @@ pub(super) async fn make(inner: &Inner, spec: &Spec) -> Result<Option<Position>,
         }
         let catalog = inner.catalog.snapshot();
         let there = shapes::tables(&covered, Side::Target, &catalog);
-        if !there.iter().all(|t| ours.contains(&format!("table {t}"))) {
+        let own = |t: &&TableName| ours.contains(&format!("table {t}"));
+        if spec.start.fresh {
+            let before: Vec<TableName> = there.iter().filter(|t| !own(t)).cloned().collect();
+            over::note(inner, spec, &before).await?;
+        }
+        if !there.iter().all(|t| own(&t)) {
             return Ok(None);
         }
         let (_, differing) = shapes::compare(&covered, Side::Source, &catalog);

@@ -25,6 +25,7 @@ mod journal;
 mod kept;
 mod make;
 mod objects;
+mod over;
 mod position;
 mod replay;
 mod route;
@@ -432,6 +433,12 @@ impl Plane {
             (Copying::Running, None) => format!("{done} of about {of} rows"),
         };
         Some((copy.state == Copying::Done, detail))
+    }
+
+    /// Tables of the target that held rows before the copy of this phase, for
+    /// people; None: none did.
+    pub fn over_fact(&self, route: &Route) -> Option<String> {
+        self.view(&route.name)?.over.lock().clone()
     }
 
     /// How a route's follower does; None where nothing is followed.

@@ -26,7 +26,7 @@ use super::objects::Objects;
 use super::replay::{self, Failed};
 use super::view::{Copying, State, View, Work};
 use super::watch::{self, Watch};
-use super::{Inner, make, shapes};
+use super::{Inner, make, over, shapes};
 
 /// Chunks handed over and not yet written: as many as are read at a time, so
 /// that reading never waits for writing alone.
@@ -206,7 +206,7 @@ async fn once(
 ) -> Result<(), Ended> {
     let read = spec.work.from;
     let [from, to] = [read, read.other()].map(|side| inner.account(side).clone());
-    begin(inner, spec, ready).await?;
+    begin(inner, spec, view, ready).await?;
     let (names, tables) = known_tables(inner, spec, view, &from).await?;
     let start = match &ready.start {
         Some(start) => start.clone(),
@@ -284,9 +284,11 @@ async fn once(
 }
 
 /// What is to be there before the log is read.
-async fn begin(inner: &Inner, spec: &Spec, ready: &mut Ready) -> Result<(), Ended> {
+async fn begin(inner: &Inner, spec: &Spec, view: &View, ready: &mut Ready) -> Result<(), Ended> {
     if spec.work.copy && !ready.made {
         ready.start = make::make(inner, spec).await?;
+        // Known before the copy can be said to be done.
+        *view.over.lock() = over::load(inner, spec).await?;
         ready.made = true;
     }
     if !ready.settled {

@@ -128,6 +128,8 @@ pub struct View {
     beat: Mutex<Option<Arc<Beat>>>,
     /// Where the follower stopped last.
     stopped_at: Mutex<Option<Position>>,
+    /// Tables of the target that held rows before the copy.
+    pub(super) over: Mutex<Option<String>>,
     /// What the metrics have of the counters.
     counted: Mutex<(u64, HealedView)>,
     /// Where this run of the follower began.
@@ -161,6 +163,7 @@ impl View {
             now: Mutex::default(),
             beat: Mutex::default(),
             stopped_at: Mutex::default(),
+            over: Mutex::default(),
             counted: Mutex::default(),
             began_at: Mutex::default(),
             met: Mutex::default(),

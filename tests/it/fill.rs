@@ -10,6 +10,7 @@ use crate::support::proc::wait_for;
 use crate::support::{Family, Proxy, ProxyOptions, Server, servers};
 use std::time::{Duration, Instant};
 
+mod again;
 mod dump;
 mod load;
 mod locks;
