@@ -88,6 +88,7 @@ impl Copier {
         let mut target = connect(&self.target).await?;
         let mut parts = self.kept(&mut target).await?;
         let mut made_by = self.made_by(&mut target).await?;
+        let mut source = None;
         // A new plan of one may be what its children have to wait for.
         loop {
             let anew = self.unplanned(tables, family, &parts, &made_by)?;
@@ -95,8 +96,9 @@ impl Copier {
                 break;
             }
             for (name, followed) in anew {
-                self.plan_table(&name, &followed, family, &mut parts, &mut target)
-                    .await?;
+                let conns = (&mut source, &mut target);
+                let table = (&name, &*followed);
+                self.plan_table(table, family, &mut parts, conns).await?;
                 made_by.insert(name, definition(&followed));
             }
         }
@@ -217,18 +219,17 @@ impl Copier {
     /// again; the parts come in one.
     async fn plan_table(
         &self,
-        name: &TableName,
-        followed: &Followed,
+        (name, followed): (&TableName, &Followed),
         family: &Family,
         parts: &mut Parts,
-        target: &mut Conn,
+        (source, target): (&mut Option<Conn>, &mut Conn),
     ) -> Result<(), CopyError> {
         // One snapshot, so one part.
         let bounds = match family.whole(name) {
             true => Vec::new(),
             false => {
-                let mut source = connect(&self.source).await?;
-                self.bounds(&mut source, name, followed).await?
+                let source = self.opened(source).await?;
+                self.bounds(source, name, followed).await?
             }
         };
         parts.retain(|(part, _)| part.name != *name);
@@ -264,10 +265,9 @@ impl Copier {
         put_quoted(&mut by, &definition(followed));
         by.push(b')');
         let mut all = b"INSERT INTO lockstep.copied VALUES ".to_vec();
-        for (i, (part, _)) in parts.iter().skip(first).enumerate() {
-            all.extend_from_slice(if i == 0 { b"" } else { b"," });
-            all.extend_from_slice(&self.progress_values(part, false));
-        }
+        let values = parts.iter().skip(first);
+        let values: Vec<_> = values.map(|p| self.progress_values(&p.0, false)).collect();
+        all.extend_from_slice(&values.join(&b","[..]));
         for sql in [forget, by, all] {
             let kept = target.query_drop(sql).await;
             kept.map_err(|e| failed(&self.target, &e))?;
