@@ -121,6 +121,9 @@ fn background(route: &Value) -> String {
                 copy["eta_s"].as_u64().map_or("?".to_owned(), duration)
             ));
         }
+        if let Some(detail) = copy["detail"].as_str() {
+            out.push_str(&format!(": {detail}"));
+        }
         out.push('\n');
     }
     let follow = &route["follow"];

@@ -15,6 +15,7 @@ pub mod select;
 
 mod family;
 mod part;
+mod plan;
 mod status;
 mod throttle;
 mod whole;
@@ -24,15 +25,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
+use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
-use mysql_async::{Conn, Row};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use crate::follow::batch::TableName;
 use crate::follow::tables::{Followed, Meaning, Tables};
 use crate::follow::windows::{Chunk, Windows};
-use crate::rows::literal::put_quoted;
 use crate::rows::service::{ServiceAccount, ServiceError};
 
 use family::Family;
@@ -44,6 +44,10 @@ pub use throttle::{Lag, Throttle};
 /// commit are small against.
 const CHUNK_BYTES: usize = 2 << 20;
 
+/// Bytes at which the reading of a chunk ends, however many rows were asked for:
+/// those before say nothing of the width of the next ones. A row is read whole.
+const CHUNK_BYTES_MAX: usize = 16 << 20;
+
 /// Rows in the first chunk of a part, and at most in any.
 const FIRST_ROWS: usize = 1000;
 const ROWS_MAX: usize = 20_000;
@@ -51,11 +55,6 @@ const ROWS_MAX: usize = 20_000;
 /// Rows that a chunk is not made smaller than when it has to be read again:
 /// reading them takes less than the round trips around it.
 const LEAST_ROWS: usize = 50;
-
-/// Rows in a part of a table with an integer key, about, and parts of one
-/// table.
-const PART_ROWS: u64 = 100_000;
-const PARTS_MAX: u64 = 256;
 
 /// Attempts at a chunk, and the pause between them.
 const ATTEMPTS_MAX: u32 = 100;
@@ -88,6 +87,14 @@ struct Part {
     after: Option<Bound>,
     until: Option<Bound>,
     rows: u64,
+}
+
+/// Rows of one chunk.
+struct Read {
+    rows: Vec<Vec<crate::binlog::Value>>,
+    bytes: usize,
+    /// Nothing of the part is behind them.
+    last: bool,
 }
 
 /// Copies tables from one side to the other.
@@ -131,6 +138,13 @@ async fn connect(account: &ServiceAccount) -> Result<Conn, ServiceError> {
     Ok(conn)
 }
 
+/// Closes a connection that has more of an answer to come, without reading it:
+/// dropped, the driver would do that, which takes as long as the table is wide.
+async fn hang_up(conn: Conn) {
+    // It counts as closed from the first look on, and goes with the future.
+    let _ = tokio::time::timeout(Duration::ZERO, conn.disconnect()).await;
+}
+
 impl Copier {
     /// A copier beside the follower that `windows` and `chunks` belong to.
     pub fn new(
@@ -171,9 +185,11 @@ impl Copier {
     /// A backend, or a table that cannot be copied.
     pub async fn prepare(&self, tables: &[TableName]) -> Result<(), CopyError> {
         self.prepare_source().await?;
-        let parts = self.parts(tables).await?;
         let family = Family::of(tables, self.tables.as_ref());
+        let parts = self.parts(tables, &family).await?;
         let levels = family.levels(parts);
+        // What is skipped or removed until its turn is all to be copied: of a
+        // table that was begun there is a new plan.
         for (n, level) in levels.iter().enumerate() {
             for part in level.iter().filter(|p| n > 0 || family.whole(&p.name)) {
                 self.windows.snapshots.want(&part.name);
@@ -240,184 +256,6 @@ impl Copier {
         })
     }
 
-    /// The parts that are not finished: as kept, or a new plan.
-    async fn parts(&self, tables: &[TableName]) -> Result<Vec<Part>, CopyError> {
-        let mut target = connect(&self.target).await?;
-        let kept = self.kept(&mut target).await?;
-        let mut parts = match kept {
-            Some(kept) => kept,
-            None => self.plan(tables, &mut target).await?,
-        };
-        self.status.clear();
-        let mut source = connect(&self.source).await?;
-        for name in tables {
-            let estimated = self.estimated(&mut source, name).await?;
-            self.status.planned(name, estimated);
-        }
-        for (part, finished) in &mut parts {
-            // A table without a key starts over.
-            if !*finished && part.after.is_none() {
-                part.rows = 0;
-            }
-            self.status.part(&part.name, part.rows, *finished);
-        }
-        let done: u64 = parts.iter().map(|(p, _)| p.rows).sum();
-        self.status.rows_done.store(done, Ordering::Relaxed);
-        let estimated = self
-            .status
-            .tables()
-            .values()
-            .map(|t| t.rows_estimated)
-            .sum();
-        self.status
-            .rows_estimated
-            .store(estimated, Ordering::Relaxed);
-        parts.retain(|(_, finished)| !finished);
-        Ok(parts.into_iter().map(|(part, _)| part).collect())
-    }
-
-    async fn kept(&self, target: &mut Conn) -> Result<Option<Vec<(Part, bool)>>, CopyError> {
-        let sql = format!(
-            "SELECT part, schema_name, table_name, after_key, until_key, finished, row_count \
-             FROM lockstep.copied WHERE stream='{}' ORDER BY part",
-            self.stream
-        );
-        type Kept = (
-            u32,
-            Vec<u8>,
-            Vec<u8>,
-            Option<Vec<u8>>,
-            Option<Vec<u8>>,
-            u8,
-            u64,
-        );
-        let rows: Vec<Kept> = target
-            .query(sql)
-            .await
-            .map_err(|e| failed(&self.target, &e))?;
-        if rows.is_empty() {
-            return Ok(None);
-        }
-        let bound = |bytes: Option<Vec<u8>>| bytes.and_then(|b| Bound::decode(&b));
-        let parts = rows.into_iter().map(|row| {
-            let (number, schema, table, after, until, finished, rows) = row;
-            let part = Part {
-                number,
-                name: TableName { schema, table },
-                after: bound(after),
-                until: bound(until),
-                rows,
-            };
-            (part, finished != 0)
-        });
-        Ok(Some(parts.collect()))
-    }
-
-    /// Splits the tables and keeps the plan.
-    async fn plan(
-        &self,
-        tables: &[TableName],
-        target: &mut Conn,
-    ) -> Result<Vec<(Part, bool)>, CopyError> {
-        let mut source = connect(&self.source).await?;
-        let mut parts = Vec::new();
-        for name in tables {
-            let followed = self.followed(name)?;
-            let bounds = self.bounds(&mut source, name, &followed).await?;
-            let mut after = None;
-            for until in bounds.into_iter().map(Some).chain([None]) {
-                let number = u32::try_from(parts.len()).unwrap_or(u32::MAX);
-                let part = Part {
-                    number,
-                    name: name.clone(),
-                    after: after.take(),
-                    until: until.clone(),
-                    rows: 0,
-                };
-                after = until;
-                parts.push((part, false));
-            }
-        }
-        let mut sql = Vec::new();
-        for (part, _) in &parts {
-            sql.extend_from_slice(if sql.is_empty() {
-                b"INSERT INTO lockstep.copied VALUES "
-            } else {
-                b","
-            });
-            sql.extend_from_slice(&self.progress_values(part, false));
-        }
-        if !sql.is_empty() {
-            let kept = target.query_drop(sql).await;
-            kept.map_err(|e| failed(&self.target, &e))?;
-        }
-        Ok(parts)
-    }
-
-    /// A table's rows, as the side that is read estimates.
-    async fn estimated(&self, conn: &mut Conn, name: &TableName) -> Result<u64, CopyError> {
-        let quoted = |bytes: &[u8]| {
-            let mut out = b"_utf8mb4".to_vec();
-            put_quoted(&mut out, bytes);
-            out
-        };
-        let mut sql =
-            b"SELECT TABLE_ROWS FROM information_schema.TABLES WHERE TABLE_SCHEMA=".to_vec();
-        sql.extend_from_slice(&quoted(&name.schema));
-        sql.extend_from_slice(b" AND TABLE_NAME=");
-        sql.extend_from_slice(&quoted(&name.table));
-        let rows: Option<Option<u64>> = conn
-            .query_first(sql)
-            .await
-            .map_err(|e| failed(&self.source, &e))?;
-        Ok(rows.flatten().unwrap_or(0))
-    }
-
-    /// Where a table with a single integer key is split.
-    async fn bounds(
-        &self,
-        source: &mut Conn,
-        name: &TableName,
-        followed: &Followed,
-    ) -> Result<Vec<Bound>, CopyError> {
-        let rows = self.estimated(source, name).await?;
-        let column = match followed.key.columns[..] {
-            [column] => followed.shape.columns.get(column),
-            _ => None,
-        };
-        let Some(column) = column.filter(|c| c.column_type.contains("int")) else {
-            return Ok(Vec::new());
-        };
-        let mut sql = b"SELECT CAST(MIN(".to_vec();
-        crate::rows::literal::put_name(&mut sql, &column.name);
-        sql.extend_from_slice(b") AS CHAR), CAST(MAX(");
-        crate::rows::literal::put_name(&mut sql, &column.name);
-        sql.extend_from_slice(b") AS CHAR) FROM ");
-        crate::rows::literal::put_table(&mut sql, &name.schema, &name.table);
-        let range: Option<(Option<String>, Option<String>)> = source
-            .query_first(sql)
-            .await
-            .map_err(|e| failed(&self.source, &e))?;
-        Ok(split(range, rows))
-    }
-
-    /// The row of `lockstep.copied`.
-    fn progress_values(&self, part: &Part, finished: bool) -> Vec<u8> {
-        let mut sql = format!("('{}',{},", self.stream, part.number).into_bytes();
-        put_quoted(&mut sql, &part.name.schema);
-        sql.push(b',');
-        put_quoted(&mut sql, &part.name.table);
-        for bound in [&part.after, &part.until] {
-            sql.push(b',');
-            match bound {
-                Some(bound) => put_quoted(&mut sql, &bound.encode()),
-                None => sql.extend_from_slice(b"NULL"),
-            }
-        }
-        sql.extend_from_slice(format!(",{},{})", u8::from(finished), part.rows).as_bytes());
-        sql
-    }
-
     async fn slot(
         &self,
         slot: usize,
@@ -446,44 +284,57 @@ impl Copier {
         }
     }
 
-    /// Waits until nothing holds the copy back.
-    async fn admitted(&self, conn: &mut Option<Conn>) -> Result<(), CopyError> {
-        let conn = match conn {
+    /// The slot's connection, opened where there is none.
+    async fn opened<'a>(&self, conn: &'a mut Option<Conn>) -> Result<&'a mut Conn, CopyError> {
+        Ok(match conn {
             Some(conn) => conn,
             None => conn.insert(connect(&self.source).await?),
-        };
+        })
+    }
+
+    /// Waits until nothing holds the copy back.
+    async fn admitted(&self, conn: &mut Option<Conn>) -> Result<(), CopyError> {
+        let conn = self.opened(conn).await?;
         let admitted = self.throttle.admit(&self.status, conn).await;
         admitted.map_err(|e| failed(&self.source, &e).into())
     }
 
-    /// The watermark, then the chunk.
+    /// The watermark, then the chunk. The connection is gone afterwards if the
+    /// server had more rows to send than a chunk may have bytes.
     async fn read(
         &self,
         slot: usize,
         part: &Part,
         followed: &Followed,
         limit: usize,
-        conn: &mut Option<Conn>,
-    ) -> Result<(Vec<Vec<crate::binlog::Value>>, usize), CopyError> {
-        let conn = match conn {
-            Some(conn) => conn,
-            None => conn.insert(connect(&self.source).await?),
-        };
+        slots: &mut Option<Conn>,
+    ) -> Result<Read, CopyError> {
+        let conn = self.opened(slots).await?;
         let error = |e: mysql_async::Error| failed(&self.source, &e);
         self.mark(slot, conn).await?;
         let (after, until) = (part.after.as_ref(), part.until.as_ref());
         let (shape, key) = (&followed.shape, &followed.key);
         let sql = select::chunk(&part.name, shape, key, after, until, limit);
-        let raw: Vec<Row> = conn.query(sql).await.map_err(error)?;
-        let mut rows = Vec::with_capacity(raw.len());
-        let mut bytes = 0;
-        for row in raw {
+        let mut answer = conn.query_iter(sql).await.map_err(error)?;
+        let (mut rows, mut bytes, mut ended) = (Vec::new(), 0, false);
+        while bytes < CHUNK_BYTES_MAX {
+            let Some(row) = answer.next().await.map_err(error)? else {
+                ended = true;
+                break;
+            };
             // No column has been taken out yet.
             let values: Vec<_> = row.unwrap_raw().into_iter().flatten().collect();
             bytes += values.iter().map(size).sum::<usize>();
             rows.push(image(values, shape).ok_or_else(|| self.strange(&part.name))?);
         }
-        Ok((rows, bytes))
+        if !ended && let Some(conn) = slots.take() {
+            hang_up(conn).await;
+        }
+        Ok(Read {
+            last: ended && rows.len() < limit,
+            rows,
+            bytes,
+        })
     }
 
     fn strange(&self, name: &TableName) -> CopyError {
@@ -522,20 +373,4 @@ fn size(value: &mysql_async::Value) -> usize {
         mysql_async::Value::Bytes(bytes) => bytes.len() + 2,
         _ => 1,
     }
-}
-
-/// Equal ranges between the least and the greatest key.
-fn split(range: Option<(Option<String>, Option<String>)>, rows: u64) -> Vec<Bound> {
-    let number = |text: Option<String>| text.and_then(|t| t.parse::<i128>().ok());
-    let Some((Some(low), Some(high))) = range.map(|(l, h)| (number(l), number(h))) else {
-        return Vec::new();
-    };
-    let parts = i128::from((rows / PART_ROWS).clamp(1, PARTS_MAX));
-    let step = (high - low) / parts;
-    if step <= 0 {
-        return Vec::new();
-    }
-    (1..parts)
-        .map(|n| Bound(vec![(low + n * step).to_string().into_bytes()]))
-        .collect()
 }

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use super::select::Bound;
 use super::{
     ATTEMPTS_MAX, CHUNK_BYTES, Copier, CopyError, FIRST_ROWS, LEAST_ROWS, PAUSE, Part, ROWS_MAX,
-    shown,
+    Read, shown,
 };
 use crate::follow::tables::Followed;
 use crate::follow::windows::Chunk;
@@ -148,13 +148,14 @@ impl Copier {
         (limit, exact): Wanted,
         (window, conn): (u64, &mut Option<Conn>),
     ) -> Result<Gathered, CopyError> {
-        let (rows, bytes) = self.read(slot, part, &followed, limit, conn).await?;
-        let behind = match conn {
-            Some(conn) if exact => Some(self.mark(slot, conn).await?),
-            _ => None,
+        let read = self.read(slot, part, &followed, limit, conn).await?;
+        let Read { rows, bytes, last } = read;
+        let behind = match exact {
+            true => Some(self.mark(slot, self.opened(conn).await?).await?),
+            false => None,
         };
         self.throttle.spent(rows.len() as u64);
-        let finished = rows.len() < limit;
+        let finished = last;
         let mut next = part.clone();
         next.rows += rows.len() as u64;
         if let Some(last) = rows.last() {

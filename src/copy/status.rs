@@ -79,6 +79,7 @@ impl Status {
     /// Starts over.
     pub(super) fn clear(&self) {
         self.tables.lock().clear();
+        self.finished.store(false, Ordering::Relaxed);
         *self.rate.lock() = None;
     }
 

@@ -7,6 +7,8 @@
 //! | --- | --- | --- |
 //! | `lockstep.checkpoint` | one a stream | where to go on |
 //! | `lockstep.copied` | one a part of a table | how far its copy is |
+//! | `lockstep.copied_over` | one a stream | tables that had rows when the stream began |
+//! | `lockstep.copied_by` | one a table | by which definition it was split into parts |
 //! | `lockstep.retry` | one a row | what is to be healed again, once it is not locked |
 //! | `lockstep.mark` | one a stream and worker | written first in each of our transactions, so that a follower of *this* side knows them as ours and skips them. One row a worker: a shared one would make the workers wait for each other |
 //!
@@ -192,6 +194,14 @@ impl Worker {
              after_key LONGBLOB, until_key LONGBLOB, \
              finished TINYINT NOT NULL, row_count BIGINT UNSIGNED NOT NULL, \
              PRIMARY KEY (stream, part)) ENGINE=InnoDB",
+            "CREATE TABLE IF NOT EXISTS lockstep.copied_over (\
+             stream VARCHAR(64) CHARACTER SET ascii NOT NULL PRIMARY KEY, \
+             table_names LONGBLOB NOT NULL) ENGINE=InnoDB",
+            "CREATE TABLE IF NOT EXISTS lockstep.copied_by (\
+             stream VARCHAR(64) CHARACTER SET ascii NOT NULL, \
+             schema_name VARBINARY(256) NOT NULL, table_name VARBINARY(256) NOT NULL, \
+             definition LONGBLOB NOT NULL, \
+             PRIMARY KEY (stream, schema_name, table_name)) ENGINE=InnoDB",
         ] {
             self.run(&[sql.as_bytes().to_vec()], "lockstep").await?;
         }

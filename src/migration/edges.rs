@@ -86,6 +86,8 @@ pub struct Facts {
     pub without_other_leg: usize,
     /// The copy of this phase; None: there is none.
     pub copy: Option<CopyFact>,
+    /// Tables of the target that held rows before they were copied; None: none.
+    pub over: Option<String>,
     /// The follower of this phase; None: there is none.
     pub follow: Option<FollowFact>,
     /// None: never compared in this phase.
@@ -199,8 +201,14 @@ pub fn conditions(from: Phase, to: Phase, facts: &Facts) -> Vec<Condition> {
             list.push(writable(Side::Target, facts));
             list
         }
-        (Phase::Syncing, _) => {
+        (Phase::Syncing, to) => {
             let mut list = vec![copied(facts), following(facts)];
+            // On the way through the phases a later edge asks for it.
+            if to == Phase::TargetOnly
+                && let Some(over) = &facts.over
+            {
+                list.insert(1, copied_over(over, facts));
+            }
             list.extend(both_sides(facts));
             list.push(writable(Side::Target, facts));
             list
@@ -277,6 +285,20 @@ fn compared(facts: &Facts) -> Condition {
         Some(compare) => Condition::new(name, Some(compare.clean), &*compare.detail),
         None => unknown(name, "rows were not compared in this phase"),
     }
+}
+
+/// A copy over rows that were there: those that the source has not are there
+/// still.
+fn copied_over(over: &str, facts: &Facts) -> Condition {
+    let mut condition = compared(facts);
+    if condition.ok != Some(true) {
+        condition.detail = format!(
+            "{over}: on the target there were rows before they were copied, and a copy removes \
+             none: lockstep compare --repair until a pass finds no difference ({})",
+            condition.detail
+        );
+    }
+    condition
 }
 
 fn up(facts: &Facts, side: Side) -> Condition {
@@ -522,5 +544,13 @@ mod tests {
             follow.lag_ms = Some(1001);
         }
         assert_eq!(failing(Syncing, SourceFirst, &late), [no("follow_lag")]);
+        let mut over = good();
+        over.over = Some("shop.a".to_owned());
+        assert!(failing(Syncing, TargetOnly, &over).is_empty());
+        over.compare = None;
+        assert_eq!(failing(Syncing, TargetOnly, &over), [none("compare_clean")]);
+        assert!(failing(Syncing, SourceFirst, &over).is_empty());
+        over.over = None;
+        assert!(failing(Syncing, TargetOnly, &over).is_empty());
     }
 }

@@ -241,6 +241,7 @@ impl Migration {
                 .plane()
                 .copy_fact(route)
                 .map(|(done, detail)| CopyFact { done, detail }),
+            over: self.plane().over_fact(route),
             follow: self.plane().follow_fact(route).map(|f| FollowFact {
                 running: f.running,
                 lag_ms: f.lag_ms,

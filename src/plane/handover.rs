@@ -107,7 +107,7 @@ impl Plane {
     /// The side does not answer, or has no log.
     pub async fn begin(&self, route: &str, side: Side, epoch: u64) -> Result<FollowStart, String> {
         let mut conn = ServiceConn::new(self.inner.account(side).clone());
-        self.begin_by(&mut conn, route, epoch).await
+        self.begin_by(&mut conn, route, epoch, true).await
     }
 
     async fn begin_by(
@@ -115,11 +115,13 @@ impl Plane {
         conn: &mut ServiceConn,
         route: &str,
         epoch: u64,
+        fresh: bool,
     ) -> Result<FollowStart, String> {
         let end = position::end(conn).await.map_err(|e| e.to_string())?;
         Ok(FollowStart {
             stream: stream(route, &self.inner.instance, epoch),
             from: end.to_string(),
+            fresh,
         })
     }
 
@@ -252,7 +254,8 @@ impl Handover<'_> {
         let opened = self.opened.lock().await.position.take();
         let account = self.plane.inner.account(side).clone();
         let mut conn = opened.unwrap_or_else(|| ServiceConn::new(account));
-        let begins = self.plane.begin_by(&mut conn, &self.route.name, epoch);
+        let (name, fresh) = (&self.route.name, work(self.route.phase).is_none());
+        let begins = self.plane.begin_by(&mut conn, name, epoch, fresh);
         let left = until.saturating_duration_since(Instant::now());
         match tokio::time::timeout(left.max(POSITION_MIN), begins).await {
             Ok(begun) => begun,

@@ -11,10 +11,13 @@ use crate::rows::service::ServiceConn;
 use crate::schema;
 
 use super::route::{Ended, Spec, covers};
-use super::{Inner, position, shapes};
+use super::{Inner, over, position, shapes};
 
 /// Notes on a schema that are logged; all are in `check`.
 const NOTES_MAX: usize = 50;
+
+/// Keys that are named where they could not be made; the rest is a number.
+const NAMED_MAX: usize = 10;
 
 /// Times the tables are made anew because the source's changed meanwhile: a
 /// migration of many steps may be under way.
@@ -58,7 +61,12 @@ pub(super) async fn make(inner: &Inner, spec: &Spec) -> Result<Option<Position>,
         }
         let catalog = inner.catalog.snapshot();
         let there = shapes::tables(&covered, Side::Target, &catalog);
-        if !there.iter().all(|t| ours.contains(&format!("table {t}"))) {
+        let own = |t: &&TableName| ours.contains(&format!("table {t}"));
+        if spec.start.fresh {
+            let before: Vec<TableName> = there.iter().filter(|t| !own(t)).cloned().collect();
+            over::note(inner, spec, &before).await?;
+        }
+        if !there.iter().all(|t| own(&t)) {
             return Ok(None);
         }
         let (_, differing) = shapes::compare(&covered, Side::Source, &catalog);
@@ -97,15 +105,23 @@ async fn drop_tables(inner: &Inner, tables: &[TableName]) -> Result<(), Ended> {
     Ok(())
 }
 
-/// Makes the keys that were left out while rows were copied.
-pub(super) async fn finish(inner: &Inner, spec: &Spec) -> Result<(), Ended> {
+/// Makes the keys that were left out while rows were copied. What could not be
+/// made, for people.
+pub(super) async fn finish(inner: &Inner, spec: &Spec) -> Result<Option<String>, Ended> {
     let [source, target] = &inner.accounts;
     let covered = covers(inner, &spec.tables);
     let (options, progress) = (schema::Options::default(), schema::Progress::default());
     let made = schema::finish(source, target, &covered, options, &progress).await;
     let report = made.map_err(|e| Ended::Passing(format!("the target's keys: {e}")))?;
     say(&spec.name, "finishing on the target", &report);
-    Ok(())
+    let mut unbuilt = report.unbuilt();
+    let named: Vec<String> = unbuilt.by_ref().take(NAMED_MAX).collect();
+    let more = unbuilt.count();
+    let tail = match more {
+        0 => String::new(),
+        more => format!("; and {more} more"),
+    };
+    Ok((!named.is_empty()).then(|| format!("the target lacks {}{tail}", named.join("; "))))
 }
 
 /// Logs what was made, and what could not be.

@@ -25,6 +25,7 @@ mod journal;
 mod kept;
 mod make;
 mod objects;
+mod over;
 mod position;
 mod replay;
 mod route;
@@ -422,6 +423,7 @@ impl Plane {
         let copy = self.view(&route.name)?.copy()?;
         let (done, of) = (copy.rows_done, copy.rows_estimated);
         let detail = match (copy.state, copy.eta_s) {
+            _ if copy.detail.is_some() => copy.detail.unwrap_or_default(),
             (Copying::Done, _) => format!("{done} rows"),
             (Copying::Waiting, _) => "not begun".to_owned(),
             (Copying::Running, Some(eta)) => format!(
@@ -431,6 +433,12 @@ impl Plane {
             (Copying::Running, None) => format!("{done} of about {of} rows"),
         };
         Some((copy.state == Copying::Done, detail))
+    }
+
+    /// Tables of the target that held rows before the copy of this phase, for
+    /// people; None: none did.
+    pub fn over_fact(&self, route: &Route) -> Option<String> {
+        self.view(&route.name)?.over.lock().clone()
     }
 
     /// How a route's follower does; None where nothing is followed.

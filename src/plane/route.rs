@@ -26,7 +26,7 @@ use super::objects::Objects;
 use super::replay::{self, Failed};
 use super::view::{Copying, State, View, Work};
 use super::watch::{self, Watch};
-use super::{Inner, make, shapes};
+use super::{Inner, make, over, shapes};
 
 /// Chunks handed over and not yet written: as many as are read at a time, so
 /// that reading never waits for writing alone.
@@ -38,6 +38,11 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// The follower works alone for this long when the copy has failed.
 const COPY_PAUSE: Duration = Duration::from_secs(2);
+
+/// Between attempts at keys that the target refused, doubled up to the most: one
+/// that fails at its end may take hours each time.
+const KEYS_PAUSE: Duration = Duration::from_secs(30);
+const KEYS_PAUSE_MAX: Duration = Duration::from_secs(1800);
 
 /// What a route's task needs to know.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -201,7 +206,7 @@ async fn once(
 ) -> Result<(), Ended> {
     let read = spec.work.from;
     let [from, to] = [read, read.other()].map(|side| inner.account(side).clone());
-    begin(inner, spec, ready).await?;
+    begin(inner, spec, view, ready).await?;
     let (names, tables) = known_tables(inner, spec, view, &from).await?;
     let start = match &ready.start {
         Some(start) => start.clone(),
@@ -258,6 +263,11 @@ async fn once(
         true => copier.prepare(&names).await,
         false => Ok(()),
     };
+    // Before it is seen running: what was copied by the run before may be to be
+    // copied anew, and an edge asks for both.
+    if spec.work.copy {
+        view.set_copying(Copying::Running);
+    }
     view.set(State::Running, None);
     let copying = copying(inner, spec, view, &copier, &names, prepared);
     let watch = Watch {
@@ -274,9 +284,11 @@ async fn once(
 }
 
 /// What is to be there before the log is read.
-async fn begin(inner: &Inner, spec: &Spec, ready: &mut Ready) -> Result<(), Ended> {
+async fn begin(inner: &Inner, spec: &Spec, view: &View, ready: &mut Ready) -> Result<(), Ended> {
     if spec.work.copy && !ready.made {
         ready.start = make::make(inner, spec).await?;
+        // Known before the copy can be said to be done.
+        *view.over.lock() = over::load(inner, spec).await?;
         ready.made = true;
     }
     if !ready.settled {
@@ -340,7 +352,6 @@ async fn copying(
 ) -> Result<(), Ended> {
     if spec.work.copy {
         let slots = usize::try_from(inner.settings.copy.slots).unwrap_or(1);
-        view.set_copying(Copying::Running);
         let copied = match prepared {
             Ok(()) => copier.run(names, slots).await,
             failed => failed,
@@ -351,7 +362,14 @@ async fn copying(
             tokio::time::sleep(COPY_PAUSE).await;
             return Err(failed.into());
         }
-        make::finish(inner, spec).await?;
+        // Rows without their keys are not what was to be copied: reads of the
+        // target would be as slow as the table is large.
+        let mut pause = KEYS_PAUSE;
+        while let Some(unbuilt) = make::finish(inner, spec).await? {
+            view.set_unbuilt(Some(unbuilt));
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(KEYS_PAUSE_MAX);
+        }
         view.set_copying(Copying::Done);
     }
     std::future::pending().await

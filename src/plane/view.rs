@@ -68,6 +68,8 @@ pub struct CopyView {
     pub rows_per_s: u64,
     /// Seconds left at that rate; None when it is not known.
     pub eta_s: Option<u64>,
+    /// What keeps it from being done although its rows are over.
+    pub detail: Option<String>,
 }
 
 /// `follow` of a route in `status`.
@@ -111,6 +113,7 @@ struct Now {
     state: State,
     detail: Option<String>,
     copying: Copying,
+    unbuilt: Option<String>,
 }
 
 /// Shared by a route's task and those who ask.
@@ -125,6 +128,8 @@ pub struct View {
     beat: Mutex<Option<Arc<Beat>>>,
     /// Where the follower stopped last.
     stopped_at: Mutex<Option<Position>>,
+    /// Tables of the target that held rows before the copy.
+    pub(super) over: Mutex<Option<String>>,
     /// What the metrics have of the counters.
     counted: Mutex<(u64, HealedView)>,
     /// Where this run of the follower began.
@@ -158,6 +163,7 @@ impl View {
             now: Mutex::default(),
             beat: Mutex::default(),
             stopped_at: Mutex::default(),
+            over: Mutex::default(),
             counted: Mutex::default(),
             began_at: Mutex::default(),
             met: Mutex::default(),
@@ -245,7 +251,14 @@ impl View {
 
     /// Says where the copy stands.
     pub fn set_copying(&self, copying: Copying) {
-        self.now.lock().copying = copying;
+        let mut now = self.now.lock();
+        now.copying = copying;
+        now.unbuilt = None;
+    }
+
+    /// Says what the target refused once the rows were over.
+    pub(super) fn set_unbuilt(&self, unbuilt: Option<String>) {
+        self.now.lock().unbuilt = unbuilt;
     }
 
     /// Where the work stands, and why.
@@ -275,6 +288,7 @@ impl View {
             rows_estimated: estimated,
             rows_per_s: rate as u64,
             eta_s: left.map(|l| l.as_secs()),
+            detail: now.unbuilt.clone(),
         })
     }
 

@@ -259,6 +259,10 @@ pub struct FollowStart {
     /// Everything of the log before this position was on both sides, or is
     /// copied later.
     pub from: String,
+    /// Nothing was followed or mirrored before: rows that the other side has are
+    /// of some other time. Files of earlier versions do not say.
+    #[serde(default)]
+    pub fresh: bool,
 }
 
 /// One route as a statement sees it.

@@ -14,9 +14,10 @@ use mysql_async::{ClientIdentity, Conn, DriverError, Error, Opts, OptsBuilder, R
 use crate::Side;
 use crate::config::{Password, TlsMode, validate::split_address};
 
-/// Largest packet the service account sends or takes, in bytes: a schema's
-/// list of columns comes in rows of a few hundred.
-const PACKET_MAX: usize = 16 * 1024 * 1024;
+/// Largest packet the service account sends or takes, in bytes: a row is copied,
+/// healed and compared in one, and this is as large as servers let any be. A
+/// bound, not a size: buffers grow with what comes.
+const PACKET_MAX: usize = 1 << 30;
 
 /// Seconds the server keeps an idle service connection; asked for so that the
 /// driver need not read the setting.

@@ -444,7 +444,7 @@ fn same_name(a: &Item, b: &Item) -> bool {
     a.schema == b.schema && a.name == b.name
 }
 
-async fn exists(session: &mut Session, item: &Item) -> Result<bool, SchemaError> {
+pub(super) async fn exists(session: &mut Session, item: &Item) -> Result<bool, SchemaError> {
     let sql = format!(
         "SELECT 1 FROM information_schema.TABLES WHERE TABLE_SCHEMA = {} AND TABLE_NAME = {}",
         super::tokens::quote_text(&item.schema),

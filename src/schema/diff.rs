@@ -12,6 +12,9 @@ use super::tokens::{Kind, literal_value, tokens};
 /// Why a key or a constraint that is not there differs.
 pub const MISSING: &str = "missing";
 
+/// Why a key differs that is there by its name.
+pub const OTHER: &str = "of other columns or of another kind";
+
 /// The differences of a table from what it should be, as (part, why).
 /// `same_family`: both texts were printed alike, so expressions can be compared.
 pub fn tables(wanted: &Table, has: &Table, same_family: bool) -> Vec<(String, String)> {
@@ -114,11 +117,11 @@ pub fn missing_key(key: &Key, has: &Table) -> Option<String> {
         )
     };
     let parts = |k: &Key| k.parts.iter().map(plain).collect::<Vec<_>>();
-    (other.kind != key.kind || parts(other) != parts(key))
-        .then(|| "of other columns or of another kind".to_owned())
+    (other.kind != key.kind || parts(other) != parts(key)).then(|| OTHER.to_owned())
 }
 
-fn same_foreign(a: &Foreign, b: &Foreign) -> bool {
+/// Whether two are the same, whatever they are called.
+pub(super) fn same_foreign(a: &Foreign, b: &Foreign) -> bool {
     let rules = |f: &Foreign| {
         let plain = f.rules.to_uppercase();
         // RESTRICT and NO ACTION are one, and what is meant where nothing is said.

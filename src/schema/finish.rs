@@ -1,12 +1,14 @@
-//! What waits for the rows: keys that were left out, and counters.
+//! What waits for the rows: keys that were left out, foreign keys that could not
+//! be made with their tables, and counters.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use super::adapt::{self, Options, Way};
+use super::create::exists;
 use super::create::refusal;
 use super::diff;
-use super::model::{Key, KeyKind, Table};
+use super::model::{Foreign, Key, KeyKind, Table};
 use super::notes::{Object, Outcome, Report, Subject};
 use super::session::{Refused, Session, exact};
 use super::source::{self, Collations, Inventory, Item};
@@ -25,8 +27,9 @@ const ATTEMPTS_MAX: u32 = 6;
 const LOCK_WAIT: u16 = 1205;
 const NO_SUCH_TABLE: u16 = 1146;
 
-/// Makes the keys that [`super::create`] left out, one statement a table, looks
-/// whether every key of the source is there then, and raises the counters.
+/// Makes the keys that [`super::create`] left out, one statement a table, and
+/// the foreign keys that were refused, looks whether every key of the source is
+/// there then, and raises the counters.
 /// Safe to be run again: what is there is left.
 ///
 /// # Errors
@@ -100,6 +103,41 @@ async fn table(
         } else if late.iter().any(|k| k.name == key.name) {
             let title = format!("key {}.{}.{}", item.schema, item.name, key.name);
             report.created.push(title);
+        }
+    }
+    foreign(pair, item, subject, (&wanted, &has), report).await
+}
+
+/// Makes the foreign keys that are not there. Those whose parents are not, which
+/// no row could be written with, were named when the table was made.
+async fn foreign(
+    pair: &mut Pair,
+    item: &Item,
+    subject: &Subject,
+    (wanted, has): (&Table, &Table),
+    report: &mut Report,
+) -> Result<(), SchemaError> {
+    for foreign in &wanted.foreign {
+        let there = |f: &Foreign| {
+            f.name.eq_ignore_ascii_case(&foreign.name) || diff::same_foreign(f, foreign)
+        };
+        let parent = Item {
+            schema: foreign.schema.as_ref().unwrap_or(&item.schema).clone(),
+            name: foreign.table.clone(),
+            ..item.clone()
+        };
+        if has.foreign.iter().any(there) || !exists(&mut pair.target, &parent).await? {
+            continue;
+        }
+        let name = format!("{}.{}", quote_name(&item.schema), quote_name(&item.name));
+        let sql = format!("ALTER TABLE {name} ADD {}", foreign.sql());
+        let part = format!("foreign key {}", foreign.name);
+        match alter(&mut pair.target, &sql).await? {
+            Some(why) => report.notes.push(subject.note(Outcome::Missing, part, why)),
+            None => {
+                let title = format!("foreign key {}.{}.{}", item.schema, item.name, foreign.name);
+                report.created.push(title);
+            }
         }
     }
     Ok(())

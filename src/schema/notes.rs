@@ -164,6 +164,17 @@ impl Report {
         self.notes.iter().filter(move |n| n.outcome == outcome)
     }
 
+    /// Keys and foreign keys of tables that are not on the target although they
+    /// can stand there, each with why.
+    pub fn unbuilt(&self) -> impl Iterator<Item = String> {
+        let keys = self.with(Outcome::Missing).filter(|n| {
+            let key = ["key ", "foreign key ", "primary key"];
+            let named = key.iter().any(|k| n.part.starts_with(k));
+            n.object == Object::Table && named && n.why != super::diff::OTHER
+        });
+        keys.map(|n| format!("{} of {}.{}: {}", n.part, n.schema, n.name, n.why))
+    }
+
     /// Whether every object of the source is on the target, adapted or not.
     pub fn complete(&self) -> bool {
         self.with(Outcome::Missing).next().is_none() && self.with(Outcome::Differs).next().is_none()

@@ -10,9 +10,11 @@ use crate::support::proc::wait_for;
 use crate::support::{Family, Proxy, ProxyOptions, Server, servers};
 use std::time::{Duration, Instant};
 
+mod again;
 mod dump;
 mod load;
 mod locks;
+mod unbuilt;
 
 /// For a copy of the quick size, on a machine that is busy with other tests.
 const COPIED: Duration = Duration::from_secs(240);

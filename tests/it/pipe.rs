@@ -7,8 +7,10 @@ mod history;
 mod keyless;
 mod keys;
 mod marks;
+mod plans;
 mod rolled_back;
 mod statements;
+mod wide;
 mod xa;
 
 use crate::binlog::{leg, now, request};

@@ -238,6 +238,8 @@ fn applied(families: [Family; 2]) {
         stage.wait_current();
     });
     stage.wait_current();
+    // The last tables that were made are copied, too.
+    stage.wait_copied();
     stage.assert_equal();
     let answer = stage.proxy.advance(ROUTE, Some("target_only"), false);
     assert!(answer.ok(), "{answer:?}\n{}", stage.proxy.log());
