@@ -50,6 +50,7 @@ impl Session {
         let whole = length <= COMMAND_MAX;
         let head = if whole { length } else { HEAD_LEN };
         self.arrived(crate::wire::frame::HEADER_LEN + head).await?;
+        self.read_as_prepared(self.named_statement(head));
         let Some(call) = self.bulk_call(head) else {
             return self.unknown(COM_STMT_BULK_EXECUTE).await;
         };

@@ -50,6 +50,7 @@ impl Session {
         let com = first.copied().filter(|_| length > 0).unwrap_or(COM_SLEEP);
         self.pending.abandon = false;
         self.pending.renamed = None;
+        self.under = None;
         self.statement_count += 1;
         self.entry
             .statements

@@ -14,7 +14,9 @@ use super::legs::Role;
 use super::prepared::{Bound, Statement as Prepared};
 use super::statement::Statement;
 use super::trackers::asks_for_trackers;
+use super::under::Journey;
 use super::unmirrored::OnError;
+use super::values::asks_previous;
 use super::{End, Session, relay};
 use crate::Side;
 use crate::leg::Answer;
@@ -120,7 +122,8 @@ impl Session {
                 place.copy_from_slice(&client_id.to_le_bytes());
             }
             let statement = if !streamed && self.prepared.has_room(sql.len()) {
-                Prepared::new(sql, true, facts, side, ok)
+                let under = self.under_now();
+                Prepared::new(sql, true, (facts, under), side, ok)
             } else {
                 self.long_statement(&sql, side, ok)
             };
@@ -363,6 +366,7 @@ impl Session {
     }
 
     pub(super) async fn execute_classified(&mut self, length: usize) -> Result<(), End> {
+        self.read_as_prepared(self.named_statement(length));
         let Some(call) = self.call(length) else {
             return self.execute_unknown(length).await;
         };
@@ -531,7 +535,7 @@ impl Session {
     /// for that reason:
     /// 1. An EXECUTE brings types; A refuses it, so that M does not get it.
     /// 2. The next relies on them, as the C library's do: M would read NULLs.
-    async fn command_for(
+    pub(super) async fn command_for(
         &mut self,
         length: usize,
         call: &Call,
@@ -576,34 +580,53 @@ impl Session {
         Ok(Some(out))
     }
 
-    /// Prepares a statement on a leg that has not had it. None: that server
-    /// refuses it, or its text was not kept.
+    /// Prepares a statement on a leg that has not had it, under what was in
+    /// force when its client prepared it. None: that server refuses it, or its
+    /// text was not kept.
     pub(super) async fn prepare_on(&mut self, id: u32, side: Side) -> Result<Option<u32>, End> {
         let index = side.index();
         let Some(statement) = self.prepared.get(id).filter(|s| s.whole) else {
             return Ok(None);
         };
-        let mut out = Vec::with_capacity(statement.text.len() + 8);
         let Some(leg) = self.legs[index].as_mut() else {
             return Ok(None);
         };
+        let journey = if asks_previous(&statement.facts) {
+            // Anything more said to the leg would be what it is asked about.
+            Some(Journey::default())
+        } else {
+            Journey::new(leg, &statement.under, &self.state)
+        };
+        let Some(mut journey) = journey else {
+            return Ok(None);
+        };
+        let mut out = std::mem::take(&mut journey.there.out);
+        out.reserve(statement.text.len() + journey.back().len() + 32);
         if is_marked(leg, statement.text.len()) {
             let marked = [MARK, &statement.text[..]].concat();
             put_command(&mut out, COM_STMT_PREPARE, &marked);
         } else {
             put_command(&mut out, COM_STMT_PREPARE, &statement.text);
         }
+        out.extend_from_slice(journey.back());
         leg.send(&out).await?;
+        let there = journey.there.answered(leg).await?;
         let answer: Answer = leg
             .answer(ResponseKind::Prepare, PREPARE_ANSWER_MAX)
             .await?;
+        journey.came_back(leg).await?;
         let Some(ok) = answer.summary.prepare else {
             return Ok(None);
         };
         let Some(statement) = self.prepared.get_mut(id) else {
             return Ok(None);
         };
-        if ok.params != statement.parameters {
+        // 1. COM_INIT_DB to the schema of PREPARE is refused; 2. the text is
+        // prepared in another schema; 3. its EXECUTE writes to another table.
+        if !there || ok.params != statement.parameters {
+            let mut close = Vec::with_capacity(16);
+            put_command(&mut close, COM_STMT_CLOSE, &ok.statement_id.to_le_bytes());
+            leg.send(&close).await?;
             return Ok(None);
         }
         statement.ids[index] = Some(ok.statement_id);

@@ -72,12 +72,13 @@ impl Session {
     }
 
     /// What is kept of a statement whose text is too long to be kept whole.
-    pub(super) fn long_statement(&self, text: &[u8], side: Side, ok: PrepareOk) -> Prepared {
+    pub(super) fn long_statement(&mut self, text: &[u8], side: Side, ok: PrepareOk) -> Prepared {
         let head = text.get(..HEAD_LEN).unwrap_or(text);
         let mut facts = scan(head, self.state.mode);
         facts.class = Class::Unknown;
         facts.diagnostics = None;
-        Prepared::new(head.into(), false, Arc::new(facts), side, ok)
+        let under = self.under_now();
+        Prepared::new(head.into(), false, (Arc::new(facts), under), side, ok)
     }
 
     /// Where a statement is executed whose text was not kept, or whose
@@ -116,6 +117,7 @@ impl Session {
             call = self.call(length);
         }
         let id = self.named_statement(length).unwrap_or_default();
+        self.read_as_prepared(Some(id));
         let Some(call) = call else {
             self.hold(ALL_ROUTES).await;
             let Some((side, own)) = self.where_unknown(id) else {
@@ -197,6 +199,7 @@ impl Session {
     pub(super) async fn long_data_streamed(&mut self) -> Result<(), End> {
         self.arrived(HEADER_LEN + HEAD_LEN).await?;
         let id = self.named_statement(HEAD_LEN).unwrap_or_default();
+        self.read_as_prepared(Some(id));
         let wanted = match self.prepared.get(id) {
             Some(s) => self.side_of(&s.text, &s.facts),
             None => self.lead(),

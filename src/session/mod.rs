@@ -34,6 +34,7 @@ mod statement;
 mod sync;
 mod trackers;
 mod transaction;
+mod under;
 mod unmirrored;
 mod values;
 
@@ -72,6 +73,7 @@ use prepared::Prepared;
 pub use prepared_xa::PreparedXa;
 use registry::{Entry, Registry};
 use state::State;
+use under::Under;
 use unmirrored::Pending;
 use values::Values;
 
@@ -217,6 +219,10 @@ struct Session {
     parts: [Part; 2],
     state: State,
     prepared: Prepared,
+    /// What the statement under way was prepared under.
+    under: Option<Arc<Under>>,
+    /// What the one prepared last was.
+    last_under: Option<Arc<Under>>,
     transaction: Transaction,
     diagnostics: Option<Diagnostics>,
     temporary_tables: Vec<TemporaryTable>,
@@ -320,6 +326,8 @@ impl Session {
                 server,
             ),
             prepared: Prepared::default(),
+            under: None,
+            last_under: None,
             transaction: Transaction::default(),
             diagnostics: None,
             temporary_tables: Vec::new(),

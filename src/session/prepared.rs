@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::under::Under;
 use crate::Side;
 use crate::route::plan::Parameters;
 use crate::sql::Facts;
@@ -44,6 +45,8 @@ pub struct Statement {
     pub whole: bool,
     /// What the scanner found in `text`.
     pub facts: Arc<Facts>,
+    /// What was in force when it was prepared.
+    pub under: Arc<Under>,
     /// Parameters, from the PREPARE answer.
     pub parameters: u16,
     /// The id on each leg.
@@ -226,7 +229,7 @@ impl Statement {
     pub fn new(
         text: Arc<[u8]>,
         whole: bool,
-        facts: Arc<Facts>,
+        (facts, under): (Arc<Facts>, Arc<Under>),
         side: Side,
         own: PrepareOk,
     ) -> Self {
@@ -236,6 +239,7 @@ impl Statement {
             text,
             whole,
             facts,
+            under,
             parameters: own.params,
             ids,
             types: None,

@@ -150,8 +150,9 @@ impl Session {
 
     /// EXECUTE, and EXECUTE IMMEDIATE: of DDL, both sides are to have it.
     async fn execute_text(&mut self, s: Statement<'_>) -> Result<(), End> {
+        self.read_as_named(s.facts, s.sql);
         let text = self.executed_text(s.facts, s.sql).unwrap_or_default();
-        let facts = scan(&text, self.state.mode);
+        let facts = scan(&text, self.mode());
         if facts.class != Class::Ddl || facts.statements != 1 {
             return self.act(s).await;
         }
@@ -225,7 +226,7 @@ impl Session {
         let other = self.lead().other();
         let bucket = |n: u64| (n.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 33) % 100;
         SessionView {
-            database: self.state.database.as_deref(),
+            database: self.database(),
             in_transaction: self.state.in_transaction(),
             isolation: self.state.effective_isolation(),
             poisoned: self.transaction.poisoned,
@@ -238,9 +239,9 @@ impl Session {
             temporary_tables: &self.temporary_tables,
             own_timestamp: self.state.client_timestamp,
             one_shot: self.state.one_shot_side.is_some(),
-            oracle_mode: self.state.oracle_mode,
+            oracle_mode: (self.under.as_ref()).map_or(self.state.oracle_mode, |u| u.oracle_mode),
             other_leg: self.other_leg_possible(other),
-            mode: self.state.mode,
+            mode: self.mode(),
         }
     }
 
@@ -423,11 +424,11 @@ impl Session {
         let second = self.take_side(active).await?;
         let reason = if second {
             Some("another_route_in_the_transaction")
-        } else if disagree(&s, self.state.mode) {
+        } else if disagree(&s, self.mode()) {
             telemetry::parse_disagreement();
             Some("parsers_disagree")
         } else if inline.context.user_variables
-            && crate::sql::user_variables(s.sql, self.state.mode).is_empty()
+            && crate::sql::user_variables(s.sql, self.mode()).is_empty()
         {
             Some("user_variables")
         } else if !self
@@ -464,7 +465,7 @@ impl Session {
         let isolation = self.state.effective_isolation();
         let implicit = !self.state.in_transaction();
         let user_variables = if inline.context.user_variables {
-            crate::sql::user_variables(s.sql, self.state.mode)
+            crate::sql::user_variables(s.sql, self.mode())
         } else {
             Vec::new()
         };

@@ -16,8 +16,10 @@
 //! accounts nothing).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::under::{Journey, Under};
 use super::{End, Session};
 use crate::Side;
 use crate::leg::{Leg, Lost, put_query};
@@ -81,6 +83,15 @@ impl Seat {
     }
 }
 
+/// A statement prepared by SQL PREPARE.
+#[derive(Clone)]
+struct Kept {
+    /// `PREPARE name FROM …`.
+    text: Arc<[u8]>,
+    /// What it was prepared under.
+    under: Arc<Under>,
+}
+
 /// The session's values.
 pub(super) struct Values {
     variables: Seat,
@@ -90,8 +101,8 @@ pub(super) struct Values {
     names: BTreeSet<Vec<u8>>,
     /// Others may have been assigned where no text shows it.
     unseen: bool,
-    /// Text of `PREPARE name FROM …` by name; None: deallocated.
-    prepared: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
+    /// Statements by name; None: deallocated.
+    prepared: BTreeMap<Vec<u8>, Option<Kept>>,
     /// The leg that the last statement ran on: the one that knows its
     /// warnings, ROW_COUNT() and FOUND_ROWS().
     pub last: Option<Side>,
@@ -148,8 +159,17 @@ impl Values {
 
     /// The text that PREPARE gave a name.
     pub fn prepared_text(&self, name: &[u8]) -> Option<&[u8]> {
+        self.kept(name).map(|kept| &kept.text[..])
+    }
+
+    /// What it was prepared under.
+    pub fn prepared_under(&self, name: &[u8]) -> Option<Arc<Under>> {
+        self.kept(name).map(|kept| kept.under.clone())
+    }
+
+    fn kept(&self, name: &[u8]) -> Option<&Kept> {
         let name = crate::sql::unquote(name).to_ascii_lowercase();
-        self.prepared.get(&name)?.as_deref()
+        self.prepared.get(&name)?.as_ref()
     }
 
     fn remember_names(&mut self, sql: &[u8], mode: ScanMode) {
@@ -241,7 +261,8 @@ impl Session {
             self.values.variables.changed(side);
         }
         if facts.flags.any(ASSIGNS) || facts.verb == Verb::GetDiagnostics {
-            self.values.remember_names(sql, self.state.mode);
+            let mode = self.mode();
+            self.values.remember_names(sql, mode);
             self.values.variables.changed(side);
         }
         // `SET insert_id`, `SET last_insert_id` among them.
@@ -259,7 +280,7 @@ impl Session {
         facts.class == Class::Write
             && !facts.tables.is_empty()
             && facts.tables.iter(sql).all(|(db, name)| {
-                let db = db.as_deref().or(self.state.database.as_deref());
+                let db = db.as_deref().or(self.database());
                 let pair = db.and_then(|db| catalog.get(db, &name));
                 pair.is_some_and(|pair| {
                     let quiet = |side| pair.on(side).is_some_and(|t| t.triggers == 0 && !t.is_view);
@@ -271,10 +292,11 @@ impl Session {
     /// GET DIAGNOSTICS set variables on a leg that is not theirs: they are
     /// brought to where the others are.
     pub(super) async fn variables_set_aside(&mut self, on: Side, sql: &[u8]) -> Result<(), End> {
-        self.values.remember_names(sql, self.state.mode);
+        let mode = self.mode();
+        self.values.remember_names(sql, mode);
         let seat = self.values.variables.side;
         if seat != on {
-            let names = crate::sql::user_variables(sql, self.state.mode);
+            let names = crate::sql::user_variables(sql, mode);
             let names: Vec<Vec<u8>> = names.iter().map(|name| quoted(name)).collect();
             self.copy_variables(on, seat, &names).await?;
         }
@@ -286,6 +308,7 @@ impl Session {
     /// it can be repeated.
     pub(super) fn note_prepared(&mut self, side: Side, name: &[u8], text: Option<Vec<u8>>) {
         let name = crate::sql::unquote(name).to_ascii_lowercase();
+        let under = self.under_now();
         let list = &mut self.values.prepared;
         if list.len() >= PREPARED_MAX && !list.contains_key(&name) {
             list.retain(|_, text| text.is_some());
@@ -296,7 +319,11 @@ impl Session {
             telemetry::error("client", "prepare_not_kept");
             return;
         }
-        list.insert(name, text);
+        let kept = text.map(|text| Kept {
+            text: text.into(),
+            under,
+        });
+        list.insert(name, kept);
         self.values.prepared_on.changed(side);
     }
 
@@ -330,17 +357,33 @@ impl Session {
         Some(out)
     }
 
+    /// Each is prepared under what was in force at its own PREPARE. One that
+    /// cannot be is deallocated: an older one of its name must not run.
     async fn move_prepared(&mut self, to: Side) -> Result<(), End> {
-        let mut statements = Vec::new();
-        for (name, text) in &self.values.prepared {
+        let Some(leg) = self.legs[to.index()].as_mut() else {
+            return Ok(());
+        };
+        for (name, kept) in &self.values.prepared {
+            let mut done = false;
+            if let Some(kept) = kept
+                && let Some(journey) = Journey::new(leg, &kept.under, &self.state)
+            {
+                let mut command = Vec::with_capacity(kept.text.len() + 8);
+                put_query(&mut command, leg.capabilities, &kept.text);
+                let answer = journey.run(leg, &command).await?;
+                done = answer.is_some_and(|answer| !answer.summary.is_error);
+            }
+            if done {
+                continue;
+            }
+            if kept.is_some() {
+                telemetry::error(to.as_str(), "value_refused");
+            }
             let mut drop = put_name(name);
             drop.remove(0);
-            statements.push(match text {
-                Some(text) => text.clone(),
-                None => [b"DEALLOCATE PREPARE ", &drop[..]].concat(),
-            });
+            leg.query(&[b"DEALLOCATE PREPARE ", &drop[..]].concat())
+                .await?;
         }
-        self.tell(to, &statements).await?;
         self.values.prepared_on.moved(to);
         Ok(())
     }
