@@ -44,6 +44,7 @@ impl Session {
     /// Serves a COM_STMT_BULK_EXECUTE.
     pub(super) async fn bulk(&mut self, length: usize) -> Result<(), End> {
         self.diagnostics = None;
+        self.expect_no_cursor();
         if !self.client.capabilities.has(Capabilities::MARIADB_BULK) {
             return self.unknown(COM_STMT_BULK_EXECUTE).await;
         }

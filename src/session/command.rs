@@ -17,9 +17,8 @@ use crate::wire::command::*;
 use crate::wire::frame::{HEADER_LEN, put_command};
 use crate::wire::response::Summary;
 
-/// Bytes of a statement's id, and of a parameter's number behind it.
-const ID_LEN: usize = 4;
-const PARAMETER_LEN: usize = 2;
+/// Bytes of a statement's id.
+pub(super) const ID_LEN: usize = 4;
 
 impl Session {
     /// Serves the command whose first bytes are pending.
@@ -436,37 +435,6 @@ impl Session {
         Ok(summary)
     }
 
-    /// COM_STMT_SEND_LONG_DATA, which has no answer: to the leg where the
-    /// statement was last, at once; a leg that executes it as well is sent its
-    /// copy together with the EXECUTE (protocol-review M5).
-    async fn long_data(&mut self, length: usize) -> Result<(), End> {
-        if length > COMMAND_MAX {
-            return self.long_data_streamed().await;
-        }
-        self.whole_command(length).await?;
-        if length < 1 + ID_LEN + PARAMETER_LEN && self.answers_malformed() {
-            let lead = self.lead();
-            return self.plain(lead, ResponseKind::Generic).await.map(drop);
-        }
-        let Some(id) = self.named_statement(length) else {
-            self.consume_command(length);
-            return Ok(());
-        };
-        let (side, own) = self.at_home(id);
-        // While nothing is mirrored no other leg will need it.
-        let keep = !self.shared.routes.peek().passive;
-        let payload = self
-            .client
-            .input
-            .pending()
-            .get(HEADER_LEN..HEADER_LEN + length);
-        let chunk = payload
-            .filter(|_| keep)
-            .and_then(|p| Some((u16::from_le_bytes([*p.get(5)?, *p.get(6)?]), p.get(7..)?)));
-        self.prepared.keep_long_data(id, side, chunk);
-        self.send_with_id(length, side, own).await
-    }
-
     async fn fetch(&mut self, length: usize) -> Result<(), End> {
         self.whole_command(length).await?;
         let id = self.named_statement(length).unwrap_or_default();
@@ -500,7 +468,7 @@ impl Session {
 impl Session {
     /// MySQL answers a command that has no answer with an error if it is too
     /// short; MariaDB keeps silent.
-    fn answers_malformed(&self) -> bool {
+    pub(super) fn answers_malformed(&self) -> bool {
         !self.state.mode.server.mariadb
     }
 
@@ -514,18 +482,6 @@ impl Session {
     pub(super) fn renamed(&mut self, length: usize, own: u32) {
         let sent = statement_id(self.payload(length));
         self.pending.renamed = sent.filter(|id| *id != own).map(|id| (own, id));
-    }
-
-    /// The leg that has a statement, the one where it was last if both have
-    /// it, and its id there. The lead for a statement that nobody knows.
-    pub(super) fn at_home(&self, id: u32) -> (Side, u32) {
-        let Some(s) = self.prepared.get(id) else {
-            return (self.lead(), id);
-        };
-        let found = [s.side, s.side.other()]
-            .into_iter()
-            .find_map(|side| Some((side, s.ids[side.index()]?)));
-        found.unwrap_or((self.lead(), id))
     }
 }
 

@@ -172,6 +172,7 @@ impl Session {
             let table = self.shared.routes.peek();
             (table.passive, table.generation, table.home())
         };
+        self.expect_no_cursor();
         if length > COMMAND_MAX {
             return Box::pin(self.execute_streamed()).await;
         }
@@ -203,6 +204,14 @@ impl Session {
             }
         }
         Box::pin(self.execute_classified(length)).await
+    }
+
+    /// An error has no flags: those of the answer before it would say that an
+    /// EXECUTE that was refused has opened a cursor, for a flip to wait for.
+    pub(super) fn expect_no_cursor(&mut self) {
+        for leg in self.legs.iter_mut().flatten() {
+            leg.status = leg.status.without(Status::CURSOR_EXISTS);
+        }
     }
 
     /// MariaDB takes the id -1 only with the parameters' types beside it: the
@@ -242,7 +251,7 @@ impl Session {
         );
         if !dml
             || statement.facts.flags.has(Flags::SYSTEM_VARIABLE)
-            || statement.long_data_at.is_some_and(|at| at != side)
+            || statement.has_data_elsewhere(side)
             || (statement.types.is_some() && !statement.types_sent[side.index()])
         {
             return None;
@@ -291,8 +300,7 @@ impl Session {
     }
 
     /// Notes where a statement was executed, and whether a cursor is open
-    /// there. A leg that was sent long data for it and did not execute would
-    /// add them to the next ones: it forgets the statement.
+    /// there. Another leg forgets the long data that it was sent.
     pub(super) async fn ran_on(&mut self, id: u32, side: Side) {
         let open = self.legs[side.index()]
             .as_ref()
@@ -305,16 +313,8 @@ impl Session {
         };
         statement.cursor = Some(side.index());
         statement.side = side;
-        let Some(stale) = had_data.filter(|at| *at != side) else {
-            return;
-        };
-        statement.types_sent[stale.index()] = false;
-        let own = statement.ids[stale.index()].take();
-        if let (Some(own), Some(leg)) = (own, self.legs[stale.index()].as_mut()) {
-            let mut out = Vec::new();
-            put_command(&mut out, COM_STMT_CLOSE, &own.to_le_bytes());
-            // A leg that is gone shows at its next use.
-            let _ = leg.send(&out).await;
+        if let Some(stale) = had_data.filter(|at| *at != side) {
+            self.forget_data_on(id, stale).await;
         }
     }
 
@@ -424,6 +424,8 @@ impl Session {
             Plan::MirrorRead(side) => side,
             _ => active,
         };
+        let refused = matches!(planned.plan, Plan::RefusedMixed { .. });
+        let may_be_refused = matches!(planned.plan, Plan::Ddl { .. });
         let statement = Statement {
             length,
             facts: &call.facts,
@@ -434,7 +436,14 @@ impl Session {
             sent: None,
         };
         self.act(statement).await?;
-        self.ran_on(call.client_id, answers).await;
+        // 1. Long data is sent; 2. the EXECUTE is refused by us; 3. the next
+        // one on that leg has both values in one.
+        if refused || may_be_refused {
+            self.forget_long_data(call.client_id).await;
+        }
+        if !refused {
+            self.ran_on(call.client_id, answers).await;
+        }
         Ok(())
     }
 
@@ -642,6 +651,7 @@ impl Session {
         let id = self.named_statement(length).unwrap_or_default();
         let Some((side, own)) = self.where_unknown(id) else {
             self.consume_command(length);
+            self.forget_long_data(id).await;
             return self.refuse_handler(id, 1).await;
         };
         self.unmirrored_anywhere("prepared_text_not_kept", OnError::SyntaxOnly);

@@ -20,6 +20,7 @@ mod large;
 mod learn;
 mod legs;
 pub mod login;
+mod long_data;
 mod mirror_read;
 mod misorder;
 mod pins;

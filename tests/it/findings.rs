@@ -109,7 +109,7 @@ fn create(server: &Server) {
          CREATE TABLE t.f_m4_uuid (id INT PRIMARY KEY, u VARCHAR(36) DEFAULT (UUID()));\n\
          CREATE TABLE t.f_m5_l (id INT PRIMARY KEY, s LONGTEXT, n BIGINT UNSIGNED);\n\
          CREATE TABLE t.f_ps_l (id INT PRIMARY KEY, s LONGTEXT);\n\
-         CREATE TABLE t.f_ps_g (id INT AUTO_INCREMENT PRIMARY KEY, v INT);\n\
+         CREATE TABLE t.f_ps_g (id INT AUTO_INCREMENT PRIMARY KEY, v INT UNIQUE);\n\
          CREATE DATABASE f_ps_other;\n\
          CREATE TABLE f_ps_other.f_ps_a LIKE t.f_ps_a;\n\
          INSERT INTO f_ps_other.f_ps_a SELECT * FROM t.f_ps_a;\n",

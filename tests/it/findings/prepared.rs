@@ -1,10 +1,11 @@
-//! What a prepared statement was prepared under.
+//! What a prepared statement was prepared under, and ids sent as long data.
 
 use super::{Pair, on_both};
 use crate::transparency::raw::{Login, MODERN, Packet, Raw};
 use lockstep::wire::command::*;
 
 const LONGLONG: [u8; 2] = [8, 0];
+const BLOB: [u8; 2] = [252, 0];
 
 fn connect(pair: &Pair) -> Raw {
     Raw::connect(pair.proxy.port(), &Login::root("t", MODERN)).expect("login")
@@ -94,6 +95,30 @@ fn texts_are_read_in_the_mode_of_prepare() {
         let rows = "SELECT GROUP_CONCAT(v ORDER BY id) FROM t.f_ps_b WHERE id < 3";
         let expected = || Some("6,20".to_string());
         assert_eq!(pair.both(rows), [expected(), expected()], "{}", pair.family);
+        pair.assert_unmirrored("ps", before, 0, 0);
+    });
+}
+
+/// An id of 0 generates one, however it was sent: taken for a given one, each
+/// side would generate its own.
+#[test]
+fn an_id_of_zero_sent_as_long_data_is_generated_once() {
+    on_both(|pair| {
+        let before = pair.counts("ps");
+        let mut raw = connect(pair);
+        ok(&mut raw, "INSERT INTO f_ps_g (v) VALUES (1)");
+        // Burns an id on the active side alone.
+        let twice = raw.query("INSERT INTO f_ps_g (v) VALUES (1)");
+        assert_eq!(error(&twice.expect("answer")), Some(1062));
+        let insert = prepare(&mut raw, "INSERT INTO f_ps_g (id, v) VALUES (?, ?)");
+        for (v, id) in [(2u64, &b"0"[..]), (3, b""), (4, b"900")] {
+            let body = [&insert[..], &[0, 0], id].concat();
+            raw.ask(COM_STMT_SEND_LONG_DATA, &body).expect("long data");
+            let said = execute(&mut raw, insert, &[BLOB, LONGLONG], &v.to_le_bytes());
+            // An empty text is no number in a strict mode.
+            assert!(said.is_none() || v == 3, "{}: {said:?}", pair.family);
+        }
+        pair.equal("t.f_ps_g");
         pair.assert_unmirrored("ps", before, 0, 0);
     });
 }
