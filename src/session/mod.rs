@@ -23,6 +23,7 @@ pub mod login;
 mod long_data;
 mod mirror_read;
 mod misorder;
+mod named;
 mod pins;
 mod prepared;
 mod prepared_xa;

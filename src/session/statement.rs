@@ -380,12 +380,8 @@ impl Session {
     /// Sends a statement to one leg and relays the answer.
     async fn run_alone(&mut self, side: Side, s: &Statement<'_>) -> Result<Summary, End> {
         self.need_leg(side).await?;
-        let prepares = if s.facts.verb == Verb::Prepare {
-            self.prepare_text(side, s.facts, s.sql).await
-        } else {
-            None
-        };
         self.values_for(side, s.facts, s.sql).await?;
+        let prepares = self.prepare_text(side, s.facts, s.sql).await?;
         let sets = s.facts.verb == Verb::Set && mentions_trackers(s.sql);
         let masked = sets || asks_for_trackers(s.sql, s.facts);
         if masked {
@@ -410,11 +406,7 @@ impl Session {
         } else if masked {
             self.own_trackers(side).await?;
         }
-        if let (Some(name), Class::Session) = (s.facts.prepared_name, s.facts.class)
-            && !summary.is_error
-        {
-            self.note_prepared(side, name.of(s.sql), prepares);
-        }
+        self.learn_named(side, (s.facts, s.sql), prepares, &summary);
         Ok(summary)
     }
 

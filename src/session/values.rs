@@ -16,10 +16,9 @@
 //! accounts nothing).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::time::Duration;
 
-use super::under::{Journey, Under};
+use super::named::Kept;
 use super::{End, Session};
 use crate::Side;
 use crate::leg::{Leg, Lost, put_query};
@@ -45,17 +44,12 @@ const CHUNK: usize = 4;
 /// as text and as hexadecimal.
 const ANSWER_LIMIT: usize = 64 << 20;
 
-/// Statements prepared by SQL PREPARE that are carried, and the bytes of the
-/// largest.
-const PREPARED_MAX: usize = 1024;
-const PREPARED_TEXT_MAX: usize = 64 << 10;
-
 /// How long the old leg may take to give the values.
 const READ_LIMIT: Duration = Duration::from_secs(5);
 
 /// Which leg has the newest of something, and which lacks it.
 #[derive(Clone, Copy)]
-struct Seat {
+pub(super) struct Seat {
     side: Side,
     stale: [bool; 2],
     ever: bool,
@@ -70,39 +64,30 @@ impl Seat {
         }
     }
 
-    fn changed(&mut self, side: Side) {
+    pub fn changed(&mut self, side: Side) {
         self.side = side;
         self.stale[side.index()] = false;
         self.stale[side.other().index()] = true;
         self.ever = true;
     }
 
-    fn moved(&mut self, to: Side) {
+    pub fn moved(&mut self, to: Side) {
         self.side = to;
         self.stale[to.index()] = false;
     }
-}
-
-/// A statement prepared by SQL PREPARE.
-#[derive(Clone)]
-struct Kept {
-    /// `PREPARE name FROM …`.
-    text: Arc<[u8]>,
-    /// What it was prepared under.
-    under: Arc<Under>,
 }
 
 /// The session's values.
 pub(super) struct Values {
     variables: Seat,
     ids: Seat,
-    prepared_on: Seat,
+    pub(super) prepared_on: Seat,
     /// Names assigned in texts, as `` @`x` ``.
     names: BTreeSet<Vec<u8>>,
     /// Others may have been assigned where no text shows it.
     unseen: bool,
     /// Statements by name; None: deallocated.
-    prepared: BTreeMap<Vec<u8>, Option<Kept>>,
+    pub(super) prepared: BTreeMap<Vec<u8>, Option<Kept>>,
     /// The leg that the last statement ran on: the one that knows its
     /// warnings, ROW_COUNT() and FOUND_ROWS().
     pub last: Option<Side>,
@@ -157,21 +142,6 @@ impl Values {
         known || (lost(&self.prepared_on) && self.prepared.values().any(Option::is_some))
     }
 
-    /// The text that PREPARE gave a name.
-    pub fn prepared_text(&self, name: &[u8]) -> Option<&[u8]> {
-        self.kept(name).map(|kept| &kept.text[..])
-    }
-
-    /// What it was prepared under.
-    pub fn prepared_under(&self, name: &[u8]) -> Option<Arc<Under>> {
-        self.kept(name).map(|kept| kept.under.clone())
-    }
-
-    fn kept(&self, name: &[u8]) -> Option<&Kept> {
-        let name = crate::sql::unquote(name).to_ascii_lowercase();
-        self.prepared.get(&name)?.as_ref()
-    }
-
     fn remember_names(&mut self, sql: &[u8], mode: ScanMode) {
         let written = crate::sql::user_variables(sql, mode);
         if written.is_empty() || self.names.len() + written.len() > NAMES_MAX {
@@ -188,7 +158,7 @@ fn quoted(written: &[u8]) -> Vec<u8> {
     put_name(&crate::sql::unquote(name))
 }
 
-fn put_name(name: &[u8]) -> Vec<u8> {
+pub(super) fn put_name(name: &[u8]) -> Vec<u8> {
     let mut out = b"@`".to_vec();
     for &b in name {
         out.push(b.to_ascii_lowercase());
@@ -301,90 +271,6 @@ impl Session {
             self.copy_variables(on, seat, &names).await?;
         }
         self.values.variables.changed(seat);
-        Ok(())
-    }
-
-    /// A PREPARE or DEALLOCATE succeeded on `side`; `text` is the statement as
-    /// it can be repeated.
-    pub(super) fn note_prepared(&mut self, side: Side, name: &[u8], text: Option<Vec<u8>>) {
-        let name = crate::sql::unquote(name).to_ascii_lowercase();
-        let under = self.under_now();
-        let list = &mut self.values.prepared;
-        if list.len() >= PREPARED_MAX && !list.contains_key(&name) {
-            list.retain(|_, text| text.is_some());
-        }
-        let fits = text.as_ref().is_none_or(|t| t.len() <= PREPARED_TEXT_MAX)
-            && (list.len() < PREPARED_MAX || list.contains_key(&name));
-        if !fits {
-            telemetry::error("client", "prepare_not_kept");
-            return;
-        }
-        let kept = text.map(|text| Kept {
-            text: text.into(),
-            under,
-        });
-        list.insert(name, kept);
-        self.values.prepared_on.changed(side);
-    }
-
-    /// What a PREPARE FROM @x prepares, read before it runs.
-    pub(super) async fn prepare_text(
-        &mut self,
-        side: Side,
-        s_facts: &Facts,
-        sql: &[u8],
-    ) -> Option<Vec<u8>> {
-        let name = s_facts.prepared_name?.of(sql);
-        if !s_facts.flags.has(Flags::USER_VARIABLE_READ) {
-            return Some(sql.to_vec());
-        }
-        let variable = crate::sql::user_variables(sql, self.state.mode).pop()?;
-        let ask = [b"SELECT ", &variable[..], b" LIMIT 1"].concat();
-        let leg = self.legs[side.index()].as_mut()?;
-        let answer = leg.query(&ask).await.ok()?;
-        let Ok(QueryAnswer::Rows(rows)) = parse_text_result(&answer.bytes, leg.capabilities) else {
-            return None;
-        };
-        let text = rows.value(0, 0)??;
-        let mut out = [b"PREPARE ", name, b" FROM '"].concat();
-        for &b in text {
-            out.push(b);
-            if b == b'\'' || (b == b'\\' && !self.state.mode.no_backslash_escapes) {
-                out.push(b);
-            }
-        }
-        out.push(b'\'');
-        Some(out)
-    }
-
-    /// Each is prepared under what was in force at its own PREPARE. One that
-    /// cannot be is deallocated: an older one of its name must not run.
-    async fn move_prepared(&mut self, to: Side) -> Result<(), End> {
-        let Some(leg) = self.legs[to.index()].as_mut() else {
-            return Ok(());
-        };
-        for (name, kept) in &self.values.prepared {
-            let mut done = false;
-            if let Some(kept) = kept
-                && let Some(journey) = Journey::new(leg, &kept.under, &self.state)
-            {
-                let mut command = Vec::with_capacity(kept.text.len() + 8);
-                put_query(&mut command, leg.capabilities, &kept.text);
-                let answer = journey.run(leg, &command).await?;
-                done = answer.is_some_and(|answer| !answer.summary.is_error);
-            }
-            if done {
-                continue;
-            }
-            if kept.is_some() {
-                telemetry::error(to.as_str(), "value_refused");
-            }
-            let mut drop = put_name(name);
-            drop.remove(0);
-            leg.query(&[b"DEALLOCATE PREPARE ", &drop[..]].concat())
-                .await?;
-        }
-        self.values.prepared_on.moved(to);
         Ok(())
     }
 
