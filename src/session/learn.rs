@@ -125,7 +125,7 @@ impl Session {
         let Some(leg) = self.legs[side.index()].as_mut() else {
             return;
         };
-        let Ok(answer) = leg.query(b"SHOW WARNINGS").await else {
+        let Ok(answer) = leg.warnings().await else {
             return;
         };
         let caps = leg.capabilities;

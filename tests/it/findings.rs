@@ -28,9 +28,9 @@ use tokio::task::JoinHandle;
 const MEANWHILE: Duration = Duration::from_millis(300);
 
 /// Routes, and the tables of each: `t.f_{route}_*`.
-const ROUTES: [&str; 19] = [
+const ROUTES: [&str; 20] = [
     "c1rr", "c1rc", "c2", "c3", "h2", "h4", "h5", "h6", "h7", "h9", "m1", "m2", "m3", "m4", "m5",
-    "ah", "ahq", "pt", "ps",
+    "ah", "ahq", "pt", "ps", "lv",
 ];
 
 /// Two servers of one family, and the proxy between them in `source_first`.
@@ -110,6 +110,9 @@ fn create(server: &Server) {
          CREATE TABLE t.f_m5_l (id INT PRIMARY KEY, s LONGTEXT, n BIGINT UNSIGNED);\n\
          CREATE TABLE t.f_ps_l (id INT PRIMARY KEY, s LONGTEXT);\n\
          CREATE TABLE t.f_ps_g (id INT AUTO_INCREMENT PRIMARY KEY, v INT UNIQUE);\n\
+         CREATE TABLE t.f_lv_a (id INT PRIMARY KEY, v INT, s LONGTEXT);\n\
+         INSERT INTO t.f_lv_a (id) VALUES (1),(2);\n\
+         CREATE TABLE t.f_lv_w (id INT PRIMARY KEY, v INT);\n\
          CREATE DATABASE f_ps_other;\n\
          CREATE TABLE f_ps_other.f_ps_a LIKE t.f_ps_a;\n\
          INSERT INTO f_ps_other.f_ps_a SELECT * FROM t.f_ps_a;\n",

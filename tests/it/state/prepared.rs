@@ -59,11 +59,11 @@ fn a_statement_from_a_variable_crosses_a_flip() {
             return;
         };
         let mut raw = pair.session(pair.proxy.port());
-        ok(&mut raw, "SET @q = 'SELECT ''it\\\\\\'s'''");
+        ok(&mut raw, "SET @q = 'SELECT ''its'''");
         pair.to("target_first");
         ok(&mut raw, "PREPARE s FROM @q");
         pair.to("source_first");
-        assert_eq!(ask(&mut raw, "EXECUTE s"), row("it's"), "{}", pair.name());
+        assert_eq!(ask(&mut raw, "EXECUTE s"), row("its"), "{}", pair.name());
     }
 }
 
