@@ -13,7 +13,7 @@ use crate::mirror::write::{Request, Written, write};
 use crate::mirror::{Env, MirrorLeg, Part, transaction as ends};
 use crate::route::plan::{Context, Inline, Plan, Planned, Reason, SessionView, plan};
 use crate::route::table::{ALL_ROUTES, RouteMask, RouteTable};
-use crate::sql::{Agreement, Class, Facts, Flags, Verb, cross_check, scan};
+use crate::sql::{Agreement, Class, DiagnosticsForm, Facts, Flags, Verb, cross_check, scan};
 use crate::telemetry;
 use crate::wire::command::{COM_QUERY, ResponseKind, query_text};
 use crate::wire::frame::HEADER_LEN;
@@ -121,7 +121,12 @@ impl Session {
         };
         let sql = self.payload(length).get(range).unwrap_or(&[]).to_vec();
         let facts = scan(&sql, self.state.mode);
-        if let Some(form) = facts.diagnostics
+        // 1. A row is inserted on the target, where its table is active; 2. the
+        // lead, without a transaction, is the source: the id is not there.
+        let elsewhere = |form| {
+            matches!(form, DiagnosticsForm::LastInsertId { .. }) && !self.values.has_id(self.lead())
+        };
+        if let Some(form) = facts.diagnostics.filter(|form| !elsewhere(*form))
             && self.diagnostics.is_some()
         {
             return Box::pin(self.answer_diagnostics(length, form)).await;
@@ -437,6 +442,7 @@ impl Session {
         telemetry::statements(label, "inline");
         self.need_leg(active).await?;
         self.entry.set_running(active);
+        self.values_off_mirror(active).await?;
         self.values_for(active, s.facts, s.sql).await?;
         let written = self.write_both(inline, &s).await?;
         self.answer_written(active, s, written).await

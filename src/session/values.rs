@@ -75,6 +75,34 @@ impl Seat {
         self.side = to;
         self.stale[to.index()] = false;
     }
+
+    /// A leg is gone. True: it alone had the newest.
+    fn leg_gone(&mut self, side: Side) -> bool {
+        let other = side.other();
+        if !self.ever {
+            return false;
+        }
+        let alone = self.side == side && self.stale[other.index()];
+        if self.side == side {
+            // Or the leg opened in its place would be taken to have them.
+            self.side = other;
+        }
+        self.stale[side.index()] = true;
+        alone
+    }
+}
+
+/// What went with a leg that alone had it. Who asks for it must not be told
+/// NULL, or an older value: the session ends there, as it would with its
+/// server.
+#[derive(Default)]
+struct Gone {
+    /// User variables, as `` @`x` ``.
+    names: BTreeSet<Vec<u8>>,
+    /// Others that no text showed.
+    unseen: bool,
+    /// LAST_INSERT_ID().
+    id: bool,
 }
 
 /// The session's values.
@@ -88,6 +116,8 @@ pub(super) struct Values {
     unseen: bool,
     /// Statements by name; None: deallocated.
     pub(super) prepared: BTreeMap<Vec<u8>, Option<Kept>>,
+    /// What nobody has any more.
+    gone: Option<Box<Gone>>,
     /// The leg that the last statement ran on: the one that knows its
     /// warnings, ROW_COUNT() and FOUND_ROWS().
     pub last: Option<Side>,
@@ -103,6 +133,7 @@ impl Values {
             names: BTreeSet::new(),
             unseen: false,
             prepared: BTreeMap::new(),
+            gone: None,
             last: None,
         }
     }
@@ -112,7 +143,12 @@ impl Values {
     pub fn settled_on(&self, side: Side) -> bool {
         let at = side.index();
         let stale = self.variables.stale[at] || self.ids.stale[at] || self.prepared_on.stale[at];
-        !stale && self.last != Some(side.other())
+        !stale && self.gone.is_none() && self.last != Some(side.other())
+    }
+
+    /// Whether `side` has the newest LAST_INSERT_ID().
+    pub fn has_id(&self, side: Side) -> bool {
+        !self.ids.stale[side.index()] && !self.gone.as_ref().is_some_and(|gone| gone.id)
     }
 
     /// A statement that was not looked at ran on `side`.
@@ -127,19 +163,62 @@ impl Values {
     /// A leg is new: it has nothing.
     pub fn leg_opened(&mut self, side: Side) {
         for seat in [&mut self.variables, &mut self.ids, &mut self.prepared_on] {
-            seat.stale[side.index()] = seat.ever && seat.side != side;
+            seat.stale[side.index()] = seat.ever;
         }
     }
 
     /// A leg is gone. True: values went with it that the client knows of.
+    ///
+    /// 1. @x is set on the target, for a table that is active there; 2. as the
+    /// mirror of another table its leg misses a deadline, and is discarded;
+    /// 3. the next statement reads @x on the source, where it is NULL.
     pub fn leg_gone(&mut self, side: Side) -> bool {
         if self.last == Some(side) {
             self.last = None;
         }
         let other = side.other().index();
-        let lost = |seat: &Seat| seat.side == side && seat.stale[other];
-        let known = lost(&self.variables) && !self.names.is_empty();
-        known || (lost(&self.prepared_on) && self.prepared.values().any(Option::is_some))
+        let mut known = false;
+        if self.variables.leg_gone(side) {
+            self.variables.stale[other] = false;
+            known = !self.names.is_empty();
+            if known || self.unseen {
+                let gone = self.gone.get_or_insert_default();
+                gone.names.append(&mut self.names);
+                gone.unseen |= std::mem::take(&mut self.unseen);
+            }
+        }
+        if self.ids.leg_gone(side) {
+            self.ids.stale[other] = false;
+            self.gone.get_or_insert_default().id = true;
+        }
+        // Their texts are here: they are prepared again wherever they run next.
+        self.prepared_on.leg_gone(side);
+        known
+    }
+
+    /// Whether a statement may read what is gone. `hidden`: its text does not
+    /// show what it reads.
+    fn misses(&mut self, facts: &Facts, sql: &[u8], mode: ScanMode, hidden: bool) -> bool {
+        let Some(gone) = &mut self.gone else {
+            return false;
+        };
+        if gone.id && facts.flags.has(Flags::LAST_INSERT_ID) {
+            return true;
+        }
+        let named = crate::sql::user_variables(sql, mode);
+        let named: Vec<Vec<u8>> = named.iter().map(|name| quoted(name)).collect();
+        if facts.flags.has(Flags::USER_VARIABLE_READ) {
+            let known = |name: &Vec<u8>| self.names.contains(name);
+            let is_gone = |name: &Vec<u8>| gone.names.contains(name) || gone.unseen;
+            // Too many to be listed: any of them.
+            return named.is_empty() || named.iter().any(|n| is_gone(n) && !known(n));
+        }
+        if facts.flags.any(ASSIGNS) {
+            for name in &named {
+                gone.names.remove(name);
+            }
+        }
+        hidden && !gone.names.is_empty()
     }
 
     fn remember_names(&mut self, sql: &[u8], mode: ScanMode) {
@@ -207,6 +286,11 @@ impl Session {
         facts: &Facts,
         sql: &[u8],
     ) -> Result<(), End> {
+        let other = side.other();
+        if self.legs[other.index()].is_none() {
+            // Discarded behind the client's back (`ack: active`).
+            self.values.leg_gone(other);
+        }
         let opaque = opaque(facts);
         // Triggers read variables, set them and insert.
         let writes = facts.class >= Class::Write && !self.without_triggers(facts, sql);
@@ -226,12 +310,19 @@ impl Session {
         {
             self.move_prepared(side).await?;
         }
+        let mode = self.mode();
+        if self.values.misses(facts, sql, mode, opaque || writes) {
+            telemetry::error(other.as_str(), "values_lost");
+            return Err(End::Leg(Lost {
+                side: other,
+                what: "the session's values went with its other leg".to_owned(),
+            }));
+        }
         if opaque || writes {
             self.values.unseen = true;
             self.values.variables.changed(side);
         }
         if facts.flags.any(ASSIGNS) || facts.verb == Verb::GetDiagnostics {
-            let mode = self.mode();
             self.values.remember_names(sql, mode);
             self.values.variables.changed(side);
         }
@@ -241,6 +332,18 @@ impl Session {
             self.values.ids.changed(side);
         }
         self.values.last = Some(side);
+        Ok(())
+    }
+
+    /// Before a leg is used as the mirror, which may be discarded for whatever
+    /// it does wrong: the variables that it alone has are brought to the active
+    /// side. Of those that no text showed and of LAST_INSERT_ID() most sessions
+    /// ask for none: they stay, and are missed if they go; see
+    /// [`Values::leg_gone`].
+    pub(super) async fn values_off_mirror(&mut self, active: Side) -> Result<(), End> {
+        if self.values.variables.stale[active.index()] && !self.values.names.is_empty() {
+            self.move_variables(active).await?;
+        }
         Ok(())
     }
 
@@ -506,4 +609,67 @@ fn number(null: bool, value: impl Fn() -> Option<Vec<u8>>) -> Option<String> {
     let text = String::from_utf8(value()?).ok()?;
     let digits = |b: u8| b.is_ascii_digit() || matches!(b, b'-' | b'+' | b'.' | b'e' | b'E');
     (!text.is_empty() && text.bytes().all(digits)).then_some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sql::scan;
+
+    const MODE: fn() -> ScanMode = ScanMode::default;
+
+    fn misses(values: &mut Values, sql: &str) -> bool {
+        let facts = scan(sql.as_bytes(), MODE());
+        values.misses(&facts, sql.as_bytes(), MODE(), opaque(&facts))
+    }
+
+    /// @x was set on the target; the source has a leg, too.
+    fn set_on_target() -> Values {
+        let mut values = Values::new(Side::Source);
+        values.leg_opened(Side::Target);
+        values.remember_names(b"SET @x = 1", MODE());
+        values.variables.changed(Side::Target);
+        values
+    }
+
+    #[test]
+    fn what_went_with_a_leg_is_missed_once_it_is_asked_for() {
+        let mut values = set_on_target();
+        assert!(values.settled_on(Side::Target) && !misses(&mut values, "SELECT @x"));
+        assert!(values.leg_gone(Side::Target));
+        assert!(!values.leg_gone(Side::Target));
+        values.leg_opened(Side::Target);
+        assert!(!values.settled_on(Side::Source) && !values.settled_on(Side::Target));
+        assert!(misses(&mut values, "SELECT @`X` + 1"));
+        assert!(misses(&mut values, "CALL p()"));
+        assert!(!misses(&mut values, "SELECT @y"));
+        assert!(!misses(&mut values, "SELECT 1"));
+        assert!(!misses(&mut values, "SELECT LAST_INSERT_ID()"));
+        // It has a value again.
+        assert!(!misses(&mut values, "SET @x = 2"));
+        assert!(!misses(&mut values, "SELECT @x"));
+    }
+
+    #[test]
+    fn what_both_legs_had_is_not_missed() {
+        let mut values = set_on_target();
+        values.variables.moved(Side::Source);
+        values.ids.changed(Side::Target);
+        values.ids.moved(Side::Source);
+        assert!(!values.leg_gone(Side::Target));
+        assert!(values.settled_on(Side::Source));
+        values.leg_opened(Side::Target);
+        assert!(!values.settled_on(Side::Target) && !values.has_id(Side::Target));
+        assert!(!misses(&mut values, "SELECT @x, LAST_INSERT_ID()"));
+    }
+
+    #[test]
+    fn a_lost_insert_id_is_missed() {
+        let mut values = Values::new(Side::Source);
+        values.ids.changed(Side::Target);
+        assert!(!values.leg_gone(Side::Target));
+        assert!(!values.has_id(Side::Source));
+        assert!(misses(&mut values, "SELECT LAST_INSERT_ID()"));
+        assert!(!misses(&mut values, "INSERT INTO t VALUES (1)"));
+    }
 }
