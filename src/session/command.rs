@@ -289,12 +289,15 @@ impl Session {
             (self.login.visitor, self.login.nonce),
         )
         .await?;
+        let (mut forgets, mut reconnected) = (false, false);
         let database = match outcome {
-            ChangeUserEnd::Refused(code) => {
+            ChangeUserEnd::Refused { code, judged_here } => {
                 tracing::debug!(code, "COM_CHANGE_USER refused");
+                forgets = judged_here;
                 self.state.database.clone()
             }
             ChangeUserEnd::Changed(changed) => {
+                reconnected = changed.reconnected;
                 self.login = LoginParts {
                     user: changed.user,
                     charset: changed.charset.unwrap_or(self.login.charset),
@@ -306,8 +309,38 @@ impl Session {
                 changed.database
             }
         };
-        self.legs[side.index()] = Some(Leg::new(side, login, database.clone()));
+        let mut leg = Leg::new(side, login, database.clone());
+        if reconnected {
+            // 1. The leg is another connection; 2. whoever reads the log does
+            // not know its writes for ours, and KILL ends somebody else's.
+            self.entry.set_leg(side, Some(leg.info.thread_id));
+        }
+        if forgets {
+            self.forget_on_leg(&mut leg).await?;
+        }
+        self.legs[side.index()] = Some(leg);
         self.forget_session(side, database).await
+    }
+
+    /// The leg forgets what a refused COM_CHANGE_USER makes MariaDB forget: all
+    /// but the default schema and the character sets.
+    async fn forget_on_leg(&self, leg: &mut Leg) -> Result<(), End> {
+        let mut reset = Vec::new();
+        put_command(&mut reset, COM_RESET_CONNECTION, &[]);
+        leg.send(&reset).await?;
+        let answer = leg.answer(ResponseKind::Generic, ANSWER_MAX).await?;
+        if answer.summary.is_error {
+            return Err(End::Leg(leg.lost("it keeps the state of the session")));
+        }
+        for (statement, _) in self.state.replay(0, leg.info.mariadb) {
+            let charset = statement.starts_with(b"SET NAMES")
+                || statement.starts_with(b"SET @@session.`character_set")
+                || statement.starts_with(b"SET @@session.`collation_connection");
+            if charset {
+                leg.query(&statement).await?;
+            }
+        }
+        Ok(())
     }
 
     async fn set_option(&mut self, length: usize) -> Result<(), End> {
