@@ -29,9 +29,12 @@ use buffer::Buffer;
 use connect::{Authenticated, ServerInfo};
 use stream::Stream;
 
-/// The largest answer of a command of our own that is kept whole, in bytes:
-/// SHOW WARNINGS of max_error_count rows is the largest.
+/// The largest answer of a command of our own that is kept whole, in bytes.
 pub const ANSWER_MAX: usize = 1 << 20;
+
+/// The largest answer to SHOW WARNINGS, in bytes: max_error_count may be
+/// 65,535, and a message has 512 bytes at most.
+pub const WARNINGS_MAX: usize = 64 << 20;
 
 /// An established leg that cannot be used any more.
 #[derive(Debug, thiserror::Error)]
@@ -279,6 +282,17 @@ impl Leg {
         put_query(&mut out, self.capabilities, sql);
         self.send(&out).await?;
         self.answer(ResponseKind::Generic, ANSWER_MAX).await
+    }
+
+    /// SHOW WARNINGS.
+    ///
+    /// # Errors
+    /// As [`Leg::answer`].
+    pub async fn warnings(&mut self) -> Result<Answer, Lost> {
+        let mut out = Vec::with_capacity(32);
+        put_query(&mut out, self.capabilities, b"SHOW WARNINGS");
+        self.send(&out).await?;
+        self.answer(ResponseKind::Generic, WARNINGS_MAX).await
     }
 
     /// [`Leg::query`], with the text rows read.

@@ -24,10 +24,26 @@ pub(super) fn seed_statement((a, b): (u32, u32)) -> String {
     format!("SET RAND_SEED1={a}, RAND_SEED2={b}")
 }
 
-/// Asks for the variables' values.
+/// The longest values of user variables that M is given with one statement, in
+/// bytes together.
+const VARIABLES_MAX: usize = 1 << 20;
+
+/// The largest answer with them: results may come in a character set of four
+/// bytes each, and with the columns' names.
+const VARIABLES_ANSWER_MAX: usize = 5 * VARIABLES_MAX;
+
+/// Asks for the variables' values; longer ones are no row, and the write is
+/// deferred. Their answer would be larger than what is read of one:
+/// 1. `UPDATE t SET v = @x`, with 2 MiB in @x; 2. A has executed it and its
+/// connection is given up; 3. nobody knows whether it was committed.
 pub(super) fn select_variables(names: &[Vec<u8>]) -> Vec<u8> {
     let mut sql = b"SELECT ".to_vec();
     sql.extend_from_slice(&names.join(&b", "[..]));
+    sql.extend_from_slice(b" FROM DUAL WHERE 0");
+    for name in names {
+        sql.extend_from_slice(&[b"+COALESCE(LENGTH(", &name[..], b"),0)"].concat());
+    }
+    sql.extend_from_slice(format!("<={VARIABLES_MAX}").as_bytes());
     sql
 }
 
@@ -59,7 +75,8 @@ pub(super) async fn read_context(
     }
     if context.user_variables {
         left -= 1;
-        let answer = a.answer(ResponseKind::Generic, ANSWER_MAX).await?;
+        let kind = ResponseKind::Generic;
+        let answer = a.answer(kind, VARIABLES_ANSWER_MAX).await?;
         match variables(&answer, a.capabilities, request.user_variables) {
             Some(sets) => evaluated.user_variables = sets,
             None => evaluated.incomplete = true,
@@ -135,4 +152,20 @@ fn variables(
         sets.push(sql);
     }
     Some(sets)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_variables_are_no_row() {
+        let names = [b"@a".to_vec(), b"@`b c`".to_vec()];
+        let sql = String::from_utf8(select_variables(&names)).unwrap();
+        assert_eq!(
+            sql,
+            "SELECT @a, @`b c` FROM DUAL WHERE 0+COALESCE(LENGTH(@a),0)\
+             +COALESCE(LENGTH(@`b c`),0)<=1048576"
+        );
+    }
 }

@@ -491,7 +491,7 @@ async fn refused(
     let wraps = request.implicit || request.inline.context.time;
     if wraps {
         // Our ROLLBACK (or SET) wipes SHOW ERRORS, so take it first.
-        let list = a.query(b"SHOW WARNINGS").await?;
+        let list = a.warnings().await?;
         diagnostics = Some(Diagnostics {
             row_count: -1,
             warnings: count_rows(&list, a.capabilities),
@@ -591,7 +591,7 @@ async fn finish(
     let mut diagnostics = None;
     if request.implicit || frozen {
         let list = if answer.summary.warnings > 0 {
-            let list = a.query(b"SHOW WARNINGS").await?;
+            let list = a.warnings().await?;
             (!list.summary.is_error).then_some(list.bytes)
         } else {
             None

@@ -5,14 +5,11 @@ use super::statement::Statement;
 use super::values::asks_previous;
 use super::{End, Session, diagnostics};
 use crate::Side;
+use crate::leg::WARNINGS_MAX;
 use crate::sql::{Class, Facts, Flags, Verb};
 use crate::wire::command::ResponseKind;
 use crate::wire::frame::{self, HEADER_LEN};
 use crate::wire::{Capabilities, Status};
-
-/// The largest answer inside a transaction, in bytes: SHOW WARNINGS of
-/// max_error_count's 65,535 rows.
-const ANSWER_LIMIT: usize = 64 << 20;
 
 impl Session {
     /// The side of a statement that is planned for `side`: what names no table
@@ -79,7 +76,7 @@ impl Session {
             }
             return Ok(());
         }
-        let answer = leg.answer(ResponseKind::Generic, ANSWER_LIMIT).await?;
+        let answer = leg.answer(ResponseKind::Generic, WARNINGS_MAX).await?;
         let caps = leg.capabilities;
         let out = with_flags(&answer.bytes, caps, self.state.status);
         self.client.send(&out).await?;

@@ -44,12 +44,14 @@ impl Session {
     /// Serves a COM_STMT_BULK_EXECUTE.
     pub(super) async fn bulk(&mut self, length: usize) -> Result<(), End> {
         self.diagnostics = None;
+        self.expect_no_cursor();
         if !self.client.capabilities.has(Capabilities::MARIADB_BULK) {
             return self.unknown(COM_STMT_BULK_EXECUTE).await;
         }
         let whole = length <= COMMAND_MAX;
         let head = if whole { length } else { HEAD_LEN };
         self.arrived(crate::wire::frame::HEADER_LEN + head).await?;
+        self.read_as_prepared(self.named_statement(head));
         let Some(call) = self.bulk_call(head) else {
             return self.unknown(COM_STMT_BULK_EXECUTE).await;
         };

@@ -8,6 +8,8 @@
 //! client sees an ordinary switch, which is what servers send for most clients
 //! anyway.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
@@ -26,6 +28,9 @@ use crate::wire::capability::Capabilities;
 use crate::wire::greeting::ChangeUser;
 use crate::wire::ok::{ErrPacket, OkPacket};
 
+/// How long MariaDB lets a client wait for its refusal.
+const REFUSAL_PAUSE: Duration = Duration::from_secs(1);
+
 /// ER_UNKNOWN_COM_ERROR.
 const ER_UNKNOWN_COMMAND: u16 = 1047;
 
@@ -37,9 +42,14 @@ pub enum ChangeUserEnd {
     /// The session now belongs to another user; all its state is gone and its
     /// other leg must be closed.
     Changed(Changed),
-    /// The server refused with this error number; the session goes on as it
-    /// was, unless the server closes it.
-    Refused(u16),
+    /// Refused with this error number. The session goes on as MariaDB's do:
+    /// as the user it was, with nothing else left of it.
+    Refused {
+        /// The error number.
+        code: u16,
+        /// The leg has not heard of it.
+        judged_here: bool,
+    },
 }
 
 /// The new user's session parameters.
@@ -123,7 +133,16 @@ impl Conversation<'_> {
             None => self.relay().await?,
         };
         if let Some(code) = refused {
-            return Ok(ChangeUserEnd::Refused(code));
+            if reconnected && !self.leg.info.mariadb {
+                // MySQL closes the connection of a client it refuses. One that
+                // was let go on could try passwords for ever, in the other
+                // user's session.
+                return Err(LoginEnd::Denied);
+            }
+            return Ok(ChangeUserEnd::Refused {
+                code,
+                judged_here: reconnected,
+            });
         }
         let database = self.database();
         Ok(ChangeUserEnd::Changed(Changed {
@@ -248,6 +267,9 @@ impl Conversation<'_> {
         } else {
             let message = denied_message(&self.request.user, empty, self.visitor.peer);
             let error = ErrPacket::new(ER_ACCESS_DENIED, b"28000", message.as_bytes());
+            if self.leg.info.mariadb {
+                tokio::time::sleep(REFUSAL_PAUSE).await;
+            }
             (error.build(), Some(ER_ACCESS_DENIED))
         };
         write_packet(self.client, &mut seq, &packet)

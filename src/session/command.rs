@@ -17,9 +17,8 @@ use crate::wire::command::*;
 use crate::wire::frame::{HEADER_LEN, put_command};
 use crate::wire::response::Summary;
 
-/// Bytes of a statement's id, and of a parameter's number behind it.
-const ID_LEN: usize = 4;
-const PARAMETER_LEN: usize = 2;
+/// Bytes of a statement's id.
+pub(super) const ID_LEN: usize = 4;
 
 impl Session {
     /// Serves the command whose first bytes are pending.
@@ -50,6 +49,7 @@ impl Session {
         let com = first.copied().filter(|_| length > 0).unwrap_or(COM_SLEEP);
         self.pending.abandon = false;
         self.pending.renamed = None;
+        self.under = None;
         self.statement_count += 1;
         self.entry
             .statements
@@ -287,12 +287,15 @@ impl Session {
             (self.login.visitor, self.login.nonce),
         )
         .await?;
+        let (mut forgets, mut reconnected) = (false, false);
         let database = match outcome {
-            ChangeUserEnd::Refused(code) => {
+            ChangeUserEnd::Refused { code, judged_here } => {
                 tracing::debug!(code, "COM_CHANGE_USER refused");
+                forgets = judged_here;
                 self.state.database.clone()
             }
             ChangeUserEnd::Changed(changed) => {
+                reconnected = changed.reconnected;
                 self.login = LoginParts {
                     user: changed.user,
                     charset: changed.charset.unwrap_or(self.login.charset),
@@ -304,8 +307,38 @@ impl Session {
                 changed.database
             }
         };
-        self.legs[side.index()] = Some(Leg::new(side, login, database.clone()));
+        let mut leg = Leg::new(side, login, database.clone());
+        if reconnected {
+            // 1. The leg is another connection; 2. whoever reads the log does
+            // not know its writes for ours, and KILL ends somebody else's.
+            self.entry.set_leg(side, Some(leg.info.thread_id));
+        }
+        if forgets {
+            self.forget_on_leg(&mut leg).await?;
+        }
+        self.legs[side.index()] = Some(leg);
         self.forget_session(side, database).await
+    }
+
+    /// The leg forgets what a refused COM_CHANGE_USER makes MariaDB forget: all
+    /// but the default schema and the character sets.
+    async fn forget_on_leg(&self, leg: &mut Leg) -> Result<(), End> {
+        let mut reset = Vec::new();
+        put_command(&mut reset, COM_RESET_CONNECTION, &[]);
+        leg.send(&reset).await?;
+        let answer = leg.answer(ResponseKind::Generic, ANSWER_MAX).await?;
+        if answer.summary.is_error {
+            return Err(End::Leg(leg.lost("it keeps the state of the session")));
+        }
+        for (statement, _) in self.state.replay(0, leg.info.mariadb) {
+            let charset = statement.starts_with(b"SET NAMES")
+                || statement.starts_with(b"SET @@session.`character_set")
+                || statement.starts_with(b"SET @@session.`collation_connection");
+            if charset {
+                leg.query(&statement).await?;
+            }
+        }
+        Ok(())
     }
 
     async fn set_option(&mut self, length: usize) -> Result<(), End> {
@@ -433,37 +466,6 @@ impl Session {
         Ok(summary)
     }
 
-    /// COM_STMT_SEND_LONG_DATA, which has no answer: to the leg where the
-    /// statement was last, at once; a leg that executes it as well is sent its
-    /// copy together with the EXECUTE (protocol-review M5).
-    async fn long_data(&mut self, length: usize) -> Result<(), End> {
-        if length > COMMAND_MAX {
-            return self.long_data_streamed().await;
-        }
-        self.whole_command(length).await?;
-        if length < 1 + ID_LEN + PARAMETER_LEN && self.answers_malformed() {
-            let lead = self.lead();
-            return self.plain(lead, ResponseKind::Generic).await.map(drop);
-        }
-        let Some(id) = self.named_statement(length) else {
-            self.consume_command(length);
-            return Ok(());
-        };
-        let (side, own) = self.at_home(id);
-        // While nothing is mirrored no other leg will need it.
-        let keep = !self.shared.routes.peek().passive;
-        let payload = self
-            .client
-            .input
-            .pending()
-            .get(HEADER_LEN..HEADER_LEN + length);
-        let chunk = payload
-            .filter(|_| keep)
-            .and_then(|p| Some((u16::from_le_bytes([*p.get(5)?, *p.get(6)?]), p.get(7..)?)));
-        self.prepared.keep_long_data(id, side, chunk);
-        self.send_with_id(length, side, own).await
-    }
-
     async fn fetch(&mut self, length: usize) -> Result<(), End> {
         self.whole_command(length).await?;
         let id = self.named_statement(length).unwrap_or_default();
@@ -497,7 +499,7 @@ impl Session {
 impl Session {
     /// MySQL answers a command that has no answer with an error if it is too
     /// short; MariaDB keeps silent.
-    fn answers_malformed(&self) -> bool {
+    pub(super) fn answers_malformed(&self) -> bool {
         !self.state.mode.server.mariadb
     }
 
@@ -511,18 +513,6 @@ impl Session {
     pub(super) fn renamed(&mut self, length: usize, own: u32) {
         let sent = statement_id(self.payload(length));
         self.pending.renamed = sent.filter(|id| *id != own).map(|id| (own, id));
-    }
-
-    /// The leg that has a statement, the one where it was last if both have
-    /// it, and its id there. The lead for a statement that nobody knows.
-    pub(super) fn at_home(&self, id: u32) -> (Side, u32) {
-        let Some(s) = self.prepared.get(id) else {
-            return (self.lead(), id);
-        };
-        let found = [s.side, s.side.other()]
-            .into_iter()
-            .find_map(|side| Some((side, s.ids[side.index()]?)));
-        found.unwrap_or((self.lead(), id))
     }
 }
 

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use super::legs::Role;
 use super::statement::Statement;
+use super::under::Journey;
 use super::{End, Session};
 use crate::Side;
 use crate::leg::{ANSWER_MAX, Answer, put_query};
@@ -126,28 +127,29 @@ impl Session {
     /// The route left its mirrored phase meanwhile, or lies elsewhere: planned
     /// from the start.
     async fn not_on_both(&mut self, s: Statement<'_>) -> Result<(), End> {
+        if s.commands.is_some() {
+            return self.execute_again(s.length).await;
+        }
         let (facts, sql) = s.sent.unwrap_or((s.facts, s.sql));
         let (table, planned) = self.plan_and_hold(sql, facts).await;
-        let mut commands = s.commands;
-        if let Some(commands) = &mut commands {
-            for (side, command) in [Side::Source, Side::Target].into_iter().zip(commands) {
-                if let Some(leg) = self.legs[side.index()].as_ref()
-                    && command.is_empty()
-                {
-                    put_query(command, leg.capabilities, sql);
-                }
-            }
-        }
         let s = Statement {
             length: s.length,
             facts,
             sql,
             table: &table,
             planned,
-            commands,
+            commands: None,
             sent: None,
         };
         self.act_boxed(s).await
+    }
+
+    /// [`Session::execute_classified`] from within itself.
+    fn execute_again(
+        &mut self,
+        length: usize,
+    ) -> Pin<Box<dyn Future<Output = Result<(), End>> + Send + '_>> {
+        Box::pin(self.execute_classified(length))
     }
 
     /// [`Session::act`] from within itself.
@@ -267,7 +269,7 @@ impl Session {
         s.facts.verb == Verb::CreateTable
             && s.facts.tables.len() == 1
             && s.facts.tables.iter(s.sql).all(|(db, name)| {
-                let db = db.as_deref().or(self.state.database.as_deref());
+                let db = db.as_deref().or(self.database());
                 db.is_some_and(|db| catalog.get(db, &name).is_none())
             })
     }
@@ -281,9 +283,10 @@ impl Session {
         self.need_leg(active).await?;
         let (facts, sql) = s.sent.unwrap_or((s.facts, s.sql));
         self.values_for(active, facts, sql).await?;
+        let command = self.command_for_active(active, s).await?;
         let halfway = Halfway::new(self, active, s.table, &s.planned);
         let said = {
-            let one = (sql, facts, self.state.database.as_deref());
+            let one = (s.sql, s.facts, self.database());
             self.shared.followers.ddl(&halfway.routes(), &[one])
         };
         let Some(leg) = self.legs[active.index()].as_mut() else {
@@ -291,21 +294,7 @@ impl Session {
         };
         self.entry.set_running(active);
         self.legs_broken = true;
-        match &s.commands {
-            Some(commands) if !commands[active.index()].is_empty() => {
-                leg.send(&commands[active.index()]).await?;
-            }
-            // Prepared on the side that was active before.
-            Some(_) => {
-                let mut out = Vec::new();
-                put_query(&mut out, leg.capabilities, s.sql);
-                leg.send(&out).await?;
-            }
-            None => {
-                let pending = self.client.input.pending();
-                leg.send(&pending[..HEADER_LEN + s.length]).await?;
-            }
-        }
+        leg.send(&command).await?;
         let answer = leg.answer(ResponseKind::Generic, ANSWER_MAX).await?;
         let caps = leg.capabilities;
         self.legs_broken = false;
@@ -332,6 +321,25 @@ impl Session {
         Ok(out)
     }
 
+    /// What the active side is sent.
+    async fn command_for_active(
+        &mut self,
+        active: Side,
+        s: &Statement<'_>,
+    ) -> Result<Vec<u8>, End> {
+        let Some(commands) = &s.commands else {
+            return Ok(self.client.input.pending()[..HEADER_LEN + s.length].to_vec());
+        };
+        match &commands[active.index()][..] {
+            // Planned for the side that was active before.
+            [] => {
+                let made = self.execute_for(active, s.length, true).await?;
+                made.ok_or(End::Protocol("DDL that the new active side cannot prepare"))
+            }
+            command => Ok(command.to_vec()),
+        }
+    }
+
     /// Whether both sides have it now.
     async fn ddl_on_mirror(
         &mut self,
@@ -349,7 +357,11 @@ impl Session {
             halfway.failed("no leg");
             return false;
         }
-        match self.on_mirror(mirror, s.sql).await {
+        let ran = match self.command_for_mirror(mirror, s).await {
+            Ok((command, journey)) => self.run_on_mirror(mirror, &command, &journey).await,
+            Err(what) => Err(what),
+        };
+        match ran {
             Ok(answer) if as_wanted(s.facts, Some(on_active), &answer) => {
                 halfway.settled();
                 return true;
@@ -364,23 +376,81 @@ impl Session {
         false
     }
 
-    /// Runs one statement on the mirror's open leg, again where locks of
-    /// others were in the way.
+    /// What the mirror is sent, and under what it is read there: of what was
+    /// prepared by SQL the text, as at its PREPARE; of an EXECUTE the same.
+    ///
+    /// 1. `CREATE TABLE t SELECT ? AS a` is executed with 5; 2. its text goes to
+    /// the mirror, which has no value; 3. the table is on one side only.
+    async fn command_for_mirror(
+        &mut self,
+        mirror: Side,
+        s: &Statement<'_>,
+    ) -> Result<(Vec<u8>, Journey), String> {
+        if s.commands.is_some() && s.sent.is_none() {
+            let made = self.execute_for(mirror, s.length, false);
+            match tokio::time::timeout(OPEN_LIMIT, made).await {
+                Ok(Ok(Some(command))) => return Ok((command, Journey::default())),
+                // What one family prepares, the other may take as text only.
+                Ok(Ok(None)) if s.facts.parameters == 0 => {}
+                Ok(Ok(None)) => return Err("it cannot be prepared there".to_owned()),
+                Ok(Err(end)) => return Err(end.to_string()),
+                Err(_) => return Err("it was not prepared in time".to_owned()),
+            }
+        }
+        let Some(leg) = self.legs[mirror.index()].as_ref() else {
+            return Err("no leg".to_owned());
+        };
+        let journey = match &self.under {
+            Some(under) => Journey::new(leg, under, &self.state),
+            None => Some(Journey::default()),
+        };
+        let journey = journey.ok_or("it has no default schema")?;
+        let mut command = Vec::new();
+        put_query(&mut command, leg.capabilities, s.sql);
+        Ok((command, journey))
+    }
+
+    /// The pending EXECUTE as the leg on `side` takes it. None: it cannot.
+    async fn execute_for(
+        &mut self,
+        side: Side,
+        length: usize,
+        is_sent: bool,
+    ) -> Result<Option<Vec<u8>>, End> {
+        match self.call(length) {
+            Some(call) => self.command_for(length, &call, side, is_sent).await,
+            None => Ok(None),
+        }
+    }
+
+    /// Runs one statement on the mirror's open leg, in the session's state.
     async fn on_mirror(&mut self, mirror: Side, sql: &[u8]) -> Result<Answer, String> {
+        let Some(leg) = self.legs[mirror.index()].as_ref() else {
+            return Err("no leg".to_owned());
+        };
+        let mut command = Vec::new();
+        put_query(&mut command, leg.capabilities, sql);
+        self.run_on_mirror(mirror, &command, &Journey::default())
+            .await
+    }
+
+    /// Runs a command there, again where locks of others were in the way.
+    async fn run_on_mirror(
+        &mut self,
+        mirror: Side,
+        command: &[u8],
+        journey: &Journey,
+    ) -> Result<Answer, String> {
         let Some(leg) = self.legs[mirror.index()].as_mut() else {
             return Err("no leg".to_owned());
         };
-        let mut out = Vec::new();
-        put_query(&mut out, leg.capabilities, sql);
         let mut attempt = 0;
         loop {
             attempt += 1;
-            let run = async {
-                leg.send(&out).await?;
-                leg.answer(ResponseKind::Generic, ANSWER_MAX).await
-            };
+            let run = journey.run(leg, command);
             let answer = match tokio::time::timeout(MIRROR_DDL_LIMIT, run).await {
-                Ok(Ok(answer)) => answer,
+                Ok(Ok(Some(answer))) => answer,
+                Ok(Ok(None)) => return Err("its schema is not there".to_owned()),
                 Ok(Err(lost)) => return Err(lost.what),
                 Err(_) => return Err("not answered within the limit".to_owned()),
             };

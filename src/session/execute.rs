@@ -14,7 +14,9 @@ use super::legs::Role;
 use super::prepared::{Bound, Statement as Prepared};
 use super::statement::Statement;
 use super::trackers::asks_for_trackers;
+use super::under::Journey;
 use super::unmirrored::OnError;
+use super::values::asks_previous;
 use super::{End, Session, relay};
 use crate::Side;
 use crate::leg::Answer;
@@ -120,7 +122,8 @@ impl Session {
                 place.copy_from_slice(&client_id.to_le_bytes());
             }
             let statement = if !streamed && self.prepared.has_room(sql.len()) {
-                Prepared::new(sql, true, facts, side, ok)
+                let under = self.under_now();
+                Prepared::new(sql, true, (facts, under), side, ok)
             } else {
                 self.long_statement(&sql, side, ok)
             };
@@ -169,6 +172,7 @@ impl Session {
             let table = self.shared.routes.peek();
             (table.passive, table.generation, table.home())
         };
+        self.expect_no_cursor();
         if length > COMMAND_MAX {
             return Box::pin(self.execute_streamed()).await;
         }
@@ -200,6 +204,14 @@ impl Session {
             }
         }
         Box::pin(self.execute_classified(length)).await
+    }
+
+    /// An error has no flags: those of the answer before it would say that an
+    /// EXECUTE that was refused has opened a cursor, for a flip to wait for.
+    pub(super) fn expect_no_cursor(&mut self) {
+        for leg in self.legs.iter_mut().flatten() {
+            leg.status = leg.status.without(Status::CURSOR_EXISTS);
+        }
     }
 
     /// MariaDB takes the id -1 only with the parameters' types beside it: the
@@ -239,7 +251,7 @@ impl Session {
         );
         if !dml
             || statement.facts.flags.has(Flags::SYSTEM_VARIABLE)
-            || statement.long_data_at.is_some_and(|at| at != side)
+            || statement.has_data_elsewhere(side)
             || (statement.types.is_some() && !statement.types_sent[side.index()])
         {
             return None;
@@ -288,8 +300,7 @@ impl Session {
     }
 
     /// Notes where a statement was executed, and whether a cursor is open
-    /// there. A leg that was sent long data for it and did not execute would
-    /// add them to the next ones: it forgets the statement.
+    /// there. Another leg forgets the long data that it was sent.
     pub(super) async fn ran_on(&mut self, id: u32, side: Side) {
         let open = self.legs[side.index()]
             .as_ref()
@@ -302,16 +313,8 @@ impl Session {
         };
         statement.cursor = Some(side.index());
         statement.side = side;
-        let Some(stale) = had_data.filter(|at| *at != side) else {
-            return;
-        };
-        statement.types_sent[stale.index()] = false;
-        let own = statement.ids[stale.index()].take();
-        if let (Some(own), Some(leg)) = (own, self.legs[stale.index()].as_mut()) {
-            let mut out = Vec::new();
-            put_command(&mut out, COM_STMT_CLOSE, &own.to_le_bytes());
-            // A leg that is gone shows at its next use.
-            let _ = leg.send(&out).await;
+        if let Some(stale) = had_data.filter(|at| *at != side) {
+            self.forget_data_on(id, stale).await;
         }
     }
 
@@ -363,6 +366,7 @@ impl Session {
     }
 
     pub(super) async fn execute_classified(&mut self, length: usize) -> Result<(), End> {
+        self.read_as_prepared(self.named_statement(length));
         let Some(call) = self.call(length) else {
             return self.execute_unknown(length).await;
         };
@@ -420,6 +424,8 @@ impl Session {
             Plan::MirrorRead(side) => side,
             _ => active,
         };
+        let refused = matches!(planned.plan, Plan::RefusedMixed { .. });
+        let may_be_refused = matches!(planned.plan, Plan::Ddl { .. });
         let statement = Statement {
             length,
             facts: &call.facts,
@@ -430,7 +436,14 @@ impl Session {
             sent: None,
         };
         self.act(statement).await?;
-        self.ran_on(call.client_id, answers).await;
+        // 1. Long data is sent; 2. the EXECUTE is refused by us; 3. the next
+        // one on that leg has both values in one.
+        if refused || may_be_refused {
+            self.forget_long_data(call.client_id).await;
+        }
+        if !refused {
+            self.ran_on(call.client_id, answers).await;
+        }
         Ok(())
     }
 
@@ -531,7 +544,7 @@ impl Session {
     /// for that reason:
     /// 1. An EXECUTE brings types; A refuses it, so that M does not get it.
     /// 2. The next relies on them, as the C library's do: M would read NULLs.
-    async fn command_for(
+    pub(super) async fn command_for(
         &mut self,
         length: usize,
         call: &Call,
@@ -576,34 +589,53 @@ impl Session {
         Ok(Some(out))
     }
 
-    /// Prepares a statement on a leg that has not had it. None: that server
-    /// refuses it, or its text was not kept.
+    /// Prepares a statement on a leg that has not had it, under what was in
+    /// force when its client prepared it. None: that server refuses it, or its
+    /// text was not kept.
     pub(super) async fn prepare_on(&mut self, id: u32, side: Side) -> Result<Option<u32>, End> {
         let index = side.index();
         let Some(statement) = self.prepared.get(id).filter(|s| s.whole) else {
             return Ok(None);
         };
-        let mut out = Vec::with_capacity(statement.text.len() + 8);
         let Some(leg) = self.legs[index].as_mut() else {
             return Ok(None);
         };
+        let journey = if asks_previous(&statement.facts) {
+            // Anything more said to the leg would be what it is asked about.
+            Some(Journey::default())
+        } else {
+            Journey::new(leg, &statement.under, &self.state)
+        };
+        let Some(mut journey) = journey else {
+            return Ok(None);
+        };
+        let mut out = std::mem::take(&mut journey.there.out);
+        out.reserve(statement.text.len() + journey.back().len() + 32);
         if is_marked(leg, statement.text.len()) {
             let marked = [MARK, &statement.text[..]].concat();
             put_command(&mut out, COM_STMT_PREPARE, &marked);
         } else {
             put_command(&mut out, COM_STMT_PREPARE, &statement.text);
         }
+        out.extend_from_slice(journey.back());
         leg.send(&out).await?;
+        let there = journey.there.answered(leg).await?;
         let answer: Answer = leg
             .answer(ResponseKind::Prepare, PREPARE_ANSWER_MAX)
             .await?;
+        journey.came_back(leg).await?;
         let Some(ok) = answer.summary.prepare else {
             return Ok(None);
         };
         let Some(statement) = self.prepared.get_mut(id) else {
             return Ok(None);
         };
-        if ok.params != statement.parameters {
+        // 1. COM_INIT_DB to the schema of PREPARE is refused; 2. the text is
+        // prepared in another schema; 3. its EXECUTE writes to another table.
+        if !there || ok.params != statement.parameters {
+            let mut close = Vec::with_capacity(16);
+            put_command(&mut close, COM_STMT_CLOSE, &ok.statement_id.to_le_bytes());
+            leg.send(&close).await?;
             return Ok(None);
         }
         statement.ids[index] = Some(ok.statement_id);
@@ -619,6 +651,7 @@ impl Session {
         let id = self.named_statement(length).unwrap_or_default();
         let Some((side, own)) = self.where_unknown(id) else {
             self.consume_command(length);
+            self.forget_long_data(id).await;
             return self.refuse_handler(id, 1).await;
         };
         self.unmirrored_anywhere("prepared_text_not_kept", OnError::SyntaxOnly);

@@ -72,12 +72,13 @@ impl Session {
     }
 
     /// What is kept of a statement whose text is too long to be kept whole.
-    pub(super) fn long_statement(&self, text: &[u8], side: Side, ok: PrepareOk) -> Prepared {
+    pub(super) fn long_statement(&mut self, text: &[u8], side: Side, ok: PrepareOk) -> Prepared {
         let head = text.get(..HEAD_LEN).unwrap_or(text);
         let mut facts = scan(head, self.state.mode);
         facts.class = Class::Unknown;
         facts.diagnostics = None;
-        Prepared::new(head.into(), false, Arc::new(facts), side, ok)
+        let under = self.under_now();
+        Prepared::new(head.into(), false, (Arc::new(facts), under), side, ok)
     }
 
     /// Where a statement is executed whose text was not kept, or whose
@@ -89,7 +90,8 @@ impl Session {
         };
         let side = self.side_of(&statement.text, &statement.facts);
         let own = statement.ids[side.index()]?;
-        statement.can_have_long_data(side).then_some((side, own))
+        // Sent as it is, with nothing ahead of it.
+        (!statement.has_data_elsewhere(side)).then_some((side, own))
     }
 
     /// What a server says that does not have the statement: after a flip a leg
@@ -116,6 +118,7 @@ impl Session {
             call = self.call(length);
         }
         let id = self.named_statement(length).unwrap_or_default();
+        self.read_as_prepared(Some(id));
         let Some(call) = call else {
             self.hold(ALL_ROUTES).await;
             let Some((side, own)) = self.where_unknown(id) else {
@@ -136,6 +139,14 @@ impl Session {
             true => lead,
             false => answering(planned.plan, lead),
         };
+        if let Plan::RefusedMixed { a, b } = planned.plan {
+            // Before anything is sent ahead of it.
+            self.forget_long_data(id).await;
+            let sequence = relay::skip_whole_command(&mut self.client).await?;
+            return self
+                .refuse_mixed(&table, [a, b], sequence.wrapping_add(1))
+                .await;
+        }
         if !self.ready_for_stream(&call, side).await? {
             return self.skip_and_refuse(id).await;
         }
@@ -192,44 +203,6 @@ impl Session {
         Ok(true)
     }
 
-    /// COM_STMT_SEND_LONG_DATA: to the leg where the statement will run; no
-    /// other can have it any more.
-    pub(super) async fn long_data_streamed(&mut self) -> Result<(), End> {
-        self.arrived(HEADER_LEN + HEAD_LEN).await?;
-        let id = self.named_statement(HEAD_LEN).unwrap_or_default();
-        let wanted = match self.prepared.get(id) {
-            Some(s) => self.side_of(&s.text, &s.facts),
-            None => self.lead(),
-        };
-        self.need_leg(wanted).await?;
-        let own = match self.prepared.get(id).map(|s| s.ids[wanted.index()]) {
-            Some(None) => self.prepare_on(id, wanted).await?,
-            _ => None,
-        };
-        let (side, own) = match own {
-            Some(own) => (wanted, own),
-            None => match self.prepared.get(id).and_then(|s| s.ids[wanted.index()]) {
-                Some(own) => (wanted, own),
-                None => self.at_home(id),
-            },
-        };
-        let missing = self
-            .prepared
-            .get(id)
-            .map(|s| s.missing_long_data(side, own));
-        self.prepared.keep_long_data(id, side, None);
-        self.need_leg(side).await?;
-        self.patch_id(own);
-        let Some(leg) = self.legs[side.index()].as_mut() else {
-            return Err(End::Protocol("no leg"));
-        };
-        leg.send(&missing.unwrap_or_default()).await?;
-        self.legs_broken = true;
-        relay::stream_whole_command(&mut self.client, leg, &mut self.pending).await?;
-        self.legs_broken = false;
-        Ok(())
-    }
-
     pub(super) fn patch_id(&mut self, own: u32) {
         let pending = self.client.input.pending_mut();
         if let Some(place) = pending.get_mut(HEADER_LEN + 1..HEADER_LEN + 5) {
@@ -239,7 +212,7 @@ impl Session {
 
     pub(super) async fn skip_and_refuse(&mut self, id: u32) -> Result<(), End> {
         let sequence = relay::skip_whole_command(&mut self.client).await?;
-        self.prepared.drop_long_data(id);
+        self.forget_long_data(id).await;
         self.refuse_handler(id, sequence.wrapping_add(1)).await
     }
 

@@ -51,13 +51,16 @@ impl Session {
             return;
         }
         if facts.verb == Verb::ExecutePrepared {
+            let before = self.under.take();
+            self.read_as_named(facts, sql);
             if let Some(text) = self.executed_text(facts, sql) {
-                let facts = scan(&text, self.state.mode);
+                let facts = scan(&text, self.mode());
                 // Not an EXECUTE again: no server prepares one.
                 if facts.verb != Verb::ExecutePrepared && facts.statements == 1 {
                     self.learn_text(&facts, &text, side);
                 }
             }
+            self.under = before;
             return;
         }
         self.learn_transaction(facts, side);
@@ -71,7 +74,8 @@ impl Session {
         self.learn_pins(facts, sql, side);
     }
 
-    /// What an EXECUTE executes, as far as its PREPARE told: a literal.
+    /// What an EXECUTE executes, as far as its PREPARE told: a literal. To be
+    /// read as at PREPARE ([`Session::read_as_named`]).
     pub(super) fn executed_text(&self, facts: &Facts, sql: &[u8]) -> Option<Vec<u8>> {
         let prepare = match facts.prepared_name {
             Some(name) => self.values.prepared_text(name.of(sql))?,
@@ -82,7 +86,7 @@ impl Session {
         let from = prepare.iter().position(quote)?;
         let to = prepare.iter().rposition(quote)?;
         let text = unquote(prepare.get(from..=to)?);
-        if self.state.mode.no_backslash_escapes {
+        if self.mode().no_backslash_escapes {
             return Some(text.into_owned());
         }
         Some(unescape(&text))
@@ -121,7 +125,7 @@ impl Session {
         let Some(leg) = self.legs[side.index()].as_mut() else {
             return;
         };
-        let Ok(answer) = leg.query(b"SHOW WARNINGS").await else {
+        let Ok(answer) = leg.warnings().await else {
             return;
         };
         let caps = leg.capabilities;

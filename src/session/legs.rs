@@ -243,6 +243,7 @@ impl Session {
         // A leg discarded behind the client's back (`ack: active`) is noted here
         // at the latest: the server counts the new one's statements from 1 again.
         self.prepared.leg_gone(side.index());
+        self.values.leg_gone(side);
         self.legs[side.index()] = Some(leg);
         self.values.leg_opened(side);
         Ok(())

@@ -20,8 +20,10 @@ mod large;
 mod learn;
 mod legs;
 pub mod login;
+mod long_data;
 mod mirror_read;
 mod misorder;
+mod named;
 mod pins;
 mod prepared;
 mod prepared_xa;
@@ -35,6 +37,7 @@ mod statement;
 mod sync;
 mod trackers;
 mod transaction;
+mod under;
 mod unmirrored;
 mod values;
 
@@ -73,6 +76,7 @@ use prepared::Prepared;
 pub use prepared_xa::PreparedXa;
 use registry::{Entry, Registry};
 use state::State;
+use under::Under;
 use unmirrored::Pending;
 use values::Values;
 
@@ -218,6 +222,10 @@ struct Session {
     parts: [Part; 2],
     state: State,
     prepared: Prepared,
+    /// What the statement under way was prepared under.
+    under: Option<Arc<Under>>,
+    /// What the one prepared last was.
+    last_under: Option<Arc<Under>>,
     transaction: Transaction,
     diagnostics: Option<Diagnostics>,
     temporary_tables: Vec<TemporaryTable>,
@@ -321,6 +329,8 @@ impl Session {
                 server,
             ),
             prepared: Prepared::default(),
+            under: None,
+            last_under: None,
             transaction: Transaction::default(),
             diagnostics: None,
             temporary_tables: Vec::new(),

@@ -107,7 +107,7 @@ impl Session {
     }
 
     fn temporary(&mut self, facts: &Facts, sql: &[u8], side: Side) {
-        let default = self.state.database.clone().unwrap_or_default();
+        let default = self.database().unwrap_or_default().to_vec();
         for (index, (db, name)) in facts.tables.iter(sql).enumerate() {
             let database = db.map_or_else(|| default.clone(), |d| d.into_owned());
             let table = TemporaryTable {

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::under::Under;
 use crate::Side;
 use crate::route::plan::Parameters;
 use crate::sql::Facts;
@@ -44,6 +45,8 @@ pub struct Statement {
     pub whole: bool,
     /// What the scanner found in `text`.
     pub facts: Arc<Facts>,
+    /// What was in force when it was prepared.
+    pub under: Arc<Under>,
     /// Parameters, from the PREPARE answer.
     pub parameters: u16,
     /// The id on each leg.
@@ -52,7 +55,8 @@ pub struct Statement {
     pub types: Option<Vec<u8>>,
     /// Whether a leg has had the types that are in force.
     pub types_sent: [bool; 2],
-    /// The leg that has got SEND_LONG_DATA since the last execution.
+    /// The leg that has got all SEND_LONG_DATA since the last execution. Never
+    /// two: each would have a part of a value, and execute with it.
     pub long_data_at: Option<Side>,
     /// The same data in order, for another leg.
     pub long_data: Vec<(u16, Vec<u8>)>,
@@ -187,13 +191,13 @@ impl Prepared {
         }
     }
 
-    /// One SEND_LONG_DATA chunk went to the leg on `side`; kept for the other
-    /// if there is a copy and room for it.
-    pub fn keep_long_data(&mut self, id: u32, side: Side, chunk: Option<(u16, &[u8])>) {
+    /// One SEND_LONG_DATA chunk goes to the leg on `side`, with all before it,
+    /// or to none; kept for another if there is a copy and room for it.
+    pub fn keep_long_data(&mut self, id: u32, side: Option<Side>, chunk: Option<(u16, &[u8])>) {
         let Some(s) = self.statements.get_mut(&id) else {
             return;
         };
-        s.long_data_at = Some(side);
+        s.long_data_at = side;
         let room = LONG_DATA_MAX.saturating_sub(self.long_data_bytes);
         match chunk {
             Some((parameter, data)) if data.len() + CHUNK_COST <= room => {
@@ -206,7 +210,7 @@ impl Prepared {
 
     /// Whether the next execution of a statement takes long data.
     pub fn has_long_data(&self, id: u32) -> bool {
-        (self.statements.get(&id)).is_some_and(|s| s.long_data_at.is_some() || s.long_data_lost)
+        (self.statements.get(&id)).is_some_and(Statement::has_long_data)
     }
 
     /// The execution consumed a statement's long data. Returns the leg that
@@ -226,7 +230,7 @@ impl Statement {
     pub fn new(
         text: Arc<[u8]>,
         whole: bool,
-        facts: Arc<Facts>,
+        (facts, under): (Arc<Facts>, Arc<Under>),
         side: Side,
         own: PrepareOk,
     ) -> Self {
@@ -236,6 +240,7 @@ impl Statement {
             text,
             whole,
             facts,
+            under,
             parameters: own.params,
             ids,
             types: None,
@@ -247,6 +252,15 @@ impl Statement {
             cursor: None,
             open: false,
         }
+    }
+
+    fn has_long_data(&self) -> bool {
+        self.long_data_at.is_some() || !self.long_data.is_empty() || self.long_data_lost
+    }
+
+    /// Whether the next execution takes long data that `side` has not had.
+    pub fn has_data_elsewhere(&self, side: Side) -> bool {
+        self.has_long_data() && self.long_data_at != Some(side)
     }
 
     /// Whether the next execution can have its long data on `side`.
@@ -282,6 +296,12 @@ pub struct Bound<'a> {
 }
 
 impl Bound<'_> {
+    /// The chunks of a parameter, which is a text to the server.
+    fn long_value(&self, i: usize) -> Vec<u8> {
+        let own = self.long_data.iter().filter(|(p, _)| usize::from(*p) == i);
+        own.flat_map(|(_, chunk)| chunk).copied().collect()
+    }
+
     fn value(&self, i: usize) -> Option<ParamValue<'_>> {
         let long = |i: usize| self.long_data.iter().any(|(p, _)| usize::from(*p) == i);
         parameter(self.payload, self.execute, self.types, i, &long).ok()
@@ -300,6 +320,7 @@ impl Parameters for Bound<'_> {
             Some(ParamValue::Double(n)) => rounds_to_zero(n),
             // DECIMAL is sent as text.
             Some(ParamValue::Text(text) | ParamValue::Other(text)) => reads_as_zero(text),
+            Some(ParamValue::LongData) => reads_as_zero(&self.long_value(i)),
             _ => false,
         }
     }

@@ -381,6 +381,12 @@ impl State {
         self.variables.contains_key(name)
     }
 
+    /// The value of a variable, if it is known.
+    pub fn known(&self, name: &[u8]) -> Option<&[u8]> {
+        let variable = self.variables.get(name)?;
+        (!self.unsure.contains(name)).then_some(&variable.value[..])
+    }
+
     /// The value of a variable is not known any more.
     pub fn unsure_of(&mut self, name: &[u8]) {
         if self.unsure.len() < VARIABLES_MAX && !NOT_REPLAYED.contains(&name) {
@@ -505,7 +511,7 @@ const MYSQL_MODES: &[&[u8]] = &[b"TIME_TRUNCATE_FRACTIONAL"];
 /// An sql_mode with the same meaning on the other family. Fractional seconds
 /// beyond a column's precision are cut by MariaDB and rounded by MySQL, each
 /// unless its own mode says otherwise.
-fn translate_sql_mode(value: &[u8], to_mariadb: bool) -> Vec<u8> {
+pub(super) fn translate_sql_mode(value: &[u8], to_mariadb: bool) -> Vec<u8> {
     let (foreign, cuts) = if to_mariadb {
         (
             MYSQL_MODES,
@@ -559,7 +565,7 @@ fn set_role(role: &[u8], to_mariadb: bool) -> Vec<u8> {
 /// `SET @@session.x = value`, numbers bare and the rest quoted: numeric
 /// variables refuse strings, and no enum or string value is all digits that
 /// would not be taken as a number as well.
-fn set_statement(name: &[u8], value: &[u8]) -> Vec<u8> {
+pub(super) fn set_statement(name: &[u8], value: &[u8]) -> Vec<u8> {
     let mut sql = b"SET @@session.`".to_vec();
     sql.extend(name.iter().filter(|&&b| b != b'`'));
     sql.extend_from_slice(b"`=");

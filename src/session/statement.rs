@@ -13,7 +13,7 @@ use crate::mirror::write::{Request, Written, write};
 use crate::mirror::{Env, MirrorLeg, Part, transaction as ends};
 use crate::route::plan::{Context, Inline, Plan, Planned, Reason, SessionView, plan};
 use crate::route::table::{ALL_ROUTES, RouteMask, RouteTable};
-use crate::sql::{Agreement, Class, Facts, Flags, Verb, cross_check, scan};
+use crate::sql::{Agreement, Class, DiagnosticsForm, Facts, Flags, Verb, cross_check, scan};
 use crate::telemetry;
 use crate::wire::command::{COM_QUERY, ResponseKind, query_text};
 use crate::wire::frame::HEADER_LEN;
@@ -121,7 +121,12 @@ impl Session {
         };
         let sql = self.payload(length).get(range).unwrap_or(&[]).to_vec();
         let facts = scan(&sql, self.state.mode);
-        if let Some(form) = facts.diagnostics
+        // 1. A row is inserted on the target, where its table is active; 2. the
+        // lead, without a transaction, is the source: the id is not there.
+        let elsewhere = |form| {
+            matches!(form, DiagnosticsForm::LastInsertId { .. }) && !self.values.has_id(self.lead())
+        };
+        if let Some(form) = facts.diagnostics.filter(|form| !elsewhere(*form))
             && self.diagnostics.is_some()
         {
             return Box::pin(self.answer_diagnostics(length, form)).await;
@@ -150,8 +155,9 @@ impl Session {
 
     /// EXECUTE, and EXECUTE IMMEDIATE: of DDL, both sides are to have it.
     async fn execute_text(&mut self, s: Statement<'_>) -> Result<(), End> {
+        self.read_as_named(s.facts, s.sql);
         let text = self.executed_text(s.facts, s.sql).unwrap_or_default();
-        let facts = scan(&text, self.state.mode);
+        let facts = scan(&text, self.mode());
         if facts.class != Class::Ddl || facts.statements != 1 {
             return self.act(s).await;
         }
@@ -225,7 +231,7 @@ impl Session {
         let other = self.lead().other();
         let bucket = |n: u64| (n.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 33) % 100;
         SessionView {
-            database: self.state.database.as_deref(),
+            database: self.database(),
             in_transaction: self.state.in_transaction(),
             isolation: self.state.effective_isolation(),
             poisoned: self.transaction.poisoned,
@@ -238,9 +244,9 @@ impl Session {
             temporary_tables: &self.temporary_tables,
             own_timestamp: self.state.client_timestamp,
             one_shot: self.state.one_shot_side.is_some(),
-            oracle_mode: self.state.oracle_mode,
+            oracle_mode: (self.under.as_ref()).map_or(self.state.oracle_mode, |u| u.oracle_mode),
             other_leg: self.other_leg_possible(other),
-            mode: self.state.mode,
+            mode: self.mode(),
         }
     }
 
@@ -386,12 +392,8 @@ impl Session {
         s: &Statement<'_>,
     ) -> Result<Summary, End> {
         self.need_leg(side).await?;
-        let prepares = if s.facts.verb == Verb::Prepare {
-            self.prepare_text(side, s.facts, s.sql).await
-        } else {
-            None
-        };
         self.values_for(side, s.facts, s.sql).await?;
+        let prepares = self.prepare_text(side, s.facts, s.sql).await?;
         let sets = s.facts.verb == Verb::Set && mentions_trackers(s.sql);
         let masked = sets || asks_for_trackers(s.sql, s.facts);
         if masked {
@@ -416,11 +418,7 @@ impl Session {
         } else if masked {
             self.own_trackers(side).await?;
         }
-        if let (Some(name), Class::Session) = (s.facts.prepared_name, s.facts.class)
-            && !summary.is_error
-        {
-            self.note_prepared(side, name.of(s.sql), prepares);
-        }
+        self.learn_named(side, (s.facts, s.sql), prepares, &summary);
         Ok(summary)
     }
 
@@ -430,11 +428,11 @@ impl Session {
         let second = self.take_side(active).await?;
         let reason = if second {
             Some("another_route_in_the_transaction")
-        } else if disagree(&s, self.state.mode) {
+        } else if disagree(&s, self.mode()) {
             telemetry::parse_disagreement();
             Some("parsers_disagree")
         } else if inline.context.user_variables
-            && crate::sql::user_variables(s.sql, self.state.mode).is_empty()
+            && crate::sql::user_variables(s.sql, self.mode()).is_empty()
         {
             Some("user_variables")
         } else if !self
@@ -451,6 +449,7 @@ impl Session {
         telemetry::statements(label, "inline");
         self.need_leg(active).await?;
         self.entry.set_running(active);
+        self.values_off_mirror(active).await?;
         self.values_for(active, s.facts, s.sql).await?;
         let written = self.write_both(inline, &s).await?;
         self.answer_written(active, s, written).await
@@ -471,7 +470,7 @@ impl Session {
         let isolation = self.state.effective_isolation();
         let implicit = !self.state.in_transaction();
         let user_variables = if inline.context.user_variables {
-            crate::sql::user_variables(s.sql, self.state.mode)
+            crate::sql::user_variables(s.sql, self.mode())
         } else {
             Vec::new()
         };

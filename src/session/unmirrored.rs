@@ -187,7 +187,7 @@ impl Session {
         }
         let catalog = self.shared.catalog.load();
         facts.tables.iter(sql).all(|(db, name)| {
-            let db = db.as_deref().or(self.state.database.as_deref());
+            let db = db.as_deref().or(self.database());
             let Some(pair) = db.and_then(|db| catalog.get(db, &name)) else {
                 return false;
             };

@@ -18,6 +18,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use super::named::Kept;
 use super::{End, Session};
 use crate::Side;
 use crate::leg::{Leg, Lost, put_query};
@@ -43,17 +44,12 @@ const CHUNK: usize = 4;
 /// as text and as hexadecimal.
 const ANSWER_LIMIT: usize = 64 << 20;
 
-/// Statements prepared by SQL PREPARE that are carried, and the bytes of the
-/// largest.
-const PREPARED_MAX: usize = 1024;
-const PREPARED_TEXT_MAX: usize = 64 << 10;
-
 /// How long the old leg may take to give the values.
 const READ_LIMIT: Duration = Duration::from_secs(5);
 
 /// Which leg has the newest of something, and which lacks it.
 #[derive(Clone, Copy)]
-struct Seat {
+pub(super) struct Seat {
     side: Side,
     stale: [bool; 2],
     ever: bool,
@@ -68,30 +64,60 @@ impl Seat {
         }
     }
 
-    fn changed(&mut self, side: Side) {
+    pub fn changed(&mut self, side: Side) {
         self.side = side;
         self.stale[side.index()] = false;
         self.stale[side.other().index()] = true;
         self.ever = true;
     }
 
-    fn moved(&mut self, to: Side) {
+    pub fn moved(&mut self, to: Side) {
         self.side = to;
         self.stale[to.index()] = false;
     }
+
+    /// A leg is gone. True: it alone had the newest.
+    fn leg_gone(&mut self, side: Side) -> bool {
+        let other = side.other();
+        if !self.ever {
+            return false;
+        }
+        let alone = self.side == side && self.stale[other.index()];
+        if self.side == side {
+            // Or the leg opened in its place would be taken to have them.
+            self.side = other;
+        }
+        self.stale[side.index()] = true;
+        alone
+    }
+}
+
+/// What went with a leg that alone had it. Who asks for it must not be told
+/// NULL, or an older value: the session ends there, as it would with its
+/// server.
+#[derive(Default)]
+struct Gone {
+    /// User variables, as `` @`x` ``.
+    names: BTreeSet<Vec<u8>>,
+    /// Others that no text showed.
+    unseen: bool,
+    /// LAST_INSERT_ID().
+    id: bool,
 }
 
 /// The session's values.
 pub(super) struct Values {
     variables: Seat,
     ids: Seat,
-    prepared_on: Seat,
+    pub(super) prepared_on: Seat,
     /// Names assigned in texts, as `` @`x` ``.
     names: BTreeSet<Vec<u8>>,
     /// Others may have been assigned where no text shows it.
     unseen: bool,
-    /// Text of `PREPARE name FROM …` by name; None: deallocated.
-    prepared: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
+    /// Statements by name; None: deallocated.
+    pub(super) prepared: BTreeMap<Vec<u8>, Option<Kept>>,
+    /// What nobody has any more.
+    gone: Option<Box<Gone>>,
     /// The leg that the last statement ran on: the one that knows its
     /// warnings, ROW_COUNT() and FOUND_ROWS().
     pub last: Option<Side>,
@@ -107,6 +133,7 @@ impl Values {
             names: BTreeSet::new(),
             unseen: false,
             prepared: BTreeMap::new(),
+            gone: None,
             last: None,
         }
     }
@@ -116,7 +143,12 @@ impl Values {
     pub fn settled_on(&self, side: Side) -> bool {
         let at = side.index();
         let stale = self.variables.stale[at] || self.ids.stale[at] || self.prepared_on.stale[at];
-        !stale && self.last != Some(side.other())
+        !stale && self.gone.is_none() && self.last != Some(side.other())
+    }
+
+    /// Whether `side` has the newest LAST_INSERT_ID().
+    pub fn has_id(&self, side: Side) -> bool {
+        !self.ids.stale[side.index()] && !self.gone.as_ref().is_some_and(|gone| gone.id)
     }
 
     /// A statement that was not looked at ran on `side`.
@@ -131,25 +163,62 @@ impl Values {
     /// A leg is new: it has nothing.
     pub fn leg_opened(&mut self, side: Side) {
         for seat in [&mut self.variables, &mut self.ids, &mut self.prepared_on] {
-            seat.stale[side.index()] = seat.ever && seat.side != side;
+            seat.stale[side.index()] = seat.ever;
         }
     }
 
     /// A leg is gone. True: values went with it that the client knows of.
+    ///
+    /// 1. @x is set on the target, for a table that is active there; 2. as the
+    /// mirror of another table its leg misses a deadline, and is discarded;
+    /// 3. the next statement reads @x on the source, where it is NULL.
     pub fn leg_gone(&mut self, side: Side) -> bool {
         if self.last == Some(side) {
             self.last = None;
         }
         let other = side.other().index();
-        let lost = |seat: &Seat| seat.side == side && seat.stale[other];
-        let known = lost(&self.variables) && !self.names.is_empty();
-        known || (lost(&self.prepared_on) && self.prepared.values().any(Option::is_some))
+        let mut known = false;
+        if self.variables.leg_gone(side) {
+            self.variables.stale[other] = false;
+            known = !self.names.is_empty();
+            if known || self.unseen {
+                let gone = self.gone.get_or_insert_default();
+                gone.names.append(&mut self.names);
+                gone.unseen |= std::mem::take(&mut self.unseen);
+            }
+        }
+        if self.ids.leg_gone(side) {
+            self.ids.stale[other] = false;
+            self.gone.get_or_insert_default().id = true;
+        }
+        // Their texts are here: they are prepared again wherever they run next.
+        self.prepared_on.leg_gone(side);
+        known
     }
 
-    /// The text that PREPARE gave a name.
-    pub fn prepared_text(&self, name: &[u8]) -> Option<&[u8]> {
-        let name = crate::sql::unquote(name).to_ascii_lowercase();
-        self.prepared.get(&name)?.as_deref()
+    /// Whether a statement may read what is gone. `hidden`: its text does not
+    /// show what it reads.
+    fn misses(&mut self, facts: &Facts, sql: &[u8], mode: ScanMode, hidden: bool) -> bool {
+        let Some(gone) = &mut self.gone else {
+            return false;
+        };
+        if gone.id && facts.flags.has(Flags::LAST_INSERT_ID) {
+            return true;
+        }
+        let named = crate::sql::user_variables(sql, mode);
+        let named: Vec<Vec<u8>> = named.iter().map(|name| quoted(name)).collect();
+        if facts.flags.has(Flags::USER_VARIABLE_READ) {
+            let known = |name: &Vec<u8>| self.names.contains(name);
+            let is_gone = |name: &Vec<u8>| gone.names.contains(name) || gone.unseen;
+            // Too many to be listed: any of them.
+            return named.is_empty() || named.iter().any(|n| is_gone(n) && !known(n));
+        }
+        if facts.flags.any(ASSIGNS) {
+            for name in &named {
+                gone.names.remove(name);
+            }
+        }
+        hidden && !gone.names.is_empty()
     }
 
     fn remember_names(&mut self, sql: &[u8], mode: ScanMode) {
@@ -168,7 +237,7 @@ fn quoted(written: &[u8]) -> Vec<u8> {
     put_name(&crate::sql::unquote(name))
 }
 
-fn put_name(name: &[u8]) -> Vec<u8> {
+pub(super) fn put_name(name: &[u8]) -> Vec<u8> {
     let mut out = b"@`".to_vec();
     for &b in name {
         out.push(b.to_ascii_lowercase());
@@ -217,6 +286,11 @@ impl Session {
         facts: &Facts,
         sql: &[u8],
     ) -> Result<(), End> {
+        let other = side.other();
+        if self.legs[other.index()].is_none() {
+            // Discarded behind the client's back (`ack: active`).
+            self.values.leg_gone(other);
+        }
         let opaque = opaque(facts);
         // Triggers read variables, set them and insert.
         let writes = facts.class >= Class::Write && !self.without_triggers(facts, sql);
@@ -236,12 +310,20 @@ impl Session {
         {
             self.move_prepared(side).await?;
         }
+        let mode = self.mode();
+        if self.values.misses(facts, sql, mode, opaque || writes) {
+            telemetry::error(other.as_str(), "values_lost");
+            return Err(End::Leg(Lost {
+                side: other,
+                what: "the session's values went with its other leg".to_owned(),
+            }));
+        }
         if opaque || writes {
             self.values.unseen = true;
             self.values.variables.changed(side);
         }
         if facts.flags.any(ASSIGNS) || facts.verb == Verb::GetDiagnostics {
-            self.values.remember_names(sql, self.state.mode);
+            self.values.remember_names(sql, mode);
             self.values.variables.changed(side);
         }
         // `SET insert_id`, `SET last_insert_id` among them.
@@ -253,13 +335,25 @@ impl Session {
         Ok(())
     }
 
+    /// Before a leg is used as the mirror, which may be discarded for whatever
+    /// it does wrong: the variables that it alone has are brought to the active
+    /// side. Of those that no text showed and of LAST_INSERT_ID() most sessions
+    /// ask for none: they stay, and are missed if they go; see
+    /// [`Values::leg_gone`].
+    pub(super) async fn values_off_mirror(&mut self, active: Side) -> Result<(), End> {
+        if self.values.variables.stale[active.index()] && !self.values.names.is_empty() {
+            self.move_variables(active).await?;
+        }
+        Ok(())
+    }
+
     /// Whether the tables a statement names are known to call nothing.
     fn without_triggers(&self, facts: &Facts, sql: &[u8]) -> bool {
         let catalog = self.shared.catalog.load();
         facts.class == Class::Write
             && !facts.tables.is_empty()
             && facts.tables.iter(sql).all(|(db, name)| {
-                let db = db.as_deref().or(self.state.database.as_deref());
+                let db = db.as_deref().or(self.database());
                 let pair = db.and_then(|db| catalog.get(db, &name));
                 pair.is_some_and(|pair| {
                     let quiet = |side| pair.on(side).is_some_and(|t| t.triggers == 0 && !t.is_view);
@@ -271,77 +365,15 @@ impl Session {
     /// GET DIAGNOSTICS set variables on a leg that is not theirs: they are
     /// brought to where the others are.
     pub(super) async fn variables_set_aside(&mut self, on: Side, sql: &[u8]) -> Result<(), End> {
-        self.values.remember_names(sql, self.state.mode);
+        let mode = self.mode();
+        self.values.remember_names(sql, mode);
         let seat = self.values.variables.side;
         if seat != on {
-            let names = crate::sql::user_variables(sql, self.state.mode);
+            let names = crate::sql::user_variables(sql, mode);
             let names: Vec<Vec<u8>> = names.iter().map(|name| quoted(name)).collect();
             self.copy_variables(on, seat, &names).await?;
         }
         self.values.variables.changed(seat);
-        Ok(())
-    }
-
-    /// A PREPARE or DEALLOCATE succeeded on `side`; `text` is the statement as
-    /// it can be repeated.
-    pub(super) fn note_prepared(&mut self, side: Side, name: &[u8], text: Option<Vec<u8>>) {
-        let name = crate::sql::unquote(name).to_ascii_lowercase();
-        let list = &mut self.values.prepared;
-        if list.len() >= PREPARED_MAX && !list.contains_key(&name) {
-            list.retain(|_, text| text.is_some());
-        }
-        let fits = text.as_ref().is_none_or(|t| t.len() <= PREPARED_TEXT_MAX)
-            && (list.len() < PREPARED_MAX || list.contains_key(&name));
-        if !fits {
-            telemetry::error("client", "prepare_not_kept");
-            return;
-        }
-        list.insert(name, text);
-        self.values.prepared_on.changed(side);
-    }
-
-    /// What a PREPARE FROM @x prepares, read before it runs.
-    pub(super) async fn prepare_text(
-        &mut self,
-        side: Side,
-        s_facts: &Facts,
-        sql: &[u8],
-    ) -> Option<Vec<u8>> {
-        let name = s_facts.prepared_name?.of(sql);
-        if !s_facts.flags.has(Flags::USER_VARIABLE_READ) {
-            return Some(sql.to_vec());
-        }
-        let variable = crate::sql::user_variables(sql, self.state.mode).pop()?;
-        let ask = [b"SELECT ", &variable[..], b" LIMIT 1"].concat();
-        let leg = self.legs[side.index()].as_mut()?;
-        let answer = leg.query(&ask).await.ok()?;
-        let Ok(QueryAnswer::Rows(rows)) = parse_text_result(&answer.bytes, leg.capabilities) else {
-            return None;
-        };
-        let text = rows.value(0, 0)??;
-        let mut out = [b"PREPARE ", name, b" FROM '"].concat();
-        for &b in text {
-            out.push(b);
-            if b == b'\'' || (b == b'\\' && !self.state.mode.no_backslash_escapes) {
-                out.push(b);
-            }
-        }
-        out.push(b'\'');
-        Some(out)
-    }
-
-    async fn move_prepared(&mut self, to: Side) -> Result<(), End> {
-        let mut statements = Vec::new();
-        for (name, text) in &self.values.prepared {
-            let mut drop = put_name(name);
-            drop.remove(0);
-            statements.push(match text {
-                Some(text) => text.clone(),
-                None => [b"DEALLOCATE PREPARE ", &drop[..]].concat(),
-            });
-        }
-        self.tell(to, &statements).await?;
-        self.values.prepared_on.moved(to);
         Ok(())
     }
 
@@ -577,4 +609,67 @@ fn number(null: bool, value: impl Fn() -> Option<Vec<u8>>) -> Option<String> {
     let text = String::from_utf8(value()?).ok()?;
     let digits = |b: u8| b.is_ascii_digit() || matches!(b, b'-' | b'+' | b'.' | b'e' | b'E');
     (!text.is_empty() && text.bytes().all(digits)).then_some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sql::scan;
+
+    const MODE: fn() -> ScanMode = ScanMode::default;
+
+    fn misses(values: &mut Values, sql: &str) -> bool {
+        let facts = scan(sql.as_bytes(), MODE());
+        values.misses(&facts, sql.as_bytes(), MODE(), opaque(&facts))
+    }
+
+    /// @x was set on the target; the source has a leg, too.
+    fn set_on_target() -> Values {
+        let mut values = Values::new(Side::Source);
+        values.leg_opened(Side::Target);
+        values.remember_names(b"SET @x = 1", MODE());
+        values.variables.changed(Side::Target);
+        values
+    }
+
+    #[test]
+    fn what_went_with_a_leg_is_missed_once_it_is_asked_for() {
+        let mut values = set_on_target();
+        assert!(values.settled_on(Side::Target) && !misses(&mut values, "SELECT @x"));
+        assert!(values.leg_gone(Side::Target));
+        assert!(!values.leg_gone(Side::Target));
+        values.leg_opened(Side::Target);
+        assert!(!values.settled_on(Side::Source) && !values.settled_on(Side::Target));
+        assert!(misses(&mut values, "SELECT @`X` + 1"));
+        assert!(misses(&mut values, "CALL p()"));
+        assert!(!misses(&mut values, "SELECT @y"));
+        assert!(!misses(&mut values, "SELECT 1"));
+        assert!(!misses(&mut values, "SELECT LAST_INSERT_ID()"));
+        // It has a value again.
+        assert!(!misses(&mut values, "SET @x = 2"));
+        assert!(!misses(&mut values, "SELECT @x"));
+    }
+
+    #[test]
+    fn what_both_legs_had_is_not_missed() {
+        let mut values = set_on_target();
+        values.variables.moved(Side::Source);
+        values.ids.changed(Side::Target);
+        values.ids.moved(Side::Source);
+        assert!(!values.leg_gone(Side::Target));
+        assert!(values.settled_on(Side::Source));
+        values.leg_opened(Side::Target);
+        assert!(!values.settled_on(Side::Target) && !values.has_id(Side::Target));
+        assert!(!misses(&mut values, "SELECT @x, LAST_INSERT_ID()"));
+    }
+
+    #[test]
+    fn a_lost_insert_id_is_missed() {
+        let mut values = Values::new(Side::Source);
+        values.ids.changed(Side::Target);
+        assert!(!values.leg_gone(Side::Target));
+        assert!(!values.has_id(Side::Source));
+        assert!(misses(&mut values, "SELECT LAST_INSERT_ID()"));
+        assert!(!misses(&mut values, "INSERT INTO t VALUES (1)"));
+    }
 }

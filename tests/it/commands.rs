@@ -10,6 +10,7 @@ mod cases;
 mod counted;
 mod kill;
 mod large;
+mod long_data;
 mod rare;
 mod replication;
 mod vanish;

@@ -13,6 +13,7 @@ mod context;
 mod flip;
 mod legs;
 mod order;
+mod prepared;
 mod second;
 
 use crate::order::{Counts, counts, journal, patient};
@@ -28,9 +29,9 @@ use tokio::task::JoinHandle;
 const MEANWHILE: Duration = Duration::from_millis(300);
 
 /// Routes, and the tables of each: `t.f_{route}_*`.
-const ROUTES: [&str; 18] = [
+const ROUTES: [&str; 20] = [
     "c1rr", "c1rc", "c2", "c3", "h2", "h4", "h5", "h6", "h7", "h9", "m1", "m2", "m3", "m4", "m5",
-    "ah", "ahq", "pt",
+    "ah", "ahq", "pt", "ps", "lv",
 ];
 
 /// Two servers of one family, and the proxy between them in `source_first`.
@@ -89,7 +90,7 @@ fn create(server: &Server) {
     let mut sql = String::new();
     for table in [
         "c2_a", "c3_a", "h4_a", "h5_a", "h6_a", "h9_a", "m1_a", "m2_a", "m2_b", "m5_a", "ah_a",
-        "ah_b", "ahq_a", "pt_a",
+        "ah_b", "ahq_a", "pt_a", "ps_a", "ps_b",
     ] {
         sql.push_str(&numbered(&format!("t.f_{table}")));
     }
@@ -107,7 +108,15 @@ fn create(server: &Server) {
          made DATETIME(6) DEFAULT CURRENT_TIMESTAMP(6), \
          changed DATETIME(6) DEFAULT CURRENT_TIMESTAMP(6) ON UPDATE CURRENT_TIMESTAMP(6));\n\
          CREATE TABLE t.f_m4_uuid (id INT PRIMARY KEY, u VARCHAR(36) DEFAULT (UUID()));\n\
-         CREATE TABLE t.f_m5_l (id INT PRIMARY KEY, s LONGTEXT, n BIGINT UNSIGNED);\n",
+         CREATE TABLE t.f_m5_l (id INT PRIMARY KEY, s LONGTEXT, n BIGINT UNSIGNED);\n\
+         CREATE TABLE t.f_ps_l (id INT PRIMARY KEY, s LONGTEXT);\n\
+         CREATE TABLE t.f_ps_g (id INT AUTO_INCREMENT PRIMARY KEY, v INT UNIQUE);\n\
+         CREATE TABLE t.f_lv_a (id INT PRIMARY KEY, v INT, s LONGTEXT);\n\
+         INSERT INTO t.f_lv_a (id) VALUES (1),(2);\n\
+         CREATE TABLE t.f_lv_w (id INT PRIMARY KEY, v INT);\n\
+         CREATE DATABASE f_ps_other;\n\
+         CREATE TABLE f_ps_other.f_ps_a LIKE t.f_ps_a;\n\
+         INSERT INTO f_ps_other.f_ps_a SELECT * FROM t.f_ps_a;\n",
     );
     if server.family() == Family::MariaDb {
         sql.push_str(

@@ -7,6 +7,7 @@
 //! error numbers.
 
 mod pins;
+mod prepared;
 mod scenarios;
 mod texts;
 

@@ -190,3 +190,33 @@ fn m4_defaults_that_differ_are_deferred() {
         }
     });
 }
+
+/// 1. @x has 2 MiB; 2. the active side is asked for it, in one write with the
+/// statement; 3. its answer is larger than what is read of one, and the session
+/// would end with a write of which nobody knows whether it was committed.
+#[test]
+fn a_write_of_a_long_variable_is_deferred() {
+    on_both(|pair| {
+        let before = pair.counts("lv");
+        let mut client = pair.client();
+        client.run("SET @x = REPEAT('x', 2 << 20)");
+        assert_eq!(client.run("UPDATE t.f_lv_a SET s = @x WHERE id = 1"), 1);
+        assert_eq!(client.value::<u64>("SELECT LENGTH(@x)"), 2 << 20);
+        pair.assert_unmirrored("lv", before, 0, 1);
+        client.run("SET @x = REPEAT('y', 1000000)");
+        assert_eq!(client.run("UPDATE t.f_lv_a SET s = @x WHERE id = 2"), 1);
+        pair.assert_unmirrored("lv", before, 0, 1);
+        let lengths = pair.both("SELECT LENGTH(s) FROM t.f_lv_a WHERE id = 2");
+        assert_eq!(lengths, [Some("1000000".into()), Some("1000000".into())]);
+
+        // More warnings than what is read of other answers.
+        client.run("SET max_error_count = 65535, sql_mode = ''");
+        let text = "w".repeat(120);
+        let rows: Vec<String> = (0..8000).map(|id| format!("({id},'{text}')")).collect();
+        let sql = format!("INSERT INTO t.f_lv_w VALUES {}", rows.join(","));
+        assert_eq!(client.run(&sql), 8000);
+        let warnings: Vec<mysql_async::Row> =
+            block_on(client.0.query("SHOW WARNINGS")).expect("warnings");
+        assert_eq!(warnings.len(), 8000, "{}", pair.family);
+    });
+}

@@ -269,3 +269,46 @@ fn both_legs_follow_a_change_of_user() {
         }
     }
 }
+
+/// A COM_CHANGE_USER to a mapped account with a wrong password ends as on the
+/// server that home is: MySQL closes the connection, MariaDB goes on with
+/// nothing left of the session.
+#[test]
+fn a_refused_change_to_a_mapped_user_is_the_servers() {
+    for family in Family::BOTH {
+        let servers = [
+            crate::or_skip!(server(family)),
+            crate::or_skip!(server(family)),
+        ];
+        let yaml = "users:\n  - { name: mapped, source: { user: app, password: app-pw }, \
+                    target: { user: app, password: app-pw } }\n";
+        let proxy = proxy([&servers[0], &servers[1]], "preferred", yaml);
+        let mut session = Client::new("app", "app-pw", true)
+            .log_in(proxy.port())
+            .expect("login");
+        assert!(session.let_in(), "{family}: {}", session.verdict());
+        for sql in [
+            "PREPARE p FROM 'SELECT 1'",
+            "BEGIN",
+            "INSERT INTO shop.logins (v) VALUES (9)",
+        ] {
+            let said = session.ask(sql).expect("an answer");
+            assert_eq!(said.first(), Some(&0), "{sql}: {}", said.escape_ascii());
+        }
+        let wrong = Client::new("mapped", "wrong", true);
+        wrong.change(&mut session).expect("an answer");
+        assert!(!session.let_in(), "{family}");
+        if family == Family::MySql {
+            assert!(session.ask("DO 1").is_err(), "{family}");
+        } else {
+            let said = session.ask("EXECUTE p").expect("an answer");
+            // ER_UNKNOWN_STMT_HANDLER.
+            assert_eq!(said.get(..3), Some(&[0xFF, 0xDB, 0x04][..]), "{family}");
+            assert!(writes_both(&proxy, &mut session), "{family}");
+        }
+        for server in &servers {
+            let nines = "SELECT COUNT(*) FROM shop.logins WHERE v = 9";
+            assert_eq!(server.one(nines), "0", "{family}");
+        }
+    }
+}
