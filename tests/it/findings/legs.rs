@@ -298,7 +298,7 @@ fn a_prepared_rollback_is_one_on_both_sides() {
     });
 }
 
-/// 1. The mirror answers a prepared read, with its types; 2. in a transaction the
+/// The race: 1. The mirror answers a prepared read, with its types; 2. in a transaction the
 /// active side is to execute it, without them: it must have had them.
 #[test]
 fn types_that_a_mirrored_read_had_reach_the_active_side() {
@@ -313,8 +313,8 @@ fn types_that_a_mirrored_read_had_reach_the_active_side() {
         let value = |raw: &mut Raw, body: &[u8]| -> i64 {
             let bytes = [&id[..], &[0, 1, 0, 0, 0], body].concat();
             let answer = raw.ask(COM_STMT_EXECUTE, &bytes).expect("execute");
-            let rows = answer.iter().map(|p| &p.payload);
-            let row = rows.filter(|p| p.len() == 10 && p[0] == 0).last();
+            let mut rows = answer.iter().map(|p| &p.payload);
+            let row = rows.rfind(|p| p.len() == 10 && p[0] == 0);
             let row = row.unwrap_or_else(|| panic!("{}: no row", pair.family));
             i64::from_le_bytes(row[2..].try_into().expect("a BIGINT"))
         };
@@ -383,5 +383,66 @@ fn m9_the_mirror_is_rolled_back_when_the_active_is_lost_during_commit() {
             relay.set(Mode::Pass);
         }
         compare::assert_equal(source, target, &["t.f9_a"]);
+    }
+}
+
+/// H1: what a session has on the leg of another active side outlives that leg as
+/// a mirror's: 1. @x is set on the target, where its table is active; 2. the leg
+/// is the mirror of another table's write, which fails there, and is discarded;
+/// 3. @x is NULL, and LAST_INSERT_ID() another one. What cannot be had any more
+/// ends the session instead.
+#[test]
+fn h1_values_outlive_the_mirrors_leg() {
+    for family in Family::BOTH {
+        let Some((source, target)) = shared(family) else {
+            return;
+        };
+        for server in [source, target] {
+            server.exec(
+                "CREATE TABLE t.f1v_a (id INT AUTO_INCREMENT PRIMARY KEY, v INT);\n\
+                 INSERT INTO t.f1v_a VALUES (6, 42);\n\
+                 CREATE TABLE t.f1v_b (id INT PRIMARY KEY, u INT UNIQUE);\n\
+                 INSERT INTO t.f1v_b VALUES (1,1),(2,2)",
+            );
+        }
+        let mut options = ProxyOptions::route("a", &["t.f1v_a"]).and_route("b", &["t.f1v_b"]);
+        options.extra_yaml = patient();
+        let proxy = Proxy::start(source, target, options);
+        proxy.must_advance("a", "target_first");
+        proxy.must_advance("b", "source_first");
+        proxy.pause("b");
+        // Only the mirror refuses what takes these.
+        target.exec("INSERT INTO t.f1v_b VALUES (100,50),(101,51)");
+        let mut client = Client(block_on(proxy.conn(Some("t"))));
+        client.run("SELECT @x := v FROM f1v_a WHERE id = 6");
+        client.run("UPDATE f1v_b SET u = 50 WHERE id = 1");
+        assert_eq!(
+            counts(&proxy, "b").failed,
+            1,
+            "{family}\n{}",
+            journal(&proxy)
+        );
+        assert_eq!(client.value::<i64>("SELECT @x"), 42, "{family}");
+        // The lead is the source, and has not inserted anything.
+        client.run("INSERT INTO f1v_a (v) VALUES (1)");
+        assert_eq!(
+            client.value::<u64>("SELECT LAST_INSERT_ID()"),
+            7,
+            "{family}"
+        );
+        client.run("INSERT INTO f1v_a (v) VALUES (2)");
+        client.run("UPDATE f1v_b SET u = 51 WHERE id = 2");
+        assert_eq!(
+            counts(&proxy, "b").failed,
+            2,
+            "{family}\n{}",
+            journal(&proxy)
+        );
+        client.run("SELECT 1");
+        let asked = client.try_run("SELECT LAST_INSERT_ID()");
+        assert!(
+            matches!(&asked, Err(e) if !matches!(e, mysql_async::Error::Server(_))),
+            "{family}: {asked:?}"
+        );
     }
 }
