@@ -232,9 +232,11 @@ impl Copier {
                 self.bounds(source, name, followed).await?
             }
         };
-        parts.retain(|(part, _)| part.name != *name);
+        // No number of before again: what an earlier run has on its way may still
+        // be written under it.
         let last = parts.iter().map(|(part, _)| part.number).max();
         let mut number = last.map_or(0, |last| last.saturating_add(1));
+        parts.retain(|(part, _)| part.name != *name);
         let (mut after, first) = (None, parts.len());
         for until in bounds.into_iter().map(Some).chain([None]) {
             let part = Part {
@@ -354,4 +356,43 @@ fn split(range: Option<(Option<String>, Option<String>)>, rows: u64) -> Vec<Boun
     (1..parts)
         .map(|n| Bound(vec![(low + n * step).to_string().into_bytes()]))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::follow::batch::Key;
+    use crate::rows::shape::{ColumnShape, TableShape};
+
+    #[test]
+    fn a_definition_is_of_the_keys_columns_on_the_target() {
+        let shape = |column_type: &str, collation: &str, rest: &str| {
+            let column = |name: &str, column_type: &str| ColumnShape {
+                name: name.into(),
+                column_type: column_type.to_owned(),
+                collation: Some(collation.to_owned()),
+                ..ColumnShape::default()
+            };
+            Arc::new(TableShape {
+                columns: vec![column("k", column_type), column("v", rest)],
+                ..TableShape::default()
+            })
+        };
+        let of = |read: &Arc<TableShape>, written: &Arc<TableShape>, columns: Vec<usize>| {
+            let key = Key {
+                columns,
+                bytewise: false,
+            };
+            definition(&Followed::new(read.clone(), Some(written.clone()), key))
+        };
+        let one = shape("varchar(9)", "a_bin", "int");
+        let was = of(&one, &one, vec![0]);
+        let collated = shape("varchar(9)", "a_ci", "int");
+        assert_ne!(was, of(&one, &collated, vec![0]), "another order");
+        assert_eq!(was, of(&collated, &one, vec![0]), "the target has it not");
+        assert_ne!(was, of(&one, &one, vec![1]), "another key");
+        assert_ne!(was, of(&one, &one, vec![]), "none any more");
+        let other = shape("varchar(9)", "a_bin", "bigint");
+        assert_eq!(was, of(&other, &other, vec![0]), "a column beside the key");
+    }
 }

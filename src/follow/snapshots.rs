@@ -25,7 +25,9 @@
 //! Tables whose rows follow those of others unseen use the first step too:
 //! until their parents are copied their events are skipped, so that no child is
 //! there without its parent. What is skipped was in the log before the first
-//! watermark of their own copy, which therefore reads it.
+//! watermark of their own copy, which therefore reads it. What their events say
+//! was there is removed meanwhile ([`super::keyed`] says why), so a table that is
+//! wanted must be copied from its beginning: whoever wants one sees to that.
 
 use std::collections::HashMap;
 use std::sync::Arc;
