@@ -136,7 +136,7 @@ impl Prepared {
     /// client does, unless that is another statement's id there.
     ///
     /// 1. A client's statement 7 is 5 on the target, where 7 is another; 2. the
-    /// client closes that one's namesake, and executes an id it never had;
+    ///    client closes that one's namesake, and executes an id it never had;
     /// 3. sent on as it is, it executes whatever has the id there.
     pub fn unknown(&self, id: u32, side: Side, mariadb: bool) -> u32 {
         let last = mariadb && id == LAST_STATEMENT && !self.statements.is_empty();

@@ -642,7 +642,7 @@ mod tests {
         };
         s.learn(&set(b"OFF"), false, &mut Vec::new());
         let off = (b"SET @@session.`sql_log_bin`=0".to_vec(), true);
-        assert_eq!(s.replay(0, false), [off.clone()]);
+        assert_eq!(s.replay(0, false), std::slice::from_ref(&off));
         assert_eq!(s.replay(before, true), [off]);
         let told = s.version;
         assert!(s.replay(told, false).is_empty());

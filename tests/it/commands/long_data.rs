@@ -35,7 +35,7 @@ fn execute(raw: &mut Raw, id: &[u8], text: Option<&[u8]>, number: u64) -> Option
 }
 
 /// 1. A value is sent; 2. the EXECUTE is refused by the proxy, because its
-/// tables' active sides differ; 3. the next one has both values in one.
+///    tables' active sides differ; 3. the next one has both values in one.
 #[test]
 fn a_refused_execute_leaves_no_long_data_behind() {
     for family in Family::BOTH {
@@ -99,7 +99,7 @@ fn lost_long_data_is_refused_once() {
 }
 
 /// 1. A cursor is open, and its statement closed; 2. another EXECUTE is refused,
-/// in an answer without flags; 3. a flip waits for a cursor that is not there.
+///    in an answer without flags; 3. a flip waits for a cursor that is not there.
 #[test]
 fn a_refused_execute_opens_no_cursor() {
     for family in Family::BOTH {
@@ -132,8 +132,8 @@ fn a_refused_execute_opens_no_cursor() {
 }
 
 /// 1. A client's statements 1 and 2 are prepared on the source; 2. after a flip
-/// the second is the first on the target; 3. the client executes 1, which it
-/// has closed, and another statement runs.
+///    the second is the first on the target; 3. the client executes 1, which it
+///    has closed, and another statement runs.
 #[test]
 fn an_unknown_id_is_nobodys() {
     for family in Family::BOTH {
@@ -196,7 +196,7 @@ fn what_is_not_logged_is_not_after_a_flip() {
 }
 
 /// 1. `CREATE TABLE … SELECT ?` is executed with 5; 2. the mirror is sent the
-/// text, in which there is no value.
+///    text, in which there is no value.
 #[test]
 fn prepared_ddl_takes_its_values_along() {
     for family in Family::BOTH {

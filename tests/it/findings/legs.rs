@@ -299,7 +299,7 @@ fn a_prepared_rollback_is_one_on_both_sides() {
 }
 
 /// 1. The mirror answers a prepared read, with its types; 2. in a transaction the
-/// active side is to execute it, without them: it must have had them.
+///    active side is to execute it, without them: it must have had them.
 #[test]
 fn types_that_a_mirrored_read_had_reach_the_active_side() {
     on_both(|pair| {
@@ -390,7 +390,7 @@ fn m9_the_mirror_is_rolled_back_when_the_active_is_lost_during_commit() {
 /// a mirror's: 1. @x is set on the target, where its table is active; 2. the leg
 /// is the mirror of another table's write, which fails there, and is discarded;
 /// 3. @x is NULL, and LAST_INSERT_ID() another one. What cannot be had any more
-/// ends the session instead.
+///    ends the session instead.
 #[test]
 fn h1_values_outlive_the_mirrors_leg() {
     for family in Family::BOTH {
