@@ -313,8 +313,8 @@ fn types_that_a_mirrored_read_had_reach_the_active_side() {
         let value = |raw: &mut Raw, body: &[u8]| -> i64 {
             let bytes = [&id[..], &[0, 1, 0, 0, 0], body].concat();
             let answer = raw.ask(COM_STMT_EXECUTE, &bytes).expect("execute");
-            let rows = answer.iter().map(|p| &p.payload);
-            let row = rows.filter(|p| p.len() == 10 && p[0] == 0).last();
+            let mut rows = answer.iter().map(|p| &p.payload);
+            let row = rows.rfind(|p| p.len() == 10 && p[0] == 0);
             let row = row.unwrap_or_else(|| panic!("{}: no row", pair.family));
             i64::from_le_bytes(row[2..].try_into().expect("a BIGINT"))
         };
