@@ -35,7 +35,7 @@ const VARIABLES_ANSWER_MAX: usize = 5 * VARIABLES_MAX;
 /// Asks for the variables' values; longer ones are no row, and the write is
 /// deferred. Their answer would be larger than what is read of one:
 /// 1. `UPDATE t SET v = @x`, with 2 MiB in @x; 2. A has executed it and its
-/// connection is given up; 3. nobody knows whether it was committed.
+///    connection is given up; 3. nobody knows whether it was committed.
 pub(super) fn select_variables(names: &[Vec<u8>]) -> Vec<u8> {
     let mut sql = b"SELECT ".to_vec();
     sql.extend_from_slice(&names.join(&b", "[..]));

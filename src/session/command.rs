@@ -391,8 +391,15 @@ impl Session {
         let id = self.named_statement(length).unwrap_or_default();
         self.prepared.drop_long_data(id);
         self.prepared.set_open(id, false);
-        let ids = self.prepared.get(id).map(|s| s.ids).unwrap_or_default();
         let lead = self.lead();
+        self.need_leg(lead).await?;
+        let known = self.prepared.get(id).map(|s| s.ids);
+        if known == Some([None; 2]) {
+            // Its leg is gone, or has forgotten it with long data of an EXECUTE
+            // that was refused: to its client it is there.
+            self.prepare_on(id, lead).await?;
+        }
+        let ids = self.prepared.get(id).map(|s| s.ids).unwrap_or_default();
         let first = if ids[lead.index()].is_some() || ids[lead.other().index()].is_none() {
             lead
         } else {
@@ -411,8 +418,11 @@ impl Session {
                 self.drop_leg(other);
             }
         }
-        self.send_with_id(length, first, ids[first.index()].unwrap_or(id))
-            .await?;
+        let (first, own) = match ids[first.index()] {
+            Some(own) => (first, own),
+            None => self.nobodys(id),
+        };
+        self.send_with_id(length, first, own).await?;
         self.relay_answer(first, ResponseKind::Generic).await?;
         self.repin();
         Ok(())
@@ -477,9 +487,12 @@ impl Session {
                     Some(_) => Side::Source,
                     None => lead,
                 };
-                (side, s.ids[side.index()].unwrap_or(id))
+                match s.ids[side.index()] {
+                    Some(own) => (side, own),
+                    None => self.nobodys(id),
+                }
             }
-            None => (lead, id),
+            None => self.nobodys(id),
         };
         self.send_with_id(length, side, own).await?;
         let summary = self.relay_answer(side, ResponseKind::Fetch).await?;

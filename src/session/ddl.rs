@@ -380,7 +380,7 @@ impl Session {
     /// prepared by SQL the text, as at its PREPARE; of an EXECUTE the same.
     ///
     /// 1. `CREATE TABLE t SELECT ? AS a` is executed with 5; 2. its text goes to
-    /// the mirror, which has no value; 3. the table is on one side only.
+    ///    the mirror, which has no value; 3. the table is on one side only.
     async fn command_for_mirror(
         &mut self,
         mirror: Side,

@@ -420,12 +420,7 @@ impl Session {
                 .inline_for_mirror(length, &call, planned.plan, mirror, &mut commands)
                 .await;
         }
-        let answers = match planned.plan {
-            Plan::MirrorRead(side) => side,
-            _ => active,
-        };
-        let refused = matches!(planned.plan, Plan::RefusedMixed { .. });
-        let may_be_refused = matches!(planned.plan, Plan::Ddl { .. });
+        let plan = planned.plan;
         let statement = Statement {
             length,
             facts: &call.facts,
@@ -436,15 +431,26 @@ impl Session {
             sent: None,
         };
         self.act(statement).await?;
+        self.carried_out(call.client_id, plan, active).await;
+        Ok(())
+    }
+
+    /// What follows an EXECUTE that went the way of `plan`.
+    async fn carried_out(&mut self, id: u32, plan: Plan, active: Side) {
         // 1. Long data is sent; 2. the EXECUTE is refused by us; 3. the next
         // one on that leg has both values in one.
-        if refused || may_be_refused {
-            self.forget_long_data(call.client_id).await;
+        let refused = matches!(plan, Plan::RefusedMixed { .. });
+        if refused || matches!(plan, Plan::Ddl { .. }) {
+            self.forget_long_data(id).await;
         }
-        if !refused {
-            self.ran_on(call.client_id, answers).await;
+        if refused {
+            return;
         }
-        Ok(())
+        let answers = match plan {
+            Plan::MirrorRead(side) => side,
+            _ => active,
+        };
+        self.ran_on(id, answers).await;
     }
 
     pub(super) async fn plan_call(

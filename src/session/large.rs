@@ -86,7 +86,7 @@ impl Session {
     /// it.
     pub(super) fn where_unknown(&self, id: u32) -> Option<(Side, u32)> {
         let Some(statement) = self.prepared.get(id) else {
-            return Some((self.lead(), id));
+            return Some(self.nobodys(id));
         };
         let side = self.side_of(&statement.text, &statement.facts);
         let own = statement.ids[side.index()]?;

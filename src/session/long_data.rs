@@ -96,7 +96,7 @@ impl Session {
     /// so that it can only be kept.
     fn long_data_home(&self, id: u32) -> Option<(Side, u32)> {
         let Some(s) = self.prepared.get(id) else {
-            return Some((self.lead(), id));
+            return Some(self.nobodys(id));
         };
         let at = |side: Side| {
             self.legs[side.index()].as_ref()?;
@@ -108,6 +108,14 @@ impl Session {
             None if s.long_data_lost => None,
             None => at(s.side).or_else(|| at(s.side.other())),
         }
+    }
+
+    /// Where a command goes that names a statement nobody knows: the lead's
+    /// server says so.
+    pub(super) fn nobodys(&self, id: u32) -> (Side, u32) {
+        let lead = self.lead();
+        let mariadb = self.state.mode.server.mariadb;
+        (lead, self.prepared.unknown(id, lead, mariadb))
     }
 
     /// The same for a chunk that is not kept: the leg that is to execute.

@@ -23,6 +23,7 @@ pub mod login;
 mod long_data;
 mod mirror_read;
 mod misorder;
+mod modes;
 mod named;
 mod pins;
 mod prepared;

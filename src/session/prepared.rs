@@ -34,6 +34,9 @@ const CHUNK_COST: usize = 64;
 /// MariaDB: the statement prepared last, whatever its id.
 const LAST_STATEMENT: u32 = u32::MAX;
 
+/// No server gives it out.
+const NOBODYS: u32 = 0;
+
 /// Ids given out when a leg's own id is taken by another leg's statement.
 const OWN_IDS_FROM: u32 = 0x4000_0000;
 
@@ -127,6 +130,21 @@ impl Prepared {
             Some(last) if mariadb && id == LAST_STATEMENT => last,
             _ => id,
         }
+    }
+
+    /// What a statement that nobody knows is called on the leg on `side`: as its
+    /// client does, unless that is another statement's id there.
+    ///
+    /// 1. A client's statement 7 is 5 on the target, where 7 is another; 2. the
+    ///    client closes that one's namesake, and executes an id it never had;
+    /// 3. sent on as it is, it executes whatever has the id there.
+    pub fn unknown(&self, id: u32, side: Side, mariadb: bool) -> u32 {
+        let last = mariadb && id == LAST_STATEMENT && !self.statements.is_empty();
+        let is_taken = |s: &Statement| s.ids[side.index()] == Some(id);
+        if last || self.statements.values().any(is_taken) {
+            return NOBODYS;
+        }
+        id
     }
 
     /// By the client's id.

@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::modes::translate_sql_mode;
 use crate::Side;
 use crate::sql::{CharsetClass, Isolation, ScanMode, ServerKind};
 use crate::wire::Status;
@@ -68,6 +69,10 @@ const NOT_REPLAYED: &[&[u8]] = &[
 /// The session's role among the variables. Its name sorts behind all others,
 /// so that a role is set in the session's own character set.
 const ROLE: &[u8] = b"\xFFrole";
+
+/// Told to a leg where it differs from what a leg begins with; not among those
+/// that are kept.
+const LOG_BIN: &[u8] = b"sql_log_bin";
 
 /// What SET NAMES sets.
 const CHARSETS: [&[u8]; 4] = [
@@ -147,6 +152,8 @@ pub struct State {
     pub shows_transactions: bool,
     /// SET sql_log_bin=0 is in force.
     pub log_bin_off: bool,
+    /// The version that it changed with.
+    log_bin_version: u64,
     /// NO_AUTO_VALUE_ON_ZERO is in force.
     pub no_auto_value_on_zero: bool,
     /// The client set `timestamp` itself: it stands after our own use of it.
@@ -195,6 +202,7 @@ impl State {
             opened: Opened::default(),
             shows_transactions: false,
             log_bin_off: false,
+            log_bin_version: 1,
             no_auto_value_on_zero: false,
             client_timestamp: false,
             timestamp: Vec::new(),
@@ -297,7 +305,7 @@ impl State {
             }
             b"tx_read_only" | b"transaction_read_only" => self.read_only = is_on(value),
             b"timestamp" => self.timestamp = value.to_vec(),
-            b"sql_log_bin" => self.log_bin_off = !is_on(value),
+            LOG_BIN => self.log_bin_off = !is_on(value),
             _ => {}
         }
     }
@@ -370,6 +378,10 @@ impl State {
             // SET NAMES does not report its collation.
             self.unsure_of(b"collation_connection");
         }
+        if name == LOG_BIN {
+            self.version += 1;
+            self.log_bin_version = self.version;
+        }
         if !NOT_REPLAYED.contains(&name) {
             self.version += 1;
             self.keep(name, value);
@@ -396,7 +408,12 @@ impl State {
 
     /// A leg was asked for the value of a variable.
     pub fn told(&mut self, name: &[u8], value: &[u8]) {
+        let was_off = self.log_bin_off;
         self.interpret(name, value);
+        if self.log_bin_off != was_off {
+            self.version += 1;
+            self.log_bin_version = self.version;
+        }
         let known = self.variables.get(name).map(|v| &v.value[..]);
         if known != Some(value) {
             self.version += 1;
@@ -435,6 +452,11 @@ impl State {
     /// to this state, each with whether the leg must not be without it.
     pub fn replay(&self, from: u64, mariadb: bool) -> Vec<(Vec<u8>, bool)> {
         let mut statements = Vec::new();
+        // A leg begins with 1, and accounts that may not set it need not.
+        if self.log_bin_version > from && (self.log_bin_off || from > 0) {
+            let value: &[u8] = if self.log_bin_off { b"0" } else { b"1" };
+            statements.push((set_statement(LOG_BIN, value), true));
+        }
         let newer = |name: &[u8]| self.variables.get(name).is_some_and(|v| v.version > from);
         if CHARSETS.iter().any(|name| newer(name)) {
             self.put_charsets(&mut statements);
@@ -498,49 +520,11 @@ impl State {
     }
 }
 
-/// Modes that only one family knows.
-const MARIADB_MODES: &[&[u8]] = &[
-    b"NO_AUTO_CREATE_USER",
-    b"IGNORE_BAD_TABLE_OPTIONS",
-    b"SIMULTANEOUS_ASSIGNMENT",
-    b"TIME_ROUND_FRACTIONAL",
-    b"EMPTY_STRING_IS_NULL",
-];
-const MYSQL_MODES: &[&[u8]] = &[b"TIME_TRUNCATE_FRACTIONAL"];
-
-/// An sql_mode with the same meaning on the other family. Fractional seconds
-/// beyond a column's precision are cut by MariaDB and rounded by MySQL, each
-/// unless its own mode says otherwise.
-pub(super) fn translate_sql_mode(value: &[u8], to_mariadb: bool) -> Vec<u8> {
-    let (foreign, cuts) = if to_mariadb {
-        (
-            MYSQL_MODES,
-            contains_word(value, b"TIME_TRUNCATE_FRACTIONAL"),
-        )
-    } else {
-        (
-            MARIADB_MODES,
-            !contains_word(value, b"TIME_ROUND_FRACTIONAL"),
-        )
-    };
-    let mut modes: Vec<&[u8]> = value
-        .split(|&b| b == b',')
-        .map(<[u8]>::trim_ascii)
-        .filter(|m| !m.is_empty() && !foreign.contains(m))
-        .collect();
-    match (to_mariadb, cuts) {
-        (true, false) => modes.push(b"TIME_ROUND_FRACTIONAL"),
-        (false, true) => modes.push(b"TIME_TRUNCATE_FRACTIONAL"),
-        _ => {}
-    }
-    modes.join(&b","[..])
-}
-
 fn is_on(value: &[u8]) -> bool {
     value == b"1" || value.eq_ignore_ascii_case(b"on")
 }
 
-fn contains_word(list: &[u8], word: &[u8]) -> bool {
+pub(super) fn contains_word(list: &[u8], word: &[u8]) -> bool {
     list.split(|&b| b == b',')
         .any(|item| item.trim_ascii().eq_ignore_ascii_case(word))
 }
@@ -647,12 +631,24 @@ mod tests {
     }
 
     #[test]
-    fn modes_keep_their_meaning_across_families() {
-        let to_mysql = translate_sql_mode(b"STRICT_TRANS_TABLES,NO_AUTO_CREATE_USER", false);
-        assert_eq!(to_mysql, b"STRICT_TRANS_TABLES,TIME_TRUNCATE_FRACTIONAL");
-        let to_mariadb = translate_sql_mode(b"STRICT_TRANS_TABLES", true);
-        assert_eq!(to_mariadb, b"STRICT_TRANS_TABLES,TIME_ROUND_FRACTIONAL");
-        assert_eq!(translate_sql_mode(&to_mysql, true), b"STRICT_TRANS_TABLES");
+    fn writes_that_are_not_logged_are_not_on_another_leg() {
+        let mut s = State::new(None, Status::AUTOCOMMIT, ServerKind::default());
+        s.set_defaults(LOG_BIN, b"1");
+        assert!(s.replay(0, false).is_empty());
+        let before = s.version;
+        let set = |value: &[u8]| {
+            let name = LOG_BIN;
+            block(&[Change::SystemVariable { name, value }])
+        };
+        s.learn(&set(b"OFF"), false, &mut Vec::new());
+        let off = (b"SET @@session.`sql_log_bin`=0".to_vec(), true);
+        assert_eq!(s.replay(0, false), std::slice::from_ref(&off));
+        assert_eq!(s.replay(before, true), [off]);
+        let told = s.version;
+        assert!(s.replay(told, false).is_empty());
+        s.told(LOG_BIN, b"1");
+        assert_eq!(s.replay(told, false)[0].0, b"SET @@session.`sql_log_bin`=1");
+        assert!(s.replay(0, false).is_empty());
     }
 
     #[test]

@@ -170,7 +170,7 @@ impl Values {
     /// A leg is gone. True: values went with it that the client knows of.
     ///
     /// 1. @x is set on the target, for a table that is active there; 2. as the
-    /// mirror of another table its leg misses a deadline, and is discarded;
+    ///    mirror of another table its leg misses a deadline, and is discarded;
     /// 3. the next statement reads @x on the source, where it is NULL.
     pub fn leg_gone(&mut self, side: Side) -> bool {
         if self.last == Some(side) {

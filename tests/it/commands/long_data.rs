@@ -1,5 +1,5 @@
 //! Long data of an EXECUTE that does not come, and what else an EXECUTE that
-//! is refused leaves behind.
+//! is refused leaves behind; ids that nobody has, and DDL with parameters.
 
 use super::counted::{connect, error, numbered, ok};
 use super::pair;
@@ -35,7 +35,7 @@ fn execute(raw: &mut Raw, id: &[u8], text: Option<&[u8]>, number: u64) -> Option
 }
 
 /// 1. A value is sent; 2. the EXECUTE is refused by the proxy, because its
-/// tables' active sides differ; 3. the next one has both values in one.
+///    tables' active sides differ; 3. the next one has both values in one.
 #[test]
 fn a_refused_execute_leaves_no_long_data_behind() {
     for family in Family::BOTH {
@@ -99,7 +99,7 @@ fn lost_long_data_is_refused_once() {
 }
 
 /// 1. A cursor is open, and its statement closed; 2. another EXECUTE is refused,
-/// in an answer without flags; 3. a flip waits for a cursor that is not there.
+///    in an answer without flags; 3. a flip waits for a cursor that is not there.
 #[test]
 fn a_refused_execute_opens_no_cursor() {
     for family in Family::BOTH {
@@ -128,5 +128,102 @@ fn a_refused_execute_opens_no_cursor() {
         assert_eq!(error(&said), Some(1242), "{family}");
         proxy.must_advance("r", "target_first");
         ok(&mut raw, "SELECT 1");
+    }
+}
+
+/// 1. A client's statements 1 and 2 are prepared on the source; 2. after a flip
+///    the second is the first on the target; 3. the client executes 1, which it
+///    has closed, and another statement runs.
+#[test]
+fn an_unknown_id_is_nobodys() {
+    for family in Family::BOTH {
+        let Some(pair) = pair(family, family) else {
+            return;
+        };
+        let proxy = super::counted::proxy(&pair, "ld_ids");
+        proxy.must_advance("r", "source_first");
+        let mut raw = connect(proxy.port());
+        let ids: Vec<Vec<u8>> = (0..3)
+            .map(|n| prepare(&mut raw, &format!("INSERT INTO ld_ids (v) VALUES ({n})")))
+            .collect();
+        proxy.must_advance("r", "target_first");
+        let run = |raw: &mut Raw, com: u8, id: &[u8]| {
+            let rest: &[u8] = match com {
+                COM_STMT_EXECUTE => &[0, 1, 0, 0, 0],
+                COM_STMT_FETCH => &[1, 0, 0, 0],
+                _ => &[],
+            };
+            let packets = raw.ask(com, &[id, rest].concat()).expect("answer");
+            error(&packets)
+        };
+        assert_eq!(run(&mut raw, COM_STMT_EXECUTE, &ids[2]), None, "{family}");
+        assert_eq!(run(&mut raw, COM_STMT_EXECUTE, &ids[1]), None, "{family}");
+        for id in &ids[..2] {
+            raw.ask(COM_STMT_CLOSE, id).expect("close");
+            for com in [COM_STMT_EXECUTE, COM_STMT_FETCH, COM_STMT_RESET] {
+                assert_eq!(run(&mut raw, com, id), Some(1243), "{family}");
+            }
+        }
+        assert_eq!(run(&mut raw, COM_STMT_EXECUTE, &ids[2]), None, "{family}");
+        let count = "SELECT COUNT(*) FROM t.ld_ids WHERE id > 3";
+        assert_eq!(pair.target.one(count), "3", "{family}");
+    }
+}
+
+/// A session whose writes are not logged goes on so on the other server, and
+/// is logged again when it says so.
+#[test]
+fn what_is_not_logged_is_not_after_a_flip() {
+    for family in Family::BOTH {
+        let Some(pair) = pair(family, family) else {
+            return;
+        };
+        let proxy = super::counted::proxy(&pair, "ld_log");
+        proxy.must_advance("r", "source_first");
+        let mut raw = connect(proxy.port());
+        let is = |raw: &mut Raw| {
+            let rows = raw.query("SELECT @@session.sql_log_bin").expect("answer");
+            let row = rows.iter().find(|p| p.payload.len() == 2);
+            row.map(|p| p.payload[1])
+        };
+        ok(&mut raw, "SET SESSION sql_log_bin = 0");
+        proxy.must_advance("r", "target_first");
+        assert_eq!(is(&mut raw), Some(b'0'), "{family}");
+        ok(&mut raw, "SET @@session.sql_log_bin = 1");
+        proxy.must_rollback("r", "source_first");
+        assert_eq!(is(&mut raw), Some(b'1'), "{family}");
+    }
+}
+
+/// 1. `CREATE TABLE … SELECT ?` is executed with 5; 2. the mirror is sent the
+///    text, in which there is no value.
+#[test]
+fn prepared_ddl_takes_its_values_along() {
+    for family in Family::BOTH {
+        let Some(pair) = pair(family, family) else {
+            return;
+        };
+        let proxy = super::counted::proxy(&pair, "ld_ddl");
+        proxy.must_advance("r", "source_first");
+        let mut raw = connect(proxy.port());
+        ok(&mut raw, "DROP TABLE ld_ddl");
+        let sql = "CREATE TABLE ld_ddl (id INT PRIMARY KEY, s VARCHAR(9)) SELECT ? AS s, ? AS id";
+        let create = prepare(&mut raw, sql);
+        // The schema of PREPARE, on both sides.
+        ok(&mut raw, "USE mysql");
+        assert_eq!(
+            execute(&mut raw, &create, Some(b"five"), 5),
+            None,
+            "{family}"
+        );
+        let row = "SELECT CONCAT(id, s) FROM t.ld_ddl";
+        assert_eq!(
+            [pair.source, pair.target].map(|s| s.one(row)),
+            ["5five", "5five"]
+        );
+        assert_eq!(
+            proxy.route("r")["mirror"]["suspended"].as_bool(),
+            Some(false)
+        );
     }
 }

@@ -192,8 +192,8 @@ fn m4_defaults_that_differ_are_deferred() {
 }
 
 /// 1. @x has 2 MiB; 2. the active side is asked for it, in one write with the
-/// statement; 3. its answer is larger than what is read of one, and the session
-/// would end with a write of which nobody knows whether it was committed.
+///    statement; 3. its answer is larger than what is read of one, and the session
+///    would end with a write of which nobody knows whether it was committed.
 #[test]
 fn a_write_of_a_long_variable_is_deferred() {
     on_both(|pair| {

@@ -42,8 +42,8 @@ fn execute(raw: &mut Raw, id: [u8; 4], types: &[[u8; 2]], values: &[u8]) -> Opti
 }
 
 /// 1. `UPDATE f_ps_a …` is prepared in `t`; 2. `USE f_ps_other`, which has a
-/// table of this name; 3. its EXECUTE is planned for the other table, and the
-/// mirror prepares it there.
+///    table of this name; 3. its EXECUTE is planned for the other table, and the
+///    mirror prepares it there.
 #[test]
 fn names_mean_the_schema_of_prepare() {
     on_both(|pair| {
@@ -76,7 +76,7 @@ fn names_mean_the_schema_of_prepare() {
 }
 
 /// 1. Prepared under ANSI_QUOTES; 2. `SET sql_mode=''`; 3. the mirror is given
-/// the text, to which `"v"` is a string by now.
+///    the text, to which `"v"` is a string by now.
 #[test]
 fn texts_are_read_in_the_mode_of_prepare() {
     on_both(|pair| {

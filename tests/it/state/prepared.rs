@@ -25,7 +25,7 @@ fn row(text: &str) -> Vec<String> {
 }
 
 /// 1. Prepared in `st`, under ANSI_QUOTES; 2. `USE st_other`, another mode, and
-/// a flip; 3. prepared on the target in `st_other`, its table is another one.
+///    a flip; 3. prepared on the target in `st_other`, its table is another one.
 #[test]
 fn named_statements_keep_their_schema_and_mode() {
     for index in 0..4 {
@@ -51,7 +51,7 @@ fn named_statements_keep_their_schema_and_mode() {
 }
 
 /// 1. @q is set on the source; 2. a flip; 3. `PREPARE s FROM @q` on the target,
-/// where it is brought first; 4. back on the source, it is the same statement.
+///    where it is brought first; 4. back on the source, it is the same statement.
 #[test]
 fn a_statement_from_a_variable_crosses_a_flip() {
     for index in 0..4 {
@@ -68,7 +68,7 @@ fn a_statement_from_a_variable_crosses_a_flip() {
 }
 
 /// 1. The text is asked for, and is larger than what is read of an answer; 2. its
-/// rest would be the answer to what the client says next.
+///    rest would be the answer to what the client says next.
 #[test]
 fn a_statement_from_a_long_variable_leaves_no_answer_behind() {
     for index in 0..4 {
