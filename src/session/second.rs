@@ -89,6 +89,21 @@ impl Session {
         Ok(())
     }
 
+    /// Makes sure that a second part is still there, before the lead commits:
+    /// the time in which one part alone is committed shall be short.
+    pub(super) async fn second_stands(&mut self, side: Side) -> Result<(), End> {
+        if self.parts[side.index()] != Part::Own {
+            return Ok(());
+        }
+        let Some(leg) = self.legs[side.index()].as_mut() else {
+            return Err(End::Protocol("no leg"));
+        };
+        if leg.ping_in_transaction().await? {
+            return Ok(());
+        }
+        Err(End::Leg(leg.lost("its part of the transaction is gone")))
+    }
+
     /// Commits the second part, behind the lead's commit. Some: the server's
     /// refusal, which the client is to hear of.
     pub(super) async fn commit_second(&mut self, lead: Side) -> Result<Option<Answer>, End> {

@@ -330,6 +330,9 @@ impl Session {
         }
         self.diagnostics = None;
         self.need_leg(lead).await?;
+        if s.facts.verb == Verb::Commit {
+            self.second_stands(lead.other()).await?;
+        }
         let shared = self.surroundings();
         let env = self.with_env(&shared, s.table, lead);
         let in_flight = env.in_flight();

@@ -207,13 +207,13 @@ impl Values {
         }
         let named = crate::sql::user_variables(sql, mode);
         let named: Vec<Vec<u8>> = named.iter().map(|name| quoted(name)).collect();
-        if facts.flags.has(Flags::USER_VARIABLE_READ) {
+        if facts.flags.has(Flags::USER_VARIABLE_READ) && !only_sets(sql, facts) {
             let known = |name: &Vec<u8>| self.names.contains(name);
             let is_gone = |name: &Vec<u8>| gone.names.contains(name) || gone.unseen;
             // Too many to be listed: any of them.
             return named.is_empty() || named.iter().any(|n| is_gone(n) && !known(n));
         }
-        if facts.flags.any(ASSIGNS) {
+        if facts.flags.any(ASSIGNS) || only_sets(sql, facts) {
             for name in &named {
                 gone.names.remove(name);
             }
@@ -229,6 +229,19 @@ impl Values {
         }
         self.names.extend(written.iter().map(|name| quoted(name)));
     }
+}
+
+/// `SET @x = …` with no other variable in it: the scanner does not tell which of
+/// a SET's variables are read.
+fn only_sets(sql: &[u8], facts: &Facts) -> bool {
+    let first = || {
+        sql.split(|b| b.is_ascii_whitespace())
+            .find(|w| !w.is_empty() && !w.eq_ignore_ascii_case(b"set"))
+    };
+    facts.verb == Verb::Set
+        && facts.statements == 1
+        && sql.iter().filter(|b| **b == b'@').count() == 1
+        && first().is_some_and(|word| word.starts_with(b"@"))
 }
 
 /// `` @`x` `` of any spelling of `@x`.

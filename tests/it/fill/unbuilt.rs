@@ -4,6 +4,7 @@ use super::COPIED;
 use crate::or_skip;
 use crate::support::proc::wait_for;
 use crate::support::{Family, Proxy, ProxyOptions, Server, servers};
+use serde_json::json;
 
 /// No table has more, its primary key included.
 const KEYS_MAX: usize = 64;
@@ -52,7 +53,8 @@ fn a_copy_without_its_keys_is_not_complete() {
         for part in ["key by_v", "foreign key ub_p", "t.ub_child"] {
             assert!(detail.contains(part), "{part}: {detail}");
         }
-        let refused = proxy.advance("ub", Some("source_first"), false);
+        let at_once = json!({ "to": "source_first", "force": false, "wait": false });
+        let refused = proxy.post("/v1/routes/ub/advance", &at_once);
         assert_eq!(refused.status, 409, "{refused:?}");
         let conditions = refused.json()["conditions"].clone();
         let conditions = conditions.as_array().expect("conditions").clone();

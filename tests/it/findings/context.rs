@@ -209,7 +209,11 @@ fn a_write_of_a_long_variable_is_deferred() {
         let lengths = pair.both("SELECT LENGTH(s) FROM t.f_lv_a WHERE id = 2");
         assert_eq!(lengths, [Some("1000000".into()), Some("1000000".into())]);
 
-        // More warnings than what is read of other answers.
+        // More warnings than what is read of other answers. MySQL lets few keep
+        // as many.
+        if pair.family == Family::MySql {
+            return;
+        }
         client.run("SET max_error_count = 65535, sql_mode = ''");
         let text = "w".repeat(120);
         let rows: Vec<String> = (0..8000).map(|id| format!("({id},'{text}')")).collect();

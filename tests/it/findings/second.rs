@@ -208,6 +208,10 @@ fn a_lost_second_part_ends_the_session() {
         client.run("UPDATE f_sdy SET v=99 WHERE id=1");
         let id: u64 = client.value("SELECT CONNECTION_ID() FROM f_sdy WHERE id=1");
         two.target.exec(&format!("KILL {id}"));
+        let there = format!("SELECT COUNT(*) FROM information_schema.processlist WHERE id={id}");
+        wait_for("the leg's end", Duration::from_secs(10), || {
+            two.target.one(&there) == "0"
+        });
         assert!(
             client.try_run("COMMIT").is_err(),
             "{}: told of a success",
