@@ -50,7 +50,7 @@ impl Family {
     }
 
     /// All tables whose rows follow those of `name`.
-    fn below(&self, name: &TableName) -> BTreeSet<TableName> {
+    pub(super) fn below(&self, name: &TableName) -> BTreeSet<TableName> {
         let mut found = BTreeSet::new();
         let mut next = vec![name.clone()];
         while let Some(name) = next.pop() {

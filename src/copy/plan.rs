@@ -72,6 +72,12 @@ fn begun(parts: &Parts, family: &Family) -> BTreeSet<TableName> {
         let waits = level.iter().filter(|p| n > 0 || family.whole(&p.name));
         waiting.extend(waits.map(|p| p.name.clone()));
     }
+    // 1. A parent that was finished waits again; 2. its rows are removed as they
+    // change, and children with them; 3. the children are finished: only a copy
+    // of their own brings those back.
+    for name in waiting.clone() {
+        waiting.extend(family.below(&name));
+    }
     let copied = |(part, finished): &&(Part, bool)| *finished || part.rows > 0;
     let begun: BTreeSet<_> = parts.iter().filter(copied).map(|(p, _)| &p.name).collect();
     waiting.retain(|name| begun.contains(name));

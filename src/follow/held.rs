@@ -12,9 +12,9 @@
 //! A transaction of more rows than are kept is applied while it is read; one of
 //! these that rolls back stops the follower.
 
-use crate::binlog::Rows;
 use crate::binlog::event::Query;
 use crate::binlog::progress::Place;
+use crate::binlog::{Body, Event, Rows};
 
 use super::batch::TableName;
 use super::tables::Meaning;
@@ -86,13 +86,33 @@ impl Follower {
         if self.heals || place != Place::Inside || self.held.passed {
             return self.rows(rows);
         }
-        self.held.bytes += rows.size();
-        self.held.rows.push(rows.clone());
-        if self.held.bytes <= BYTES_MAX {
+        if matches!(self.tables.meaning(&name_of(rows)), Meaning::Skip) {
             return Ok(());
         }
-        self.let_pass()?;
-        self.held.passed = true;
+        self.held.bytes += rows.size();
+        self.held.rows.push(rows.clone());
+        self.held.passed = self.held.bytes > BYTES_MAX;
+        Ok(())
+    }
+
+    /// To be called ahead of each event: takes the rows that stay, batch by
+    /// batch, once it is known that they do or there are too many of them.
+    pub(super) async fn release(&mut self, event: &Event) -> Result<(), FollowError> {
+        let commits = match &event.body {
+            Body::Commit { .. } => true,
+            Body::Query(query) => query.is(b"COMMIT"),
+            _ => false,
+        };
+        if self.held.rows.is_empty() || !(commits || self.held.passed) {
+            return Ok(());
+        }
+        self.held.bytes = 0;
+        for rows in std::mem::take(&mut self.held.rows) {
+            self.rows(&rows)?;
+            if self.is_full() {
+                self.flush().await?;
+            }
+        }
         Ok(())
     }
 
@@ -109,6 +129,9 @@ impl Follower {
         };
         match said {
             _ if self.heals => {}
+            Said::BackTo(_) if self.xa.is_running() => {
+                return Err(self.stopped("ROLLBACK TO inside a transaction of XA"));
+            }
             Said::Savepoint(name) => self.held.savepoint(name),
             Said::BackTo(_) if self.held.passed => return Err(self.too_late()),
             Said::BackTo(name) => match self.held.back_to(name) {
@@ -123,7 +146,10 @@ impl Follower {
     pub(super) fn settle_held(&mut self, place: Place) -> Result<(), FollowError> {
         match place {
             // Of one that the log, or the connection, broke off.
-            Place::Begins => self.held = Held::default(),
+            Place::Begins => {
+                self.held = Held::default();
+                (self.ours, self.inside) = (false, false);
+            }
             Place::RollsBack if self.held.passed => return Err(self.too_late()),
             Place::RollsBack => {
                 let undone = std::mem::take(&mut self.held.rows);
@@ -141,15 +167,11 @@ impl Follower {
 
     /// Of rows rolled back, those that no server takes back.
     fn standing(&self, mut rows: Vec<Rows>) -> Vec<Rows> {
-        rows.retain(|rows| {
-            let name = TableName {
-                schema: rows.table.schema.clone(),
-                table: rows.table.table.clone(),
-            };
-            match self.tables.meaning(&name) {
-                Meaning::Follow(table) | Meaning::Keyless(table) => !table.shape.transactional,
-                _ => false,
-            }
+        rows.retain(|rows| match self.tables.meaning(&name_of(rows)) {
+            Meaning::Follow(table) | Meaning::Keyless(table) => !table.shape.transactional,
+            // Ours, or not known: whoever takes it says so.
+            Meaning::Mark | Meaning::Stop(_) => true,
+            _ => false,
         });
         rows
     }
@@ -160,6 +182,13 @@ impl Follower {
              written: copy again, or compare and repair",
             BYTES_MAX >> 20
         ))
+    }
+}
+
+fn name_of(rows: &Rows) -> TableName {
+    TableName {
+        schema: rows.table.schema.clone(),
+        table: rows.table.table.clone(),
     }
 }
 

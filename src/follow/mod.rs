@@ -305,7 +305,11 @@ impl Follower {
                     Ok(Some(event)) => {
                         self.wait_for_copy(&event).await?;
                         self.wait_for_definition(&event).await?;
-                        if let Err(stop) = self.take(&event) {
+                        let taken = match self.release(&event).await {
+                            Ok(()) => self.take(&event),
+                            stop => stop,
+                        };
+                        if let Err(stop) = taken {
                             // So that the next run meets it first of all.
                             self.flush().await?;
                             self.checkpoint().await?;
@@ -333,7 +337,7 @@ impl Follower {
                 Some(chunk) = chunks.recv() => self.chunk(chunk)?,
                 () = tokio::time::sleep(self.wait()) => self.flush().await?,
             }
-            let full = self.batch.events >= BATCH_EVENTS || self.batch.bytes >= BATCH_BYTES;
+            let full = self.is_full();
             let hasten = std::mem::take(&mut self.hasten);
             if full || hasten || self.since.is_some_and(|s| s.elapsed() > self.age) {
                 self.flush().await?;
@@ -347,6 +351,10 @@ impl Follower {
                 self.rest();
             }
         }
+    }
+
+    fn is_full(&self) -> bool {
+        self.batch.events >= BATCH_EVENTS || self.batch.bytes >= BATCH_BYTES
     }
 
     fn checkpoint_pause(&self) -> Duration {

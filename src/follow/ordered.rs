@@ -219,7 +219,9 @@ fn put_equal(
         (Value::Bytes(_), Some(charset)) => text_equal(out, value, column, charset),
         (Value::Bytes(bytes), None) => bytes_equal(out, bytes, value, column),
         (Value::Enum(_) | Value::Set(_), _) => {
-            wrapped(out, b"+0=");
+            // As a sum it would be a DOUBLE, or signed.
+            out.extend_from_slice(b"CAST(");
+            wrapped(out, b" AS UNSIGNED)=");
             put_value(out, value, column)
         }
         // A YEAR of 0 compared with 0 would be 2000.

@@ -59,6 +59,11 @@ impl State {
         self.known
     }
 
+    /// The transaction being read may end prepared.
+    pub(super) fn is_running(&self) -> bool {
+        self.running.is_some()
+    }
+
     /// Where the oldest prepared transaction begins.
     pub(super) fn resume(&self) -> Option<&Position> {
         self.prepared.first().map(|(_, stash)| &stash.before)

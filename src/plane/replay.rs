@@ -357,10 +357,18 @@ pub(super) async fn at_log(
     for (db, name, pair) in catalog.iter() {
         let written = pair.on(read.other());
         let shape = match (pair.on(read), written) {
-            (now, Some(then)) if covers(db, name) => Some(match now {
-                Some(now) if !one_family => merged(now, then),
-                _ => then.clone(),
-            }),
+            (now, Some(then)) if covers(db, name) => {
+                let mut shape = match now {
+                    Some(now) if !one_family => merged(now, then),
+                    _ => then.clone(),
+                };
+                if let Some(now) = now {
+                    // The target's may be another one from the beginning.
+                    shape.engine.clone_from(&now.engine);
+                    shape.transactional = now.transactional;
+                }
+                Some(shape)
+            }
             (now, _) => now.cloned(),
         };
         for (side, shape) in [(read, shape), (read.other(), written.cloned())] {

@@ -447,7 +447,8 @@ impl Session {
             return;
         }
         let answers = match plan {
-            Plan::MirrorRead(side) => side,
+            // Or the active side has answered in its place.
+            Plan::MirrorRead(side) if self.values.last == Some(side) => side,
             _ => active,
         };
         self.ran_on(id, answers).await;

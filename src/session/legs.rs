@@ -9,7 +9,7 @@ use super::{End, Session};
 use crate::Side;
 use crate::leg::connect::{LegError, LoginParams};
 use crate::leg::{ANSWER_MAX, Leg, put_query};
-use crate::mirror::circuit;
+use crate::mirror::{Part, circuit};
 use crate::telemetry;
 use crate::wire::Capabilities;
 use crate::wire::command::ResponseKind;
@@ -146,6 +146,11 @@ impl Session {
         if self.legs[side.index()].is_some() {
             return Ok(());
         }
+        if self.parts[side.index()] == Part::Own {
+            // 1. It is opened anew, without BEGIN; 2. what is written on it is
+            // committed at once, and what was written on it is lost.
+            return Err(End::Protocol("a second part's leg is gone"));
+        }
         self.retry_other = None;
         // Boxed: every session would carry its room for ever.
         match Box::pin(self.open(side, OPEN_LIMIT)).await {
@@ -182,6 +187,10 @@ impl Session {
     pub(super) fn drop_leg(&mut self, side: Side) {
         if let Some(leg) = self.legs[side.index()].take() {
             self.shared.mirror.reaper.kill(side, leg.info.thread_id);
+        }
+        if self.parts[side.index()] == Part::Open {
+            self.parts[side.index()] = Part::None;
+            self.poison_lost_part();
         }
         self.note_leg_gone(side);
     }

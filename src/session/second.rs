@@ -17,7 +17,7 @@
 use super::state::Opened;
 use super::{End, Session};
 use crate::Side;
-use crate::leg::{ANSWER_MAX, Answer, put_query};
+use crate::leg::{ANSWER_MAX, Answer, Leg, put_query};
 use crate::mirror::Part;
 use crate::mirror::journal::Kind;
 use crate::mirror::write::{COMMIT, INSIST_MAX, ROLLBACK, insist};
@@ -109,6 +109,11 @@ impl Session {
     pub(super) async fn commit_second(&mut self, lead: Side) -> Result<Option<Answer>, End> {
         let side = lead.other();
         self.parts[side.index()] = Part::None;
+        // Copies may be in it: whoever is cut off here is counted.
+        let copies = self.transaction.route;
+        let (shared, table) = (self.surroundings(), self.shared.routes.load());
+        let env = self.with_env(&shared, &table, lead);
+        let in_flight = copies.map(|_| env.in_flight());
         let Some(leg) = self.legs[side.index()].as_mut() else {
             return Err(End::Protocol("no leg"));
         };
@@ -121,6 +126,9 @@ impl Session {
             let answer = leg.answer(ResponseKind::Generic, ANSWER_MAX).await?;
             self.legs_broken = false;
             if !answer.summary.is_error {
+                if let Some(in_flight) = in_flight {
+                    in_flight.settled();
+                }
                 return Ok(None);
             }
             refused = Some(answer);
@@ -130,9 +138,10 @@ impl Session {
             }
         }
         insist(leg, ROLLBACK).await?;
-        if let Some(route) = self.transaction.route {
-            // Copies were in it.
-            let table = self.shared.routes.load();
+        if let Some(in_flight) = in_flight {
+            in_flight.settled();
+        }
+        if let Some(route) = copies {
             self.note(&table, route, Kind::Failed, "commit_refused");
         }
         Ok(refused)
@@ -147,6 +156,22 @@ impl Session {
         let what = refused.error_text();
         match self.legs[lead.other().index()].as_ref() {
             Some(leg) => Err(End::Leg(leg.lost(what))),
+            None => Err(End::Protocol("no leg")),
+        }
+    }
+
+    /// A routine, or several statements in one text, have run on the lead. If
+    /// they ended the transaction, nobody can tell how: the second part goes,
+    /// and its client with it, or it would be committed behind a ROLLBACK.
+    pub(super) fn ended_unseen(&self, lead: Side) -> Result<(), End> {
+        let in_transaction = |leg: &Leg| leg.status.has(Status::IN_TRANS);
+        if self.parts[lead.other().index()] != Part::Own
+            || self.legs[lead.index()].as_ref().is_some_and(in_transaction)
+        {
+            return Ok(());
+        }
+        match self.legs[lead.other().index()].as_ref() {
+            Some(leg) => Err(End::Leg(leg.lost("a routine ended its transaction"))),
             None => Err(End::Protocol("no leg")),
         }
     }

@@ -355,7 +355,14 @@ impl Session {
         let summary = ran?;
         self.pending.abandon = false;
         if summary.is_error {
-            let commits = !matches!(s.facts.class, Class::Read | Class::Write);
+            let commits = if self.parts.contains(&Part::Own) {
+                // A deadlock, or a handler, has rolled a routine's caller back,
+                // too: the second part goes with it.
+                s.facts.class == Class::Ddl
+                    || matches!(s.facts.verb, Verb::Begin | Verb::LockTables)
+            } else {
+                !matches!(s.facts.class, Class::Read | Class::Write)
+            };
             self.ask_after_error(side, commits).await?;
             if s.facts.verb == Verb::Handler && summary.error_code == ER_UNKNOWN_TABLE {
                 self.handler_gone(s.sql);
@@ -375,6 +382,9 @@ impl Session {
             return Ok(());
         }
         if !summary.is_error {
+            if is_opaque(s.facts) {
+                self.ended_unseen(side)?;
+            }
             self.settle_part(side, s.facts, s.table).await?;
         }
         if !s.facts.tables.is_empty() || values::opaque(s.facts) {

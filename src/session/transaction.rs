@@ -179,7 +179,7 @@ impl Session {
         Ok(())
     }
 
-    fn with_env<'e>(
+    pub(super) fn with_env<'e>(
         &self,
         (shared, debts): &'e (Arc<super::Shared>, Arc<Debts>),
         table: &'e RouteTable,
@@ -196,7 +196,7 @@ impl Session {
     }
 
     /// What an [`Env`] is made of, so that it does not borrow the session.
-    fn surroundings(&self) -> (Arc<super::Shared>, Arc<Debts>) {
+    pub(super) fn surroundings(&self) -> (Arc<super::Shared>, Arc<Debts>) {
         (self.shared.clone(), self.debts.clone())
     }
 

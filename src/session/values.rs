@@ -97,10 +97,9 @@ impl Seat {
 /// server.
 #[derive(Default)]
 struct Gone {
-    /// User variables, as `` @`x` ``.
+    /// User variables that texts showed, as `` @`x` ``: of others nobody knows
+    /// that they were there.
     names: BTreeSet<Vec<u8>>,
-    /// Others that no text showed.
-    unseen: bool,
     /// LAST_INSERT_ID().
     id: bool,
 }
@@ -181,10 +180,10 @@ impl Values {
         if self.variables.leg_gone(side) {
             self.variables.stale[other] = false;
             known = !self.names.is_empty();
-            if known || self.unseen {
+            self.unseen = false;
+            if known {
                 let gone = self.gone.get_or_insert_default();
                 gone.names.append(&mut self.names);
-                gone.unseen |= std::mem::take(&mut self.unseen);
             }
         }
         if self.ids.leg_gone(side) {
@@ -209,9 +208,10 @@ impl Values {
         let named: Vec<Vec<u8>> = named.iter().map(|name| quoted(name)).collect();
         if facts.flags.has(Flags::USER_VARIABLE_READ) && !only_sets(sql, facts) {
             let known = |name: &Vec<u8>| self.names.contains(name);
-            let is_gone = |name: &Vec<u8>| gone.names.contains(name) || gone.unseen;
+            let is_gone = |name: &Vec<u8>| gone.names.contains(name) && !known(name);
             // Too many to be listed: any of them.
-            return named.is_empty() || named.iter().any(|n| is_gone(n) && !known(n));
+            let unlisted = named.is_empty() && !gone.names.is_empty();
+            return unlisted || named.iter().any(is_gone);
         }
         if facts.flags.any(ASSIGNS) || only_sets(sql, facts) {
             for name in &named {
@@ -219,6 +219,16 @@ impl Values {
             }
         }
         hidden && !gone.names.is_empty()
+    }
+
+    /// There is a LAST_INSERT_ID() again.
+    fn id_again(&mut self) {
+        if let Some(gone) = &mut self.gone {
+            gone.id = false;
+            if gone.names.is_empty() {
+                self.gone = None;
+            }
+        }
     }
 
     fn remember_names(&mut self, sql: &[u8], mode: ScanMode) {
@@ -231,17 +241,28 @@ impl Values {
     }
 }
 
-/// `SET @x = …` with no other variable in it: the scanner does not tell which of
-/// a SET's variables are read.
+/// A SET in which each user variable stands before its `=`: the scanner does not
+/// tell which of a SET's variables are read. What it cannot tell is a read.
 fn only_sets(sql: &[u8], facts: &Facts) -> bool {
-    let first = || {
-        sql.split(|b| b.is_ascii_whitespace())
-            .find(|w| !w.is_empty() && !w.eq_ignore_ascii_case(b"set"))
-    };
-    facts.verb == Verb::Set
-        && facts.statements == 1
-        && sql.iter().filter(|b| **b == b'@').count() == 1
-        && first().is_some_and(|word| word.starts_with(b"@"))
+    if facts.verb != Verb::Set || facts.statements != 1 {
+        return false;
+    }
+    let mut rest = sql;
+    while let Some(at) = rest.iter().position(|b| *b == b'@') {
+        rest = rest.get(at + 1..).unwrap_or_default();
+        if let Some(system) = rest.strip_prefix(b"@") {
+            rest = system;
+            continue;
+        }
+        let part = |b: &u8| b.is_ascii_alphanumeric() || b"_$.".contains(b) || !b.is_ascii();
+        let end = rest.iter().position(|b| !part(b)).unwrap_or(rest.len());
+        let behind = rest.get(end..).unwrap_or_default().trim_ascii_start();
+        if end == 0 || !(behind.starts_with(b"=") || behind.starts_with(b":=")) {
+            return false;
+        }
+        rest = behind;
+    }
+    true
 }
 
 /// `` @`x` `` of any spelling of `@x`.
@@ -341,8 +362,12 @@ impl Session {
         }
         // `SET insert_id`, `SET last_insert_id` among them.
         let sets = !facts.set_variables.is_empty();
-        if opaque || writes || inserts || sets || facts.flags.has(Flags::LAST_INSERT_ID_SET) {
+        let sets_id = facts.flags.has(Flags::LAST_INSERT_ID_SET);
+        if opaque || writes || inserts || sets || sets_id {
             self.values.ids.changed(side);
+        }
+        if inserts || sets_id {
+            self.values.id_again();
         }
         self.values.last = Some(side);
         Ok(())
@@ -625,64 +650,4 @@ fn number(null: bool, value: impl Fn() -> Option<Vec<u8>>) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::sql::scan;
-
-    const MODE: fn() -> ScanMode = ScanMode::default;
-
-    fn misses(values: &mut Values, sql: &str) -> bool {
-        let facts = scan(sql.as_bytes(), MODE());
-        values.misses(&facts, sql.as_bytes(), MODE(), opaque(&facts))
-    }
-
-    /// @x was set on the target; the source has a leg, too.
-    fn set_on_target() -> Values {
-        let mut values = Values::new(Side::Source);
-        values.leg_opened(Side::Target);
-        values.remember_names(b"SET @x = 1", MODE());
-        values.variables.changed(Side::Target);
-        values
-    }
-
-    #[test]
-    fn what_went_with_a_leg_is_missed_once_it_is_asked_for() {
-        let mut values = set_on_target();
-        assert!(values.settled_on(Side::Target) && !misses(&mut values, "SELECT @x"));
-        assert!(values.leg_gone(Side::Target));
-        assert!(!values.leg_gone(Side::Target));
-        values.leg_opened(Side::Target);
-        assert!(!values.settled_on(Side::Source) && !values.settled_on(Side::Target));
-        assert!(misses(&mut values, "SELECT @`X` + 1"));
-        assert!(misses(&mut values, "CALL p()"));
-        assert!(!misses(&mut values, "SELECT @y"));
-        assert!(!misses(&mut values, "SELECT 1"));
-        assert!(!misses(&mut values, "SELECT LAST_INSERT_ID()"));
-        // It has a value again.
-        assert!(!misses(&mut values, "SET @x = 2"));
-        assert!(!misses(&mut values, "SELECT @x"));
-    }
-
-    #[test]
-    fn what_both_legs_had_is_not_missed() {
-        let mut values = set_on_target();
-        values.variables.moved(Side::Source);
-        values.ids.changed(Side::Target);
-        values.ids.moved(Side::Source);
-        assert!(!values.leg_gone(Side::Target));
-        assert!(values.settled_on(Side::Source));
-        values.leg_opened(Side::Target);
-        assert!(!values.settled_on(Side::Target) && !values.has_id(Side::Target));
-        assert!(!misses(&mut values, "SELECT @x, LAST_INSERT_ID()"));
-    }
-
-    #[test]
-    fn a_lost_insert_id_is_missed() {
-        let mut values = Values::new(Side::Source);
-        values.ids.changed(Side::Target);
-        assert!(!values.leg_gone(Side::Target));
-        assert!(!values.has_id(Side::Source));
-        assert!(misses(&mut values, "SELECT LAST_INSERT_ID()"));
-        assert!(!misses(&mut values, "INSERT INTO t VALUES (1)"));
-    }
-}
+mod tests;
