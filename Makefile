@@ -47,7 +47,7 @@ test: ## everything that decides whether a change is good
 	$(MAKE) --no-print-directory lint
 	wait $$installed || { cat "$$said"; exit 1; }
 	cat "$$said"
-	$(MAKE) --no-print-directory fuzz
+	LOCKSTEP_FUZZ_JOBS=3 $(MAKE) --no-print-directory fuzz
 	# At once, so that both cores have something to do to the end.
 	cargo test --no-run --lib --bins --test it
 	cargo test --lib --bins

@@ -123,6 +123,7 @@ pub(super) fn run(sql: &[u8], mode: ScanMode, facts: &mut Facts) -> Values {
     let mut semicolon = None;
     while s.cur.kind != Kind::End {
         if s.cur.is(b';') {
+            s.empty_statement(semicolon);
             semicolon = Some(s.cur.start);
             s.advance();
             continue;
@@ -135,11 +136,7 @@ pub(super) fn run(sql: &[u8], mode: ScanMode, facts: &mut Facts) -> Values {
         s.facts.class = s.facts.class.max(s.class);
         s.facts.statements = s.facts.statements.saturating_add(1);
     }
-    // To servers a comment behind the last `;` is an empty statement, which
-    // they answer with an OK of its own.
-    if s.facts.statements > 0 && semicolon.is_some() && s.lex.last_comment > semicolon {
-        s.facts.statements = s.facts.statements.saturating_add(1);
-    }
+    s.empty_statement(semicolon);
     if s.lex.unterminated() {
         s.facts.flags.set(Flags::UNTERMINATED);
     }
@@ -157,6 +154,15 @@ pub(super) fn run(sql: &[u8], mode: ScanMode, facts: &mut Facts) -> Values {
 }
 
 impl Scanner<'_> {
+    /// To servers a comment alone behind a `;` is an empty statement, which they
+    /// answer with an OK of its own. `semicolon`: the last one, and nothing but
+    /// comments since.
+    fn empty_statement(&mut self, semicolon: Option<usize>) {
+        if self.facts.statements > 0 && semicolon.is_some() && self.lex.last_comment > semicolon {
+            self.facts.statements = self.facts.statements.saturating_add(1);
+        }
+    }
+
     #[inline]
     pub(super) fn advance(&mut self) {
         self.before_prev = self.prev_entry.keyword;

@@ -206,6 +206,8 @@ fn quotes_by_mode() {
     assert_eq!(facts("SELECT 1 -- c\n;").statements, 1);
     // The servers answer the comment behind a `;` with an OK of its own.
     assert_eq!(facts("SELECT 1; -- c\n").statements, 2);
+    assert_eq!(facts("SELECT 1;/* c */ \n;").statements, 2);
+    assert_eq!(facts("SELECT 1; ;").statements, 1);
     assert_eq!(facts("/* only */").statements, 0);
 }
 

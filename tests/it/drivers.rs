@@ -15,7 +15,7 @@ use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
 /// Seconds one script may take; the slowest takes about five.
-const PATIENCE: &str = "120";
+const PATIENCE: &str = "240";
 
 #[derive(Clone, Copy, PartialEq, Debug)]
 enum Driver {
