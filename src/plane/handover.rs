@@ -14,6 +14,7 @@ use crate::Side;
 use crate::route::gate::Prepared;
 use crate::route::table::{FollowStart, Phase, Route};
 use crate::rows::service::ServiceConn;
+use crate::schema::Object;
 
 use super::fence::{self, Fence};
 use super::journal::Drained;
@@ -226,12 +227,7 @@ impl Handover<'_> {
                 task.end().await;
             }
         }
-        if let Some(old) = self.change.fence
-            && self.acting.load(Ordering::Relaxed)
-        {
-            let back = self.objects().activate(old.other(), until).await;
-            self.or_forced("triggers and events", back)?;
-        }
+        self.bring_back(Object::Trigger, until).await?;
         let follow = match self.change.follow {
             Following::Ends => None,
             Following::Kept => self.route.follow.clone(),
@@ -240,7 +236,20 @@ impl Handover<'_> {
                 self.or_forced("log position", started)?
             }
         };
+        // What one writes from now on is followed.
+        self.bring_back(Object::Event, until).await?;
         Ok(Prepared { follow, held })
+    }
+
+    /// On the new active side.
+    async fn bring_back(&self, kind: Object, until: Instant) -> Result<(), String> {
+        if let Some(old) = self.change.fence
+            && self.acting.load(Ordering::Relaxed)
+        {
+            let back = self.objects().activate(old.other(), kind, until).await;
+            self.or_forced(&format!("{}s", kind.as_str()), back)?;
+        }
+        Ok(())
     }
 
     /// Where the next follower begins. Writes are held: not beyond `until`, and

@@ -4,10 +4,12 @@
 //!
 //! 1. At a flip, behind the gate, events of the old active side are stopped
 //!    before its tables are fenced, for one that waited at the fence would write
-//!    after the swap. Once the old follower has ended and before
-//!    the new one's position is taken, they are brought back on the new active
-//!    side ([`Objects::activate`]). Not earlier, or the old follower's rows
-//!    would fire them; not later, or the first write would miss them.
+//!    after the swap. Once the old follower has ended, triggers are brought back
+//!    on the new active side ([`Objects::activate`]): not earlier, or the old
+//!    follower's rows would fire them; not later, or the first write would miss
+//!    them. Events come back last, behind the new follower's position:
+//!    (a) `tick` is enabled; (b) it fires and writes a row; (c) the position is
+//!    taken: nobody would ever carry that row to the other side.
 //! 2. Each time a follower begins, before it writes anything, what acts on the
 //!    side it writes is held back there, and what the side it reads has is kept
 //!    there ([`Objects::settle`]). After a flip that is the old active side:
@@ -21,7 +23,7 @@ use std::time::{Duration, Instant};
 
 use crate::Side;
 use crate::route::table::TableGlob;
-use crate::schema::{self, SchemaError};
+use crate::schema::{self, Object, SchemaError};
 
 use super::{Inner, make, route};
 
@@ -67,17 +69,17 @@ impl<'a> Objects<'a> {
         schema::holds(next, &covers).await
     }
 
-    /// Brings back what is held back on a side that becomes active.
+    /// Brings back what is held back of one kind on a side that becomes active.
     ///
     /// # Errors
     /// What could not be brought back, or not in time.
-    pub async fn activate(&self, side: Side, until: Instant) -> Result<(), String> {
+    pub async fn activate(&self, side: Side, kind: Object, until: Instant) -> Result<(), String> {
         let left = until.saturating_duration_since(Instant::now());
         let covers = self.covers();
-        let run = schema::activate(self.inner.account(side), &covers);
+        let run = schema::activate(self.inner.account(side), &covers, Some(kind));
         let report = match tokio::time::timeout(left, run).await {
             Ok(done) => done.map_err(|e| e.to_string())?,
-            Err(_) => return Err(format!("the {side}'s triggers and events take too long")),
+            Err(_) => return Err(format!("the {side}'s {}s take too long", kind.as_str())),
         };
         self.say(side, "bringing back", &report);
         match report.notes.first() {
@@ -121,7 +123,7 @@ impl<'a> Objects<'a> {
         let covers = self.covers();
         let [active_account, mirror_account] = [active, mirror].map(|s| self.inner.account(s));
         let run = async {
-            let on = schema::activate(active_account, &covers).await?;
+            let on = schema::activate(active_account, &covers, None).await?;
             let options = schema::Options::default();
             let off = schema::carry(active_account, mirror_account, &covers, options, true).await?;
             Ok::<_, SchemaError>((on, off))

@@ -400,9 +400,9 @@ pub async fn holds(account: &ServiceAccount, covers: &Covers<'_>) -> Result<bool
     Ok(any)
 }
 
-/// Brings a side's triggers and events back: it becomes active. Safe to be
-/// called again. `created` of the report names what was switched on, its notes
-/// what was not.
+/// Brings a side's triggers and events back (with `only`, those of one kind):
+/// it becomes active. Safe to be called again. `created` of the report names
+/// what was switched on, its notes what was not.
 ///
 /// Behind the gate, before the first write goes to this side.
 ///
@@ -411,11 +411,14 @@ pub async fn holds(account: &ServiceAccount, covers: &Covers<'_>) -> Result<bool
 pub async fn activate(
     account: &ServiceAccount,
     covers: &Covers<'_>,
+    only: Option<Object>,
 ) -> Result<Report, SchemaError> {
     let mut session = Session::open(account).await?;
     session.run(LOCK_WAIT).await?;
     let mut report = Report::default();
-    for Held { item, body, .. } in all_held(&mut session, covers).await? {
+    let mut all = all_held(&mut session, covers).await?;
+    all.retain(|held| only.is_none_or(|kind| held.item.object == kind));
+    for Held { item, body, .. } in all {
         match bring_back(&mut session, &item, &body).await {
             Ok(()) => {
                 let subject = Subject::new(item.object, &item.schema, &item.name);

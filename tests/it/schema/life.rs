@@ -88,7 +88,7 @@ type Account = lockstep::rows::service::ServiceAccount;
 
 /// What could not be switched.
 fn schema_on(account: &Account, covers: &schema::Covers<'_>) -> Vec<String> {
-    let report = block_on(schema::activate(account, covers)).expect("activated");
+    let report = block_on(schema::activate(account, covers, None)).expect("activated");
     report.notes.into_iter().map(|n| n.why).collect()
 }
 
