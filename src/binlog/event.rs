@@ -62,6 +62,18 @@ pub struct Event {
     pub body: Body,
 }
 
+impl Event {
+    /// A transaction ends here, and its changes stand.
+    pub fn commits(&self) -> bool {
+        match &self.body {
+            Body::Commit { .. } => true,
+            Body::XaPrepare { one_phase, .. } => *one_phase,
+            Body::Query(query) => query.is(b"COMMIT"),
+            _ => false,
+        }
+    }
+}
+
 /// Where an event's bytes stand in the log's file, and what they add up to: to
 /// know it again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

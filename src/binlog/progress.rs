@@ -106,12 +106,8 @@ impl Progress {
                 Place::Outside
             }
             Body::Transaction(transaction) => self.begins(transaction),
-            Body::Commit { .. } => Place::Commits,
-            Body::XaPrepare {
-                one_phase: true, ..
-            } => Place::Commits,
+            _ if event.commits() => Place::Commits,
             Body::XaPrepare { .. } => Place::Prepares,
-            Body::Query(query) if query.is(b"COMMIT") => Place::Commits,
             Body::Query(query) if query.is(b"ROLLBACK") => Place::RollsBack,
             Body::Query(query) if self.begins_by_query(&query.sql) => {
                 let first = self.running.is_none();

@@ -297,10 +297,7 @@ impl Watcher {
         if self.is_ours() {
             return;
         }
-        let name = TableName {
-            schema: rows.table.schema.clone(),
-            table: rows.table.table.clone(),
-        };
+        let name = TableName::of(&rows.table);
         let followed = match self.tables.meaning(&name) {
             Meaning::Mark => {
                 self.whose = Whose::Ours;

@@ -14,7 +14,7 @@
 
 use crate::binlog::event::Query;
 use crate::binlog::progress::Place;
-use crate::binlog::{Body, Event, Rows};
+use crate::binlog::{Event, Rows};
 
 use super::batch::TableName;
 use super::tables::Meaning;
@@ -86,7 +86,10 @@ impl Follower {
         if self.heals || place != Place::Inside || self.held.passed {
             return self.rows(rows);
         }
-        if matches!(self.tables.meaning(&name_of(rows)), Meaning::Skip) {
+        if matches!(
+            self.tables.meaning(&TableName::of(&rows.table)),
+            Meaning::Skip
+        ) {
             return Ok(());
         }
         self.held.bytes += rows.size();
@@ -98,12 +101,7 @@ impl Follower {
     /// To be called ahead of each event: takes the rows that stay, batch by
     /// batch, once it is known that they do or there are too many of them.
     pub(super) async fn release(&mut self, event: &Event) -> Result<(), FollowError> {
-        let commits = match &event.body {
-            Body::Commit { .. } => true,
-            Body::Query(query) => query.is(b"COMMIT"),
-            _ => false,
-        };
-        if self.held.rows.is_empty() || !(commits || self.held.passed) {
+        if self.held.rows.is_empty() || !(event.commits() || self.held.passed) {
             return Ok(());
         }
         self.held.bytes = 0;
@@ -167,12 +165,14 @@ impl Follower {
 
     /// Of rows rolled back, those that no server takes back.
     fn standing(&self, mut rows: Vec<Rows>) -> Vec<Rows> {
-        rows.retain(|rows| match self.tables.meaning(&name_of(rows)) {
-            Meaning::Follow(table) | Meaning::Keyless(table) => !table.shape.transactional,
-            // Ours, or not known: whoever takes it says so.
-            Meaning::Mark | Meaning::Stop(_) => true,
-            _ => false,
-        });
+        rows.retain(
+            |rows| match self.tables.meaning(&TableName::of(&rows.table)) {
+                Meaning::Follow(table) | Meaning::Keyless(table) => !table.shape.transactional,
+                // Ours, or not known: whoever takes it says so.
+                Meaning::Mark | Meaning::Stop(_) => true,
+                _ => false,
+            },
+        );
         rows
     }
 
@@ -182,13 +182,6 @@ impl Follower {
              written: copy again, or compare and repair",
             BYTES_MAX >> 20
         ))
-    }
-}
-
-fn name_of(rows: &Rows) -> TableName {
-    TableName {
-        schema: rows.table.schema.clone(),
-        table: rows.table.table.clone(),
     }
 }
 

@@ -266,10 +266,7 @@ impl Follower {
     }
 
     fn stash(&mut self, rows: &Rows) -> Result<(), FollowError> {
-        let name = TableName {
-            schema: rows.table.schema.clone(),
-            table: rows.table.table.clone(),
-        };
+        let name = TableName::of(&rows.table);
         if matches!(self.tables.meaning(&name), Meaning::Skip) {
             return Ok(());
         }
