@@ -122,7 +122,7 @@ fn they_are_copied_under_load() {
         let (source, target) = or_skip!(pair(from, to));
         let pipe = Pipe::new(source, target, "pk");
         prepare(&pipe);
-        source.exec("INSERT INTO pk.plain (a, b) WITH RECURSIVE s AS (SELECT 1 n UNION ALL SELECT n + 1 FROM s WHERE n < 900) SELECT s.n, r.n FROM s, s r WHERE r.n <= 10");
+        source.exec("INSERT INTO pk.plain (a, b) WITH RECURSIVE s AS (SELECT 1 n UNION ALL SELECT n + 1 FROM s WHERE n < 300) SELECT s.n, r.n FROM s, s r WHERE r.n <= 10");
         let start = pipe.now();
         let stop = AtomicBool::new(false);
         let lives = std::thread::scope(|scope| {
@@ -133,7 +133,7 @@ fn they_are_copied_under_load() {
             let _stops = Stops(&stop);
             let lives = pipe.copy_in_lives(&ALL, &start, 50);
             // A transaction larger than a batch, with every kind of table.
-            source.exec("BEGIN; UPDATE pk.plain SET a = a + 1 LIMIT 5000; UPDATE pk.keyed SET v = v + 1; UPDATE pk.plain SET b = 'big' LIMIT 3000; COMMIT");
+            source.exec("BEGIN; UPDATE pk.plain SET a = a + 1 LIMIT 2500; UPDATE pk.keyed SET v = v + 1; UPDATE pk.plain SET b = 'big' LIMIT 2000; COMMIT");
             lives
         });
         pipe.catch_up(&start)
@@ -142,6 +142,6 @@ fn they_are_copied_under_load() {
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let rows = compare::assert_equal(source, target, &names);
         eprintln!("{from} → {to}: {rows} rows in {lives} lives");
-        assert!(rows > 8000);
+        assert!(rows > 2500);
     }
 }
