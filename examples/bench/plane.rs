@@ -19,13 +19,12 @@ use lockstep::follow::batch::TableName;
 use lockstep::follow::tables::{CatalogTables, Tables};
 use lockstep::follow::writer::Worker;
 use lockstep::follow::{Follower, Mode, Status};
-use lockstep::leg::Leg;
-use lockstep::leg::connect::{self, BackendConfig, LoginParams};
+use lockstep::leg::connect::{self, BackendConfig};
+use lockstep::leg::service::ServiceLegs;
 use lockstep::rows::catalog::{CatalogLoader, Wanted};
 use lockstep::rows::service::ServiceAccount;
 use lockstep::rows::shape::Catalog;
 use lockstep::schema::{self, Options, Progress};
-use lockstep::wire::Capabilities;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -188,7 +187,7 @@ impl Stage {
         .await?)
     }
 
-    pub async fn stream(&self, from: &Position, until_end: bool) -> Result<BinlogStream, Failed> {
+    fn legs(&self) -> ServiceLegs {
         let backend = BackendConfig {
             announce: Default::default(),
             side: Side::Source,
@@ -196,16 +195,12 @@ impl Stage {
             tls: connect::TlsMode::Off,
             tls_config: None,
         };
-        let opened = connect::open(&backend, Duration::from_secs(5), None).await?;
         let account = Account::new(SERVICE.0.into(), Secret::new(SERVICE.1.into()));
-        let params = LoginParams {
-            capabilities: Capabilities::LONG_PASSWORD | Capabilities::DEPRECATE_EOF,
-            charset: 45,
-            max_packet: 1 << 30,
-            ..LoginParams::default()
-        };
-        let login = connect::login(opened, &account, &params).await?;
-        let leg = Leg::new(Side::Source, login, None);
+        ServiceLegs::new(backend, account)
+    }
+
+    pub async fn stream(&self, from: &Position, until_end: bool) -> Result<BinlogStream, Failed> {
+        let leg = self.legs().open().await?;
         let request = Request {
             from: from.clone(),
             server_id: 4_200_000_000,
@@ -241,7 +236,8 @@ impl Stage {
         let (chunks, received) = mpsc::channel(8);
         let status: Arc<copy::Status> = Arc::default();
         let windows = follower.windows();
-        let copier = Copier::new(self.accounts(), "bench", tables, windows, chunks, status);
+        let (accounts, legs) = (self.accounts(), self.legs());
+        let copier = Copier::new(accounts, legs, "bench", tables, windows, chunks, status);
         let names = names();
         tokio::select! {
             ended = follower.run(stream, received) => Err(format!("the follower ended: {ended:?}").into()),

@@ -31,13 +31,7 @@ impl Stage {
         for server in [&source, &target] {
             work::create(server);
         }
-        let proxy = |tables: &[&str]| {
-            let options = ProxyOptions {
-                extra_yaml: format!("limits: {{ workers: {} }}\n", plan.threads),
-                ..ProxyOptions::route(ROUTE, tables)
-            };
-            Proxy::start(&source, &target, options)
-        };
+        let proxy = |tables: &[&str]| Proxy::start(&source, &target, options_of(plan, tables));
         // What one side alone is asked for is no work of the mirroring proxy:
         // a route with those tables would heal them beside every round.
         let (plain, mirroring) = (proxy(&["test.*"]), proxy(&work::BOTH));
@@ -49,6 +43,19 @@ impl Stage {
             source,
             target,
         })
+    }
+
+    /// A proxy that mirrors in the place of the first, and answers as soon as
+    /// the active side has committed. Nobody else heals beside it.
+    pub fn early(&self, plan: &Plan) -> Proxy {
+        self.mirroring.stop();
+        let options = ProxyOptions {
+            route_yaml: "ack: active".to_owned(),
+            ..options_of(plan, &work::BOTH)
+        };
+        let proxy = Proxy::start(&self.source, &self.target, options);
+        proxy.must_advance(ROUTE, "source_first");
+        proxy
     }
 
     pub fn direct(&self) -> Endpoint {
@@ -76,13 +83,7 @@ impl Stage {
 
     /// The route in `source_first`.
     pub fn mirroring(&self) -> Endpoint {
-        let pid = Some(self.mirroring.pid());
-        endpoint(
-            "lockstep, mirroring",
-            self.mirroring.port(),
-            pid,
-            Tables::Both,
-        )
+        mirrored_by(&self.mirroring, "lockstep, mirroring")
     }
 
     /// How commits go from now on: synced to disk each, or not.
@@ -94,15 +95,27 @@ impl Stage {
             ));
         }
     }
+}
 
-    /// Writes that the mirror got, and those that it did not.
-    pub fn mirrored(&self) -> (u64, u64) {
-        let route = self.mirroring.route(ROUTE);
-        let count = |name: &str| route["mirror"][name].as_u64().unwrap_or_default();
-        (
-            count("writes_ok"),
-            count("writes_failed") + count("writes_deferred"),
-        )
+/// A proxy in `source_first`.
+pub fn mirrored_by(proxy: &Proxy, name: &str) -> Endpoint {
+    endpoint(name, proxy.port(), Some(proxy.pid()), Tables::Both)
+}
+
+/// Writes that the mirror got, and those that it did not.
+pub fn mirrored(proxy: &Proxy) -> (u64, u64) {
+    let route = proxy.route(ROUTE);
+    let count = |name: &str| route["mirror"][name].as_u64().unwrap_or_default();
+    (
+        count("writes_ok"),
+        count("writes_failed") + count("writes_deferred"),
+    )
+}
+
+fn options_of(plan: &Plan, tables: &[&str]) -> ProxyOptions {
+    ProxyOptions {
+        extra_yaml: format!("limits: {{ workers: {} }}\n", plan.threads),
+        ..ProxyOptions::route(ROUTE, tables)
     }
 }
 

@@ -4,7 +4,8 @@ use super::Plan;
 use super::crowd::Sample;
 use super::reads::alternate;
 use super::report::{self, Column};
-use super::stage::Stage;
+use super::stage::{Stage, mirrored, mirrored_by};
+use super::support::Proxy;
 use super::support::compare::compare;
 use super::work::{BOTH, Work};
 use std::io::Result;
@@ -22,37 +23,61 @@ const CELLS: [(&str, Work, u64); 5] = [
 ];
 
 pub fn all(plan: &Plan, stage: &Stage) -> Result<()> {
-    let endpoints = [
-        stage.source_alone(),
-        stage.target_alone(),
-        stage.mirroring(),
-    ];
-    let mut ran = false;
-    for durable in [true, false] {
-        stage.commits(durable);
-        for (what, work, clients) in CELLS {
-            let kind = if durable { "durable" } else { "relaxed" };
-            let heading = format!("{what}, {kind} commits");
-            if !plan.wants(&heading) {
-                continue;
-            }
-            ran = true;
-            let before = stage.mirrored();
-            let rounds = alternate(plan, &endpoints, work, clients)?;
-            report::heading(&heading);
-            report::samples(&endpoints, &rounds);
-            ratio(&rounds);
-            mirrored(before, stage.mirrored());
-        }
-    }
-    stage.commits(false);
-    if ran {
+    let ran = cells(plan, stage, &stage.mirroring, "lockstep, mirroring", "")?;
+    let wanted = |durable| {
+        CELLS
+            .iter()
+            .any(|c| plan.wants(&heading(c.0, durable, EARLY)))
+    };
+    let early = if wanted(true) || wanted(false) {
+        let proxy = stage.early(plan);
+        cells(plan, stage, &proxy, "lockstep, ack: active", EARLY)?
+    } else {
+        false
+    };
+    if ran || early {
         report::heading("rows of the mirrored tables");
         for diff in compare(&stage.source, &stage.target, &BOTH) {
             println!("  {diff}");
         }
     }
     Ok(())
+}
+
+/// The client is answered when the active side has committed.
+const EARLY: &str = ", ack: active";
+
+fn heading(what: &str, durable: bool, ack: &str) -> String {
+    let kind = if durable { "durable" } else { "relaxed" };
+    format!("{what}, {kind} commits{ack}")
+}
+
+/// All cells with one proxy; whether there were any.
+fn cells(plan: &Plan, stage: &Stage, proxy: &Proxy, name: &str, ack: &str) -> Result<bool> {
+    let endpoints = [
+        stage.source_alone(),
+        stage.target_alone(),
+        mirrored_by(proxy, name),
+    ];
+    let mut ran = false;
+    for durable in [true, false] {
+        stage.commits(durable);
+        for (what, work, clients) in CELLS {
+            let heading = heading(what, durable, ack);
+            if !plan.wants(&heading) {
+                continue;
+            }
+            ran = true;
+            let before = mirrored(proxy);
+            let rounds = alternate(plan, &endpoints, work, clients)?;
+            report::heading(&heading);
+            report::samples(&endpoints, &rounds);
+            ratio(&rounds);
+            say_mirrored(before, mirrored(proxy));
+        }
+    }
+    stage.commits(false);
+    Ok(ran)
 }
 
 /// Mean time of a mirrored write to the sum of both alone, within each round.
@@ -73,7 +98,7 @@ fn ratio(rounds: &[Vec<Sample>]) {
 }
 
 /// Times mean nothing if the mirror was left out.
-fn mirrored(before: (u64, u64), after: (u64, u64)) {
+fn say_mirrored(before: (u64, u64), after: (u64, u64)) {
     let (ok, missed) = (after.0 - before.0, after.1 - before.1);
     println!("  {ok} writes mirrored, {missed} not");
     if missed > 0 {
