@@ -216,6 +216,16 @@ fn limits(checked: &Checked, context: &Context, findings: &mut Findings) {
         let why = "innodb_autoinc_lock_mode is 2: ids of INSERT … SELECT and LOAD DATA are not consecutive; such statements are deferred anyway";
         findings.info("autoinc_lock_mode", at, why, "nothing");
     }
+    if checked.side == Side::Target && !checked.on("local_infile") {
+        let why =
+            "local_infile is off: rows are copied by statements, which takes this server longer";
+        findings.info(
+            "local_infile",
+            at,
+            why,
+            "SET GLOBAL local_infile=ON while rows are copied",
+        );
+    }
 }
 
 fn version(checked: &Checked, findings: &mut Findings) {

@@ -8,7 +8,8 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error, Row, Value};
 use sha2::{Digest, Sha256};
 
-use crate::copy::select::{Bound, READ_SESSION, image};
+use crate::copy::raw::image;
+use crate::copy::select::{Bound, READ_SESSION};
 use crate::rows::digest::{self, Strength};
 use crate::rows::service::{ServiceAccount, ServiceError};
 

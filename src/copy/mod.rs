@@ -11,11 +11,13 @@
 //! that it commits before each (`follow::windows` says why). A copy that was
 //! cut off goes on at the chunk it was at.
 
+pub mod raw;
 pub mod select;
 
 mod family;
 mod part;
 mod plan;
+mod read;
 mod status;
 mod throttle;
 mod whole;
@@ -33,10 +35,14 @@ use tokio::sync::mpsc;
 use crate::follow::batch::TableName;
 use crate::follow::tables::{Followed, Meaning, Tables};
 use crate::follow::windows::{Chunk, Windows};
+use crate::leg::service::ServiceLegs;
+use crate::leg::{Leg, Lost};
 use crate::rows::service::{ServiceAccount, ServiceError};
 
 use family::Family;
-use select::{Bound, READ_SESSION, image};
+use raw::RawRows;
+use read::Selected;
+use select::{Bound, READ_SESSION};
 pub use status::{Status, TableProgress};
 pub use throttle::{Lag, Throttle};
 
@@ -91,8 +97,7 @@ struct Part {
 
 /// Rows of one chunk.
 struct Read {
-    rows: Vec<Vec<crate::binlog::Value>>,
-    bytes: usize,
+    rows: RawRows,
     /// Nothing of the part is behind them.
     last: bool,
 }
@@ -100,6 +105,7 @@ struct Read {
 /// Copies tables from one side to the other.
 pub struct Copier {
     source: ServiceAccount,
+    legs: ServiceLegs,
     target: ServiceAccount,
     stream: String,
     tables: Arc<dyn Tables>,
@@ -138,17 +144,29 @@ async fn connect(account: &ServiceAccount) -> Result<Conn, ServiceError> {
     Ok(conn)
 }
 
-/// Closes a connection that has more of an answer to come, without reading it:
-/// dropped, the driver would do that, which takes as long as the table is wide.
-async fn hang_up(conn: Conn) {
-    // It counts as closed from the first look on, and goes with the future.
-    let _ = tokio::time::timeout(Duration::ZERO, conn.disconnect()).await;
+fn lost(e: Lost) -> CopyError {
+    CopyError::Service(ServiceError {
+        side: e.side,
+        kind: "server",
+        message: e.what,
+    })
+}
+
+/// Executes a statement that has no rows.
+async fn run(leg: &mut Leg, sql: &str) -> Result<(), Lost> {
+    let answer = leg.query(sql.as_bytes()).await?;
+    match answer.summary.is_error {
+        true => Err(leg.lost(answer.error_text())),
+        false => Ok(()),
+    }
 }
 
 impl Copier {
-    /// A copier beside the follower that `windows` and `chunks` belong to.
+    /// A copier beside the follower that `windows` and `chunks` belong to; `legs`
+    /// are to the first account's side.
     pub fn new(
         accounts: [ServiceAccount; 2],
+        legs: ServiceLegs,
         stream: &str,
         tables: Arc<dyn Tables>,
         windows: Arc<Windows>,
@@ -158,6 +176,7 @@ impl Copier {
         let [source, target] = accounts;
         Copier {
             source,
+            legs,
             target,
             stream: stream.to_owned(),
             tables,
@@ -285,18 +304,23 @@ impl Copier {
     }
 
     /// The slot's connection, opened where there is none.
-    async fn opened<'a>(&self, conn: &'a mut Option<Conn>) -> Result<&'a mut Conn, CopyError> {
-        Ok(match conn {
-            Some(conn) => conn,
-            None => conn.insert(connect(&self.source).await?),
+    async fn opened<'a>(&self, slot: &'a mut Option<Leg>) -> Result<&'a mut Leg, CopyError> {
+        Ok(match slot {
+            Some(leg) => leg,
+            None => {
+                let mut leg = self.legs.open().await.map_err(lost)?;
+                for sql in READ_SESSION.split(';') {
+                    run(&mut leg, sql).await.map_err(lost)?;
+                }
+                slot.insert(leg)
+            }
         })
     }
 
     /// Waits until nothing holds the copy back.
-    async fn admitted(&self, conn: &mut Option<Conn>) -> Result<(), CopyError> {
-        let conn = self.opened(conn).await?;
-        let admitted = self.throttle.admit(&self.status, conn).await;
-        admitted.map_err(|e| failed(&self.source, &e).into())
+    async fn admitted(&self, leg: &mut Option<Leg>) -> Result<(), CopyError> {
+        let leg = self.opened(leg).await?;
+        self.throttle.admit(&self.status, leg).await.map_err(lost)
     }
 
     /// The watermark, then the chunk. The connection is gone afterwards if the
@@ -307,33 +331,21 @@ impl Copier {
         part: &Part,
         followed: &Followed,
         limit: usize,
-        slots: &mut Option<Conn>,
+        leg: &mut Option<Leg>,
     ) -> Result<Read, CopyError> {
-        let conn = self.opened(slots).await?;
-        let error = |e: mysql_async::Error| failed(&self.source, &e);
-        self.mark(slot, conn).await?;
+        self.mark(slot, leg).await?;
         let (after, until) = (part.after.as_ref(), part.until.as_ref());
         let (shape, key) = (&followed.shape, &followed.key);
         let sql = select::chunk(&part.name, shape, key, after, until, limit);
-        let mut answer = conn.query_iter(sql).await.map_err(error)?;
-        let (mut rows, mut bytes, mut ended) = (Vec::new(), 0, false);
-        while bytes < CHUNK_BYTES_MAX {
-            let Some(row) = answer.next().await.map_err(error)? else {
-                ended = true;
-                break;
-            };
-            // No column has been taken out yet.
-            let values: Vec<_> = row.unwrap_raw().into_iter().flatten().collect();
-            bytes += values.iter().map(size).sum::<usize>();
-            rows.push(image(values, shape).ok_or_else(|| self.strange(&part.name))?);
-        }
-        if !ended && let Some(conn) = slots.take() {
-            hang_up(conn).await;
+        let opened = self.opened(leg).await?;
+        let read = read::select(opened, &sql, shape, CHUNK_BYTES_MAX).await;
+        let Selected { rows, ended } = read.map_err(lost)?;
+        if !ended {
+            *leg = None;
         }
         Ok(Read {
             last: ended && rows.len() < limit,
             rows,
-            bytes,
         })
     }
 
@@ -345,10 +357,11 @@ impl Copier {
     }
 
     /// Commits a watermark.
-    async fn mark(&self, slot: usize, conn: &mut Conn) -> Result<u64, CopyError> {
+    async fn mark(&self, slot: usize, leg: &mut Option<Leg>) -> Result<u64, CopyError> {
         let token = self.next_window.fetch_add(1, Ordering::Relaxed);
-        let marked = conn.query_drop(self.watermark(slot, token)).await;
-        marked.map_err(|e| failed(&self.source, &e))?;
+        let leg = self.opened(leg).await?;
+        let marked = run(leg, &self.watermark(slot, token)).await;
+        marked.map_err(lost)?;
         Ok(token)
     }
 
@@ -368,9 +381,7 @@ fn first_token() -> u64 {
         .unwrap_or(1)
 }
 
-fn size(value: &mysql_async::Value) -> usize {
-    match value {
-        mysql_async::Value::Bytes(bytes) => bytes.len() + 2,
-        _ => 1,
-    }
+/// No column has been taken out yet.
+fn values(row: mysql_async::Row) -> impl Iterator<Item = mysql_async::Value> {
+    row.unwrap_raw().into_iter().flatten()
 }

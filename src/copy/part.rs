@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use mysql_async::Conn;
 use tokio::sync::oneshot;
 
 use super::select::Bound;
@@ -13,6 +12,7 @@ use super::{
 };
 use crate::follow::tables::Followed;
 use crate::follow::windows::Chunk;
+use crate::leg::Leg;
 
 /// A chunk that was read in its window, to be handed over.
 struct Gathered {
@@ -40,14 +40,14 @@ impl Copier {
         slot: usize,
         mut part: Part,
         exact: bool,
-        conn: &mut Option<Conn>,
+        leg: &mut Option<Leg>,
     ) -> Result<(), CopyError> {
         let mut limit = self.throttle.chunk_max(FIRST_ROWS);
         let mut ahead = None;
         loop {
             let read = match ahead.take() {
                 Some(read) => Some(read),
-                None => self.gather(slot, &part, (limit, exact), conn).await?,
+                None => self.gather(slot, &part, (limit, exact), leg).await?,
             };
             let Some(Gathered {
                 chunk,
@@ -58,7 +58,7 @@ impl Copier {
             else {
                 return Ok(());
             };
-            let (rows, bytes) = (chunk.rows.len(), chunk.bytes);
+            let (rows, bytes) = (chunk.rows.len(), chunk.rows.size());
             if let Some(fitting) = rows.saturating_mul(CHUNK_BYTES).checked_div(bytes) {
                 let most = self.throttle.chunk_max(ROWS_MAX);
                 limit = fitting.clamp(1, most).min(limit * 4);
@@ -68,7 +68,7 @@ impl Copier {
             let (written, further) = if finished || exact {
                 (written.await, Ok(None))
             } else {
-                let further = self.gather(slot, &next, (limit, exact), conn);
+                let further = self.gather(slot, &next, (limit, exact), leg);
                 tokio::join!(written, further)
             };
             match written {
@@ -99,15 +99,15 @@ impl Copier {
         slot: usize,
         part: &Part,
         wanted: Wanted,
-        conn: &mut Option<Conn>,
+        leg: &mut Option<Leg>,
     ) -> Result<Option<Gathered>, CopyError> {
         let mut failures = 0;
         while !self.stop.load(Ordering::Relaxed) {
-            match self.attempt(slot, part, wanted, conn).await? {
+            match self.attempt(slot, part, wanted, leg).await? {
                 Err(_) if failures + 1 < ATTEMPTS_MAX => {}
                 read => return read.map(Some),
             }
-            *conn = None;
+            *leg = None;
             failures += 1;
             tokio::time::sleep(PAUSE).await;
         }
@@ -120,9 +120,9 @@ impl Copier {
         slot: usize,
         part: &Part,
         wanted: Wanted,
-        conn: &mut Option<Conn>,
+        leg: &mut Option<Leg>,
     ) -> Result<Result<Gathered, CopyError>, CopyError> {
-        if let Err(e) = self.admitted(conn).await {
+        if let Err(e) = self.admitted(leg).await {
             return Ok(Err(e));
         }
         let window = self.next_window.fetch_add(1, Ordering::Relaxed);
@@ -130,7 +130,7 @@ impl Copier {
         // Behind the window: a definition that changes from here on spoils it.
         let read = match self.followed(&part.name) {
             Ok(followed) => Ok(self
-                .in_window(slot, part, followed, wanted, (window, conn))
+                .in_window(slot, part, followed, wanted, (window, leg))
                 .await),
             Err(e) => Err(e),
         };
@@ -146,12 +146,12 @@ impl Copier {
         part: &Part,
         followed: Arc<Followed>,
         (limit, exact): Wanted,
-        (window, conn): (u64, &mut Option<Conn>),
+        (window, leg): (u64, &mut Option<Leg>),
     ) -> Result<Gathered, CopyError> {
-        let read = self.read(slot, part, &followed, limit, conn).await?;
-        let Read { rows, bytes, last } = read;
+        let read = self.read(slot, part, &followed, limit, leg).await?;
+        let Read { rows, last } = read;
         let behind = match exact {
-            true => Some(self.mark(slot, self.opened(conn).await?).await?),
+            true => Some(self.mark(slot, leg).await?),
             false => None,
         };
         self.throttle.spent(rows.len() as u64);
@@ -159,7 +159,9 @@ impl Copier {
         let mut next = part.clone();
         next.rows += rows.len() as u64;
         if let Some(last) = rows.last() {
-            let bound = Bound::of(last, &followed.key, &followed.shape);
+            let last = last.image(&followed.shape);
+            let last = last.ok_or_else(|| self.strange(&part.name))?;
+            let bound = Bound::of(&last, &followed.key, &followed.shape);
             next.after = Some(bound.map_err(|e| CopyError::Table {
                 table: shown(&part.name),
                 what: e.to_string(),
@@ -173,7 +175,6 @@ impl Copier {
             name: part.name.clone(),
             table: followed,
             rows,
-            bytes,
             behind,
             progress,
             done,

@@ -234,7 +234,10 @@ impl Copier {
         let bounds = match family.whole(name) {
             true => Vec::new(),
             false => {
-                let source = self.opened(source).await?;
+                let source = match source {
+                    Some(conn) => conn,
+                    None => source.insert(connect(&self.source).await?),
+                };
                 self.bounds(source, name, followed).await?
             }
         };

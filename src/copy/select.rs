@@ -1,12 +1,9 @@
-//! The SELECTs that read a table chunk by chunk, and their rows as images like
-//! the log's. Pure.
+//! The SELECTs that read a table chunk by chunk. Pure.
 //!
 //! Bounds are compared by the server, with the column's own rules; here they
 //! are literals that came out of rows.
 
-use mysql_async::Value as Column;
-
-use crate::binlog::{Value, json};
+use crate::binlog::Value;
 use crate::follow::batch::{Key, TableName};
 use crate::rows::literal::{SESSION, Unwritable, put_name, put_table, put_value};
 use crate::rows::shape::{ColumnShape, TableShape};
@@ -168,69 +165,6 @@ pub fn chunk(
     }
     out.extend_from_slice(format!(" LIMIT {limit}").as_bytes());
     out
-}
-
-/// A row of [`chunk`] as an image of the whole table; generated columns are
-/// NULL, which nobody writes. None: the server sent something else.
-pub fn image(row: Vec<Column>, shape: &TableShape) -> Option<Vec<Value>> {
-    let mut columns = row.into_iter();
-    let mut image = Vec::with_capacity(shape.columns.len());
-    for column in &shape.columns {
-        image.push(if column.generated {
-            Value::Null
-        } else {
-            value(columns.next()?, column)?
-        });
-    }
-    columns.next().is_none().then_some(image)
-}
-
-fn value(value: Column, column: &ColumnShape) -> Option<Value> {
-    let mut bytes = match value {
-        Column::NULL => return Some(Value::Null),
-        Column::Bytes(bytes) => bytes,
-        _ => return None,
-    };
-    let kind = column.type_name();
-    if matches!(kind, "binary" | "uuid" | "inet6" | "inet4") {
-        // As the log has them.
-        let end = bytes.iter().rposition(|b| *b != 0).map_or(0, |i| i + 1);
-        bytes.truncate(end);
-    }
-    let is_number = matches!(
-        kind,
-        "tinyint"
-            | "smallint"
-            | "mediumint"
-            | "int"
-            | "bigint"
-            | "year"
-            | "bit"
-            | "enum"
-            | "set"
-            | "float"
-            | "double"
-    );
-    let is_text = matches!(
-        kind,
-        "decimal" | "date" | "datetime" | "time" | "timestamp" | "json"
-    );
-    if !is_number && !is_text {
-        return Some(Value::Bytes(bytes.into()));
-    }
-    let text = String::from_utf8(bytes).ok()?;
-    Some(match kind {
-        "float" => Value::Float(text.parse::<f64>().ok()? as f32),
-        "double" => Value::Double(text.parse().ok()?),
-        "bit" => Value::UInt(text.parse().ok()?),
-        "set" => Value::Set(text.parse().ok()?),
-        "enum" => Value::Enum(text.parse().ok()?),
-        "decimal" => Value::Decimal(text),
-        "json" => Value::Json(json::Text { text, exact: true }),
-        "date" | "datetime" | "time" | "timestamp" => Value::Time(text),
-        _ if column.column_type.contains("unsigned") => Value::UInt(text.parse().ok()?),
-        _ => Value::Int(text.parse().ok()?),
-    })
 }
 
 #[cfg(test)]

@@ -4,11 +4,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use mysql_async::Conn;
-use mysql_async::prelude::Queryable;
 use parking_lot::Mutex;
 
 use crate::config::CopySettings;
+use crate::leg::{Leg, Lost};
+use crate::wire::text_rows::QueryAnswer;
 
 use super::Status;
 
@@ -123,11 +123,7 @@ impl Throttle {
     ///
     /// # Errors
     /// The side that is read does not say how many threads run.
-    pub(super) async fn admit(
-        &self,
-        status: &Status,
-        source: &mut Conn,
-    ) -> Result<(), mysql_async::Error> {
+    pub(super) async fn admit(&self, status: &Status, source: &mut Leg) -> Result<(), Lost> {
         loop {
             self.count_threads(source).await?;
             let now = Instant::now();
@@ -144,7 +140,7 @@ impl Throttle {
         }
     }
 
-    async fn count_threads(&self, source: &mut Conn) -> Result<(), mysql_async::Error> {
+    async fn count_threads(&self, source: &mut Leg) -> Result<(), Lost> {
         if self.settings.max_threads_running == 0 {
             return Ok(());
         }
@@ -153,8 +149,13 @@ impl Throttle {
             return Ok(());
         }
         let sql = "SHOW GLOBAL STATUS LIKE 'Threads_running'";
-        let row: Option<(String, u64)> = source.query_first(sql).await?;
-        let running = row.map_or(0, |(_, n)| n);
+        let running = match source.rows(sql.as_bytes()).await? {
+            QueryAnswer::Rows(rows) => {
+                let text = rows.value(0, 1).flatten().unwrap_or_default();
+                String::from_utf8_lossy(text).parse().unwrap_or(0)
+            }
+            _ => return Err(source.lost("it does not say how many threads run")),
+        };
         self.seen.lock().threads = Some((Instant::now(), running));
         Ok(())
     }

@@ -6,14 +6,13 @@ use mysql_async::{Conn, Row};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::binlog::Value;
 use crate::follow::batch::{Operation, TableBatch};
 use crate::follow::statements::statements;
 use crate::follow::tables::Followed;
 use crate::rows::literal::put_table;
 
-use super::select::image;
-use super::{CHUNK_BYTES, Copier, CopyError, PAUSE, Part, connect, failed, select, shown, size};
+use super::raw::RawRows;
+use super::{CHUNK_BYTES, Copier, CopyError, PAUSE, Part, connect, failed, select, shown, values};
 
 /// Attempts at a snapshot between two watermarks without a change of the table
 /// in between: some milliseconds each.
@@ -111,21 +110,19 @@ impl Copier {
         let sql = select::whole(&part.name, &followed.shape);
         let error = |e: mysql_async::Error| failed(&self.source, &e);
         let mut rows = snapshot.query_iter(sql).await.map_err(error)?;
-        let (mut images, mut bytes) = (Vec::new(), 0);
+        let mut read = RawRows::default();
         loop {
             let row: Option<Row> = rows.next().await.map_err(error)?;
             let ended = row.is_none();
-            if let Some(row) = row {
-                let values: Vec<_> = row.unwrap_raw().into_iter().flatten().collect();
-                bytes += values.iter().map(size).sum::<usize>();
-                images
-                    .push(image(values, &followed.shape).ok_or_else(|| self.strange(&part.name))?);
+            if let Some(row) = row
+                && !read.push(values(row), &followed.shape)
+            {
+                return Err(self.strange(&part.name));
             }
-            if bytes >= CHUNK_BYTES || ended {
-                let count = images.len() as u64;
-                let made = self.inserts(part, followed, std::mem::take(&mut images))?;
+            if read.size() >= CHUNK_BYTES || ended {
+                let count = read.len() as u64;
+                let made = self.inserts(part, followed, &std::mem::take(&mut read))?;
                 self.write(&mut target, slot, made).await?;
-                bytes = 0;
                 done.rows += count;
                 self.status.copied(&part.name, count);
             }
@@ -144,16 +141,19 @@ impl Copier {
         &self,
         part: &Part,
         followed: &Followed,
-        images: Vec<Vec<Value>>,
+        read: &RawRows,
     ) -> Result<Vec<Vec<u8>>, CopyError> {
         // Numbered instead of keyed.
-        let rows = images.into_iter().enumerate();
-        let rows = rows.map(|(n, image)| (n.to_be_bytes().to_vec(), Operation::Put(image)));
+        let rows = read.iter().enumerate().map(|(n, row)| {
+            let image = row.image(&followed.shape)?;
+            Some((n.to_be_bytes().to_vec(), Operation::Put(image)))
+        });
+        let rows: Option<_> = rows.collect();
         let made = statements(&TableBatch {
             name: part.name.clone(),
             shape: followed.shape.clone(),
             key: followed.key.clone(),
-            rows: rows.collect(),
+            rows: rows.ok_or_else(|| self.strange(&part.name))?,
         });
         made.map_err(|e| CopyError::Table {
             table: shown(&part.name),

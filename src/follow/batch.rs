@@ -18,7 +18,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use crate::binlog::{Change, Images, Value};
+use crate::binlog::{Change, Images, TableMap, Value};
 use crate::rows::shape::{ColumnShape, TableShape};
 
 use super::ordered::Ordered;
@@ -30,6 +30,16 @@ pub struct TableName {
     pub schema: Vec<u8>,
     /// Table.
     pub table: Vec<u8>,
+}
+
+impl TableName {
+    /// The table of a row event.
+    pub fn of(map: &TableMap) -> TableName {
+        TableName {
+            schema: map.schema.clone(),
+            table: map.table.clone(),
+        }
+    }
 }
 
 impl std::fmt::Display for TableName {
@@ -83,7 +93,7 @@ impl Key {
 
     /// The key's values in an image, as bytes that sort numbers by value. None
     /// if the image lacks one.
-    pub(super) fn bytes(&self, image: &[Value]) -> Option<Vec<u8>> {
+    pub(crate) fn bytes(&self, image: &[Value]) -> Option<Vec<u8>> {
         let mut out = Vec::with_capacity(self.columns.len() * 9);
         for column in &self.columns {
             put_key(&mut out, image.get(*column)?)?;

@@ -89,7 +89,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::binlog::Value;
-use crate::copy::select::{self, Bound};
+use crate::copy::raw;
+use crate::copy::select::Bound;
 use crate::rows::literal::Unwritable;
 use crate::rows::service::ServiceAccount;
 
@@ -342,7 +343,7 @@ fn images(
     rows: impl Iterator<Item = Vec<mysql_async::Value>>,
     table: &Followed,
 ) -> Option<Vec<Vec<Value>>> {
-    rows.map(|row| select::image(row, &table.shape)).collect()
+    rows.map(|row| raw::image(row, &table.shape)).collect()
 }
 
 fn refused_by(table: &str, error: String) -> WriteError {

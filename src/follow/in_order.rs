@@ -110,10 +110,7 @@ impl Follower {
         if !self.windows.snapshots.any() {
             return Ok(());
         }
-        let name = TableName {
-            schema: rows.table.schema.clone(),
-            table: rows.table.table.clone(),
-        };
+        let name = TableName::of(&rows.table);
         let windows = self.windows.clone();
         loop {
             let Due::Wait(ended) = windows.snapshots.due(&name) else {

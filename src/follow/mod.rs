@@ -44,6 +44,7 @@ mod held;
 mod in_order;
 mod join;
 mod keyed;
+mod load;
 mod mark;
 mod reader;
 mod retry;
@@ -58,14 +59,15 @@ use std::time::{Duration, Instant};
 
 use crate::binlog::progress::{Place, Progress};
 use crate::binlog::stream::{BinlogStream, StreamError};
-use crate::binlog::{Body, Change, DecodeError, Event, Images, Position, Rows, Value};
+use crate::binlog::{Body, DecodeError, Event, Position, Rows, Value};
 use crate::copy::select::Bound;
 
-use batch::{Batch, TableName};
+use batch::{Batch, TableBatch, TableName};
 use beat::Passed;
 use heal::Healer;
 use healing::Healing;
 pub(crate) use join::join_all;
+use load::Load;
 use reader::Reader;
 use retry::Retry;
 pub use status::{HealStatus, Status};
@@ -156,7 +158,9 @@ pub struct Follower {
     inside: bool,
     /// Shared with the copier.
     windows: Arc<Windows>,
-    /// Chunks that are in the batch: what is to be recorded, and who waits.
+    /// Chunks to be loaded ahead of the batch.
+    loads: load::Loads,
+    /// Chunks of both: what is to be recorded, and who waits.
     copied: Vec<(Vec<u8>, tokio::sync::oneshot::Sender<bool>)>,
     /// The running transaction is our own writing (the other direction's).
     ours: bool,
@@ -241,6 +245,7 @@ impl Follower {
             whole: None,
             inside: false,
             windows: Arc::default(),
+            loads: load::Loads::default(),
             copied: Vec::new(),
             ours: false,
             at_s: 0,
@@ -344,8 +349,7 @@ impl Follower {
             }
             self.again().await?;
             self.pass();
-            let idle = self.batch.is_empty() && !self.in_order.held;
-            if idle && self.recorded.elapsed() > self.checkpoint_pause() {
+            if self.is_idle() && self.recorded.elapsed() > self.checkpoint_pause() {
                 self.checkpoint().await?;
                 self.recorded = Instant::now();
                 self.rest();
@@ -353,8 +357,14 @@ impl Follower {
         }
     }
 
+    /// All that was taken is written.
+    fn is_idle(&self) -> bool {
+        self.batch.is_empty() && self.copied.is_empty() && !self.in_order.held
+    }
+
     fn is_full(&self) -> bool {
-        self.batch.events >= BATCH_EVENTS || self.batch.bytes >= BATCH_BYTES
+        let Batch { events, bytes, .. } = self.batch;
+        events >= BATCH_EVENTS || bytes >= BATCH_BYTES || self.loads.are(self.workers.len())
     }
 
     fn checkpoint_pause(&self) -> Duration {
@@ -375,7 +385,7 @@ impl Follower {
 
     /// How long there is nothing to do unless something comes.
     fn wait(&self) -> Duration {
-        let wait = if self.batch.is_empty() && !self.in_order.held {
+        let wait = if self.is_idle() {
             self.checkpoint_pause()
         } else if self.heals {
             HEAL_WAIT
@@ -404,7 +414,7 @@ impl Follower {
     /// Tells that heartbeats are passed: all that was read is written, and the
     /// rows that were read before them are healed.
     fn pass(&mut self) {
-        if !self.batch.is_empty() || !self.copied.is_empty() || self.in_order.held {
+        if !self.is_idle() {
             return;
         }
         let owed = self.healing.retry.oldest().unwrap_or(u64::MAX);
@@ -506,10 +516,7 @@ impl Follower {
 
     fn rows(&mut self, rows: &Rows) -> Result<(), FollowError> {
         let table = &rows.table;
-        let name = TableName {
-            schema: table.schema.clone(),
-            table: table.table.clone(),
-        };
+        let name = TableName::of(table);
         if self.ours {
             return Ok(());
         }
@@ -532,8 +539,8 @@ impl Follower {
         self.keyed(&name, &followed, rows)
     }
 
-    /// Takes a chunk into the batch: of its rows those that no event changed
-    /// since its window was opened.
+    /// Takes a chunk: of its rows those that no event changed since its window
+    /// was opened.
     fn chunk(&mut self, chunk: Chunk) -> Result<(), FollowError> {
         let Some(mut chunk) = self.in_order.due(chunk) else {
             return Ok(());
@@ -542,25 +549,20 @@ impl Follower {
             let _ = chunk.done.send(false);
             return Ok(());
         };
-        self.batch.bytes += chunk.bytes;
+        self.batch.bytes += rows.size();
         self.since.get_or_insert_with(Instant::now);
-        for row in rows {
-            let images = Images {
-                before: None,
-                after: Some(row),
-            };
-            let (shape, key) = (&chunk.table.shape, &chunk.table.key);
-            let added = self
-                .batch
-                .add(&chunk.name, shape, key, Change::Insert, images);
-            added.map_err(|e| self.stopped(e.to_string()))?;
-        }
+        self.load(Load {
+            name: chunk.name,
+            table: chunk.table,
+            rows,
+        })?;
         self.copied.push((chunk.progress, chunk.done));
         Ok(())
     }
 
     /// Writes or heals the batch.
     async fn flush(&mut self) -> Result<(), FollowError> {
+        self.write_loads().await?;
         if self.in_order.held || self.batch.is_ordered() {
             return self.flush_in_order().await;
         }
@@ -596,22 +598,28 @@ impl Follower {
     /// Writes a batch, its parts at the same time, and the checkpoint behind.
     async fn apply(&mut self, batch: Batch, whole: Option<&Position>) -> Result<(), FollowError> {
         let copied = std::mem::take(&mut self.copied);
-        let mut parts = batch.split(self.workers.len());
+        let parts = batch.split(self.workers.len());
         if let ([part], true, Some(worker)) =
             (&parts[..], copied.is_empty(), self.workers.first_mut())
         {
             worker.write(part, whole, &[]).await?;
             return Ok(());
         }
+        self.write_parts(parts).await?;
+        self.record(copied, whole).await
+    }
+
+    /// Writes parts, at most as many as there are workers, at the same time.
+    async fn write_parts(&mut self, parts: Vec<Vec<TableBatch>>) -> Result<(), FollowError> {
         let written = self
             .workers
             .iter_mut()
-            .zip(parts.drain(..))
+            .zip(parts)
             .map(|(worker, part)| async move { worker.write(&part, None, &[]).await });
         for result in join_all(written.collect()).await {
             result?;
         }
-        self.record(copied, whole).await
+        Ok(())
     }
 
     /// Heals a batch's rows, and writes the checkpoint with what is left of

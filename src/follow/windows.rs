@@ -33,7 +33,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::binlog::Value;
+use crate::copy::raw::RawRows;
 
 use super::batch::{Key, TableName};
 use super::snapshots::Snapshots;
@@ -65,10 +65,8 @@ pub struct Chunk {
     pub name: TableName,
     /// How the table is followed.
     pub table: Arc<Followed>,
-    /// The rows, as images.
-    pub rows: Vec<Vec<Value>>,
-    /// Their size in bytes.
-    pub bytes: usize,
+    /// The rows.
+    pub rows: RawRows,
     /// A watermark that was committed behind the reading. Until the follower
     /// has met it, rows may be ahead of its place, which is not good where
     /// foreign keys change them without an event:
@@ -149,17 +147,18 @@ impl Windows {
 
     /// Closes the chunk's window; the rows that may be written. None: too much
     /// changed, or the window is not open.
-    pub(super) fn settle(&self, chunk: &mut Chunk) -> Option<Vec<Vec<Value>>> {
+    pub(super) fn settle(&self, chunk: &mut Chunk) -> Option<RawRows> {
         let window = self.take(&chunk.name, chunk.window)?;
         if window.overflow {
             return None;
         }
-        let mut rows = std::mem::take(&mut chunk.rows);
-        let key = &chunk.table.key;
-        rows.retain(|row| {
-            key.bytes(row)
-                .is_some_and(|bytes| !window.touched.contains(&bytes))
-        });
-        Some(rows)
+        let rows = std::mem::take(&mut chunk.rows);
+        if window.touched.is_empty() {
+            return Some(rows);
+        }
+        let Followed { key, shape, .. } = &*chunk.table;
+        // What cannot be read is kept: whoever writes it says so.
+        let kept = |key: Option<Vec<u8>>| key.is_none_or(|key| !window.touched.contains(&key));
+        Some(rows.retained(|row| kept(row.key(key, shape))))
     }
 }

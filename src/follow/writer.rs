@@ -24,8 +24,9 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use mysql_async::prelude::Queryable;
-use mysql_async::{Conn, Error};
+use mysql_async::{Conn, Error, InfileData};
 
 use crate::binlog::Position;
 use crate::rows::literal::{SESSION, Unwritable, put_quoted};
@@ -33,6 +34,7 @@ use crate::rows::service::{ServiceAccount, ServiceError};
 
 use super::batch::{Stage, TableBatch};
 use super::history::Witness;
+use super::load::{self, Load};
 use super::mark;
 use super::ordered::{Expect, Ordered};
 use super::retry;
@@ -307,6 +309,47 @@ impl Worker {
         self.run(&all, &names.join(", ")).await
     }
 
+    /// Writes a chunk out of a file, in one transaction. False: the server does
+    /// not take it as it is, and nothing is written.
+    ///
+    /// # Errors
+    /// As [`Worker::write`].
+    pub(super) async fn load(&mut self, load: &Load) -> Result<bool, WriteError> {
+        let file = load::file(&load.rows);
+        let sql = load::statement(&load.name, &load.table.shape);
+        let mut patience = Patience::default();
+        loop {
+            let tried = self.load_once(&sql, &file, load.rows.len()).await;
+            match tried {
+                Ok(true) => return Ok(true),
+                Err(Tried::Server(e)) if !is_transient(&e) => break,
+                // The connection may have a transaction, or the file, still.
+                Ok(false) => break,
+                Err(e) => {
+                    self.once_more(e, || load.name.to_string(), &mut patience)
+                        .await?
+                }
+            }
+        }
+        self.conn = None;
+        Ok(false)
+    }
+
+    async fn load_once(&mut self, sql: &[u8], file: &Bytes, rows: usize) -> Result<bool, Tried> {
+        let begin = self.begin();
+        self.attempt(&begin).await?;
+        let conn = self.conn().await.map_err(Tried::Connect)?;
+        let packets = load::Packets(file.clone());
+        conn.set_infile_handler(async move { Ok(Box::pin(packets) as InfileData) });
+        let done = conn.query_iter(sql).await.map_err(Tried::Server)?;
+        let stands = done.warnings() == 0 && load::is_whole(&done.info(), rows);
+        done.drop_result().await.map_err(Tried::Server)?;
+        if stands {
+            conn.query_drop("COMMIT").await.map_err(Tried::Server)?;
+        }
+        Ok(stands)
+    }
+
     /// The start of each of our transactions.
     fn begin(&mut self) -> Vec<Vec<u8>> {
         self.token += 1;
@@ -347,36 +390,51 @@ impl Worker {
         stages: &[Stage],
         end: Option<(&Position, &[Vec<u8>])>,
     ) -> Result<(), WriteError> {
-        let mut pause = PAUSE;
-        for attempt in 1.. {
-            let error = match self.in_order(stages, end, attempt > 1).await {
+        let names = || stages.iter().flat_map(names_of).collect::<Vec<_>>();
+        let mut patience = Patience::default();
+        loop {
+            match self.in_order(stages, end, patience.attempts > 0).await {
                 Ok(()) => {
                     self.open = end.is_none();
                     return Ok(());
                 }
-                Err(Tried::Lasting(e)) => {
-                    self.conn = None;
-                    return Err(e);
+                Err(tried) => {
+                    if std::mem::take(&mut self.open) {
+                        patience.attempts = ATTEMPTS_MAX;
+                    }
+                    let names = || names().join(", ");
+                    self.once_more(tried, names, &mut patience).await?;
                 }
-                Err(Tried::Server(e)) if !is_transient(&e) => {
-                    self.conn = None;
-                    let names = stages.iter().flat_map(names_of).collect::<Vec<_>>();
-                    return Err(WriteError::Refused {
-                        table: names.join(", "),
-                        error: e.to_string(),
-                    });
-                }
-                Err(Tried::Server(e)) => self.service_error(&e),
-                Err(Tried::Connect(e)) => e,
-            };
-            self.conn = None;
-            if self.open || attempt >= ATTEMPTS_MAX {
-                self.open = false;
-                return Err(error.into());
             }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(PAUSE_MAX);
         }
+    }
+
+    /// Waits before what failed is tried again, on a new connection: the old
+    /// one's transaction may be open still.
+    async fn once_more(
+        &mut self,
+        tried: Tried,
+        names: impl FnOnce() -> String,
+        patience: &mut Patience,
+    ) -> Result<(), WriteError> {
+        self.conn = None;
+        let error = match tried {
+            Tried::Lasting(e) => return Err(e),
+            Tried::Server(e) if !is_transient(&e) => {
+                return Err(WriteError::Refused {
+                    table: names(),
+                    error: e.to_string(),
+                });
+            }
+            Tried::Server(e) => self.service_error(&e),
+            Tried::Connect(e) => e,
+        };
+        patience.attempts += 1;
+        if patience.attempts >= ATTEMPTS_MAX {
+            return Err(error.into());
+        }
+        tokio::time::sleep(patience.pause).await;
+        patience.pause = (patience.pause * 2).min(PAUSE_MAX);
         Ok(())
     }
 
@@ -491,28 +549,10 @@ impl Worker {
     /// Runs statements, all again after an error that may pass. They must be
     /// one transaction, or such that may be repeated.
     async fn run(&mut self, all: &[Vec<u8>], names: &str) -> Result<(), WriteError> {
-        let mut pause = PAUSE;
-        for attempt in 1.. {
-            let error = match self.attempt(all).await {
-                Ok(()) => return Ok(()),
-                Err(Tried::Server(e)) if !is_transient(&e) => {
-                    self.conn = None;
-                    return Err(WriteError::Refused {
-                        table: names.to_owned(),
-                        error: e.to_string(),
-                    });
-                }
-                Err(Tried::Server(e)) => self.service_error(&e),
-                Err(Tried::Connect(e)) => e,
-                Err(Tried::Lasting(e)) => return Err(e),
-            };
-            // The transaction may be open still: a new connection is clean.
-            self.conn = None;
-            if attempt >= ATTEMPTS_MAX {
-                return Err(error.into());
-            }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(PAUSE_MAX);
+        let mut patience = Patience::default();
+        while let Err(tried) = self.attempt(all).await {
+            let names = || names.to_owned();
+            self.once_more(tried, names, &mut patience).await?;
         }
         Ok(())
     }
@@ -532,6 +572,21 @@ impl Worker {
             }
         }
         Ok(())
+    }
+}
+
+/// How often something was tried, and how long to wait before the next time.
+struct Patience {
+    attempts: u32,
+    pause: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Patience {
+        Patience {
+            attempts: 0,
+            pause: PAUSE,
+        }
     }
 }
 

@@ -12,6 +12,7 @@ pub mod buffer;
 pub mod connect;
 pub mod grants;
 pub mod ours;
+pub mod service;
 pub mod stream;
 
 use std::task::{Context, Poll, ready};

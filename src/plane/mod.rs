@@ -44,9 +44,9 @@ use crate::auth::Account;
 use crate::config::CopySettings;
 use crate::follow::beat::Pulse;
 use crate::leg::Leg;
-use crate::leg::connect::{self, BackendConfig};
-use crate::leg::grants::service_params;
+use crate::leg::connect::BackendConfig;
 use crate::leg::ours::Threads;
+use crate::leg::service::ServiceLegs;
 use crate::mirror::journal::Journal;
 use crate::route::gate::Routes;
 use crate::route::table::{Phase, Route};
@@ -66,9 +66,6 @@ const RECONCILE: Duration = Duration::from_secs(1);
 
 /// How often a follower that begins is looked at.
 const BEGINS: Duration = Duration::from_millis(20);
-
-/// A leg that reads a log: to connect and log in.
-const LEG_LIMIT: Duration = Duration::from_secs(5);
 
 /// Numbers of the row plane.
 #[derive(Clone, Debug)]
@@ -141,22 +138,19 @@ impl Inner {
         }
     }
 
-    /// A logged-in connection that can become a stream of events.
-    async fn leg(&self, side: Side) -> Result<Leg, String> {
+    /// Bare connections to a side.
+    fn legs(&self, side: Side) -> ServiceLegs {
         let [source, target] = &self.backends;
         let (backend, account) = match side {
             Side::Source => source,
             Side::Target => target,
         };
-        let failed = |e: connect::LegError| format!("{side}: {e}");
-        let opened = connect::open(backend, LEG_LIMIT, None).await;
-        let opened = opened.map_err(failed)?;
-        let params = service_params();
-        let login = connect::login(opened, account, &params);
-        match tokio::time::timeout(LEG_LIMIT, login).await {
-            Ok(login) => Ok(Leg::new(side, login.map_err(failed)?, None)),
-            Err(_) => Err(format!("{side}: the login takes too long")),
-        }
+        ServiceLegs::new(backend.clone(), account.clone())
+    }
+
+    /// A logged-in connection that can become a stream of events.
+    async fn leg(&self, side: Side) -> Result<Leg, String> {
+        self.legs(side).open().await.map_err(|e| e.to_string())
     }
 }
 

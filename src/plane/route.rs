@@ -256,7 +256,8 @@ async fn once(
     let lag = view.clone();
     let lag = move || lag.lag_ms().map(Duration::from_millis);
     let throttle = Throttle::new(inner.settings.copy.clone(), Arc::new(lag));
-    let copier = Copier::new([from, to], stream, tables, follower.windows(), send, copied)
+    let (legs, windows) = (inner.legs(read), follower.windows());
+    let copier = Copier::new([from, to], legs, stream, tables, windows, send, copied)
         .with_throttle(throttle);
     let _beating = view.beating(beat);
     let prepared = match spec.work.copy {

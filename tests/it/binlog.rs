@@ -17,13 +17,14 @@ use lockstep::binlog::progress::{Place, Progress};
 use lockstep::binlog::stream::{BinlogStream, Request, StreamError};
 use lockstep::binlog::{Body, Event, Position, Value};
 use lockstep::leg::Leg;
-use lockstep::leg::connect::{BackendConfig, LoginParams, TlsMode, login, open};
-use lockstep::wire::Capabilities;
+use lockstep::leg::connect::{BackendConfig, TlsMode};
+use lockstep::leg::service::ServiceLegs;
 use mysql_async::prelude::Queryable;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-pub async fn leg(server: &Server) -> Leg {
+/// Of the service account, to a server that is the source.
+pub fn legs(server: &Server) -> ServiceLegs {
     let backend = BackendConfig {
         announce: Default::default(),
         side: Side::Source,
@@ -31,19 +32,13 @@ pub async fn leg(server: &Server) -> Leg {
         tls: TlsMode::Off,
         tls_config: None,
     };
-    let opened = open(&backend, Duration::from_secs(5), None)
-        .await
-        .expect("open");
     let (user, password) = SERVICE;
     let account = Account::new(user.into(), Secret::new(password.into()));
-    let params = LoginParams {
-        capabilities: Capabilities::LONG_PASSWORD | Capabilities::DEPRECATE_EOF,
-        charset: 45,
-        max_packet: 1 << 30,
-        ..LoginParams::default()
-    };
-    let login = login(opened, &account, &params).await.expect("login");
-    Leg::new(Side::Source, login, None)
+    ServiceLegs::new(backend, account)
+}
+
+pub async fn leg(server: &Server) -> Leg {
+    legs(server).open().await.expect("a connection")
 }
 
 pub fn now(server: &Server, by_file: bool) -> Position {

@@ -1,7 +1,7 @@
 //! The follower on real servers: whatever happens on the source, its log
 //! written to the target makes both equal.
 
-use crate::binlog::{UTC, leg, now, request, types};
+use crate::binlog::{UTC, leg, legs, now, request, types};
 use crate::or_skip;
 use crate::support::proc::{block_on, runtime};
 use crate::support::servers::{SERVICE, ServerOptions};
@@ -137,7 +137,8 @@ pub async fn copy(
         .map_err(|e| e.to_string())?;
     let (chunks, received) = mpsc::channel(4);
     let accounts = [account(source, Side::Source), account(target, Side::Target)];
-    let copier = Copier::new(accounts, "s2t", known, follower.windows(), chunks, copied);
+    let (legs, windows) = (legs(source), follower.windows());
+    let copier = Copier::new(accounts, legs, "s2t", known, windows, chunks, copied);
     let names: Vec<TableName> = tables
         .iter()
         .map(|t| TableName {

@@ -2,6 +2,7 @@
 //! keyed rows does not cover.
 
 mod cascades;
+mod files;
 mod gap;
 mod history;
 mod keyless;
@@ -13,7 +14,7 @@ mod statements;
 mod wide;
 mod xa;
 
-use crate::binlog::{leg, now, request};
+use crate::binlog::{leg, legs, now, request};
 use crate::follow::{account, catalog};
 use crate::support::Server;
 use crate::support::proc::block_on;
@@ -179,7 +180,8 @@ impl<'a> Pipe<'a> {
             account(self.target, self.side.other()),
         ];
         let windows = follower.windows();
-        let copier = Copier::new(accounts, self.stream, known, windows, chunks, status);
+        let legs = legs(self.source);
+        let copier = Copier::new(accounts, legs, self.stream, known, windows, chunks, status);
         let copier = copier.with_throttle(throttle);
         let names: Vec<TableName> = tables.iter().map(|t| name(self.schema, t)).collect();
         copier.prepare(&names).await.map_err(|e| e.to_string())?;

@@ -47,9 +47,20 @@ const EDGES: &[(&str, &[&str])] = &[
     ("rows", &["binlog", "config", "telemetry"]),
     (
         "follow",
-        &["binlog", "rows", "sql", "copy::select", "leg", "telemetry"],
+        &[
+            "binlog",
+            "rows",
+            "sql",
+            "copy::raw",
+            "copy::select",
+            "leg",
+            "telemetry",
+        ],
     ),
-    ("copy", &["binlog", "config", "follow", "rows", "wire"]),
+    (
+        "copy",
+        &["binlog", "config", "follow", "leg", "rows", "wire"],
+    ),
     (
         "plane",
         &[

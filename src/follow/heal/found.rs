@@ -5,7 +5,8 @@ use std::collections::{HashMap, HashSet};
 use super::link::Rows;
 use super::sql;
 use crate::binlog::Value;
-use crate::copy::select::{self, Bound};
+use crate::copy::raw;
+use crate::copy::select::Bound;
 use crate::follow::tables::Followed;
 
 /// What a look found on one side.
@@ -30,7 +31,7 @@ impl Found {
         };
         for row in rows {
             found.bytes += row.iter().map(weight).sum::<usize>();
-            let image = select::image(row, &table.shape)?;
+            let image = raw::image(row, &table.shape)?;
             let bound = Bound::of(&image, &table.key, &table.shape).ok()?;
             found.strange |= !wanted.contains(&bound);
             found.rows.insert(bound, image);

@@ -385,7 +385,12 @@ impl Server {
 pub fn shared(family: Family, index: usize) -> Result<&'static Server, Missing> {
     static SERVERS: [OnceLock<Result<Server, String>>; 4] = [const { OnceLock::new() }; 4];
     let first = if family == Family::MariaDb { 0 } else { 2 };
-    let start = || Server::start(family, ServerOptions::default()).map_err(|m| m.0);
+    // So that copies go both ways: MySQL's own default is off.
+    let options = match index {
+        1 => ServerOptions::args(["--local-infile=1"]),
+        _ => ServerOptions::default(),
+    };
+    let start = || Server::start(family, options.clone()).map_err(|m| m.0);
     let server = SERVERS[first + index].get_or_init(start);
     server.as_ref().map_err(|why| Missing(why.clone()))
 }
