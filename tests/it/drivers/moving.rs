@@ -81,7 +81,9 @@ impl Script {
         let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/drivers");
         let drivers = cache().join("drivers");
         let mut command = Command::new("timeout");
-        command.args(["-k", "5", PATIENCE]).stdin(Stdio::null());
+        // Django's migrations wait for edges, and edges for them.
+        let patience = if soaking() { "1200" } else { PATIENCE };
+        command.args(["-k", "5", patience]).stdin(Stdio::null());
         let python = || installed(drivers.join("python/bin/python"));
         match self {
             Script::Mysqlclient => {
@@ -438,8 +440,12 @@ fn drivers_are_as_direct_on_mysql() {
     drivers_are_served(Family::MySql, false);
 }
 
+fn soaking() -> bool {
+    std::env::var_os("LOCKSTEP_SOAK").is_some()
+}
+
 fn soak_moving(family: Family) {
-    if std::env::var_os("LOCKSTEP_SOAK").is_some() {
+    if soaking() {
         drivers_are_served(family, true);
     }
 }
