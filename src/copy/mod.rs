@@ -22,7 +22,7 @@ mod status;
 mod throttle;
 mod whole;
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
@@ -236,7 +236,7 @@ impl Copier {
             for part in level.iter().filter(|p| !plan.family.whole(&p.name)) {
                 self.windows.snapshots.copied(&part.name);
             }
-            let queue = Mutex::new(VecDeque::from(level.clone()));
+            let queue = Mutex::new(in_turn(level));
             let slots = (0..slots.max(1)).map(|n| self.slot(n, &queue, &plan.family));
             let slots = slots.collect();
             for result in crate::follow::join_all(slots).await {
@@ -371,6 +371,20 @@ impl Copier {
             self.stream
         )
     }
+}
+
+/// Parts of several tables by turns: chunks of one table can wait for each other
+/// on the side that is written (AUTO_INCREMENT, the last page of an index).
+fn in_turn(level: &[Part]) -> VecDeque<Part> {
+    let mut seen: HashMap<&TableName, usize> = HashMap::new();
+    let numbered = level.iter().map(|part| {
+        let turn = seen.entry(&part.name).or_default();
+        *turn += 1;
+        (*turn, part.clone())
+    });
+    let mut parts: Vec<_> = numbered.collect();
+    parts.sort_by_key(|(turn, _)| *turn);
+    parts.into_iter().map(|(_, part)| part).collect()
 }
 
 /// Tokens that no earlier process has used: microseconds since 1970.

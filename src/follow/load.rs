@@ -1,24 +1,26 @@
 //! Chunks of a copy that are handed to the server as a file (LOAD DATA LOCAL):
 //! it parses no SQL then, and here no value is taken apart.
 //!
-//! A chunk is written before the batch it came in, and by itself:
-//! 1. Row r has changed to 2; its event is in the batch.
-//! 2. The chunk's window opens; r is read, as 2 or as 3. No event of it comes
-//!    before the window is settled, or r is not written from the chunk.
-//! 3. The chunk is written, then the batch: r is 2.
-//! 4. The event of r's change to 3, if there was one, is still to come.
+//! A chunk keeps its place in the log: what was taken before it is settled is
+//! written before it, and what comes behind it afterwards. Loaded behind the
+//! batch it would undo what came meanwhile; loaded ahead of all of the batch:
+//! 1. Parent 5 is deleted, parent 4 becomes 5; both are in the batch, and keep
+//!    their places. The log does not show the child of 4.
+//! 2. The child is read, with parent 5, and loaded.
+//! 3. The batch is written: with parent 5 goes the child, for good.
 //!
-//! Behind the batch it would not do: events that came after the window was
-//! settled are in the batch as well.
+//! LOCAL may make warnings of what would be errors. So a chunk stands only if
+//! all of its rows were taken without any; otherwise it is written by
+//! statements, which say what is wrong, and so is what comes of its table.
 //!
-//! LOCAL makes warnings of what would be errors. So a chunk stands only if all
-//! of its rows were taken without any; otherwise it is written by statements,
-//! which say what is wrong, and so is what comes of its table.
+//! Both sides' columns are those of the run's beginning. Whoever changes a
+//! column's character set on the target while rows are copied has to compare.
 
 use std::collections::{HashSet, VecDeque};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -30,6 +32,7 @@ use crate::rows::shape::{ColumnShape, TableShape};
 
 use super::batch::{Batch, TableName};
 use super::tables::Followed;
+use super::windows::Chunk;
 use super::{FollowError, Follower, WriteError, join_all};
 
 /// Bytes of one packet of the file: the server works on one while the next is
@@ -58,7 +61,7 @@ impl Loads {
         self.waiting.len() >= count.max(1)
     }
 
-    fn take(&self, table: &TableName, followed: &Followed) -> bool {
+    fn takes(&self, table: &TableName, followed: &Followed) -> bool {
         !self.refused.contains(table) && is_loadable(followed)
     }
 }
@@ -96,7 +99,11 @@ fn is_plain(here: &ColumnShape, there: &ColumnShape) -> bool {
     // tell a character set's escape from one of its letters' bytes.
     const CHARSETS: [&str; 6] = ["ascii", "latin1", "utf8", "utf8mb3", "utf8mb4", "binary"];
     let charset = here.charset.as_deref();
+    // A file's NULL is the current time to a TIMESTAMP that must not be NULL.
+    let nulls = there.nullable || !here.nullable;
     PLAIN.contains(&here.type_name())
+        && nulls
+        && !there.generated
         && here.type_name() == there.type_name()
         && charset == there.charset.as_deref()
         && charset.is_none_or(|c| CHARSETS.contains(&c))
@@ -185,19 +192,54 @@ impl futures_core::Stream for Packets {
 }
 
 impl Follower {
-    /// Takes the rows of a settled chunk: to be loaded, or into the batch.
-    pub(super) fn load(&mut self, load: Load) -> Result<(), FollowError> {
-        // A transaction that is open on the first worker's connection has them,
-        // too.
-        let apart = !self.heals && !self.in_order.held;
-        if apart && self.loads.take(&load.name, &load.table) {
-            self.loads.waiting.push(load);
-            return Ok(());
+    /// Takes a chunk from the copier.
+    pub(super) async fn arrived(&mut self, chunk: Chunk) -> Result<(), FollowError> {
+        // One with a place of its own waits for it, or is there, and is merged.
+        let file = chunk.behind.is_none() && self.loads.takes(&chunk.name, &chunk.table);
+        if self.heals || !file {
+            return self.chunk(chunk);
         }
+        if !self.batch.is_empty() {
+            self.flush().await?;
+        }
+        // A transaction that is open on the first worker's connection has to
+        // have them, too.
+        if self.in_order.held {
+            return self.chunk(chunk);
+        }
+        if let Some(load) = self.settled_chunk(chunk) {
+            self.loads.waiting.push(load);
+        }
+        Ok(())
+    }
+
+    /// Takes a chunk into the batch.
+    pub(super) fn chunk(&mut self, chunk: Chunk) -> Result<(), FollowError> {
+        let due = self.in_order.due(chunk);
+        let Some(load) = due.and_then(|chunk| self.settled_chunk(chunk)) else {
+            return Ok(());
+        };
         let mut batch = std::mem::take(&mut self.batch);
         let merged = self.merge(&mut batch, &load);
         self.batch = batch;
         merged
+    }
+
+    /// Of a chunk's rows those that no event changed since its window was
+    /// opened. None: it is to be read again.
+    fn settled_chunk(&mut self, mut chunk: Chunk) -> Option<Load> {
+        let Some(rows) = self.windows.settle(&mut chunk) else {
+            let _ = chunk.done.send(false);
+            return None;
+        };
+        self.batch.bytes += rows.size();
+        self.since.get_or_insert_with(Instant::now);
+        self.copied.push((chunk.progress, chunk.done));
+        Some(Load {
+            name: chunk.name,
+            table: chunk.table,
+            rows,
+        })
     }
 
     fn merge(&self, batch: &mut Batch, load: &Load) -> Result<(), FollowError> {
@@ -223,6 +265,19 @@ impl Follower {
         if waiting.is_empty() {
             return Ok(());
         }
+        let written = self.write_all(waiting).await;
+        if written.is_err() {
+            // 1. A chunk cannot be written; it is no longer waiting.
+            // 2. What ends the follower flushes once more.
+            // 3. The chunk's progress would be recorded.
+            self.copied.clear();
+            self.batch = Batch::default();
+            (self.whole, self.since) = (None, None);
+        }
+        written
+    }
+
+    async fn write_all(&mut self, waiting: Vec<Load>) -> Result<(), FollowError> {
         let queue = Mutex::new(VecDeque::from(waiting));
         let next = || queue.lock().pop_front();
         let workers = self.workers.iter_mut().map(async |worker| {
@@ -325,6 +380,20 @@ mod tests {
             (plain("bit(3)"), Some(plain("bit(3)"))),
             (plain("enum('a')"), Some(plain("enum('a')"))),
             (plain("int(11)"), None),
+            (
+                ColumnShape {
+                    nullable: true,
+                    ..plain("timestamp")
+                },
+                Some(plain("timestamp")),
+            ),
+            (
+                plain("int(11)"),
+                Some(ColumnShape {
+                    generated: true,
+                    ..plain("int(11)")
+                }),
+            ),
             (plain("int(11)"), Some(column("b", "int(11)", None))),
         ] {
             assert!(!followed(here.clone(), there), "{here:?}");

@@ -67,7 +67,6 @@ use beat::Passed;
 use heal::Healer;
 use healing::Healing;
 pub(crate) use join::join_all;
-use load::Load;
 use reader::Reader;
 use retry::Retry;
 pub use status::{HealStatus, Status};
@@ -339,7 +338,7 @@ impl Follower {
                         return Err(e.into());
                     }
                 },
-                Some(chunk) = chunks.recv() => self.chunk(chunk)?,
+                Some(chunk) = chunks.recv() => self.arrived(chunk).await?,
                 () = tokio::time::sleep(self.wait()) => self.flush().await?,
             }
             let full = self.is_full();
@@ -539,29 +538,9 @@ impl Follower {
         self.keyed(&name, &followed, rows)
     }
 
-    /// Takes a chunk: of its rows those that no event changed since its window
-    /// was opened.
-    fn chunk(&mut self, chunk: Chunk) -> Result<(), FollowError> {
-        let Some(mut chunk) = self.in_order.due(chunk) else {
-            return Ok(());
-        };
-        let Some(rows) = self.windows.settle(&mut chunk) else {
-            let _ = chunk.done.send(false);
-            return Ok(());
-        };
-        self.batch.bytes += rows.size();
-        self.since.get_or_insert_with(Instant::now);
-        self.load(Load {
-            name: chunk.name,
-            table: chunk.table,
-            rows,
-        })?;
-        self.copied.push((chunk.progress, chunk.done));
-        Ok(())
-    }
-
     /// Writes or heals the batch.
     async fn flush(&mut self) -> Result<(), FollowError> {
+        let began = Instant::now();
         self.write_loads().await?;
         if self.in_order.held || self.batch.is_ordered() {
             return self.flush_in_order().await;
@@ -575,7 +554,6 @@ impl Follower {
         self.since = None;
         let events = batch.events as u64;
         let whole = self.whole.take();
-        let began = Instant::now();
         let sample = self.sample.of(&batch, number);
         let recorded = if self.heals {
             self.heal(batch, number, whole.as_ref()).await?

@@ -50,6 +50,9 @@ const ATTEMPTS_MAX: u32 = 30;
 const PAUSE: Duration = Duration::from_millis(5);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 
+/// The same of a chunk as a file; then it is written by statements.
+const LOADS_MAX: u32 = 3;
+
 /// Why rows cannot be written.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
@@ -318,13 +321,14 @@ impl Worker {
         let file = load::file(&load.rows);
         let sql = load::statement(&load.name, &load.table.shape);
         let mut patience = Patience::default();
-        loop {
-            let tried = self.load_once(&sql, &file, load.rows.len()).await;
-            match tried {
+        for attempt in 1.. {
+            match self.load_once(&sql, &file, load.rows.len()).await {
                 Ok(true) => return Ok(true),
                 Err(Tried::Server(e)) if !is_transient(&e) => break,
                 // The connection may have a transaction, or the file, still.
                 Ok(false) => break,
+                // Perhaps it is the file that something between does not like.
+                Err(Tried::Server(_)) if attempt >= LOADS_MAX => break,
                 Err(e) => {
                     self.once_more(e, || load.name.to_string(), &mut patience)
                         .await?

@@ -237,6 +237,7 @@ impl Handover<'_> {
             }
         };
         // What one writes from now on is followed.
+        let until = until.max(Instant::now() + POSITION_MIN);
         self.bring_back(Object::Event, until).await?;
         Ok(Prepared { follow, held })
     }

@@ -17,10 +17,20 @@ const PAIRS: [(Family, Family); 3] = [
     (Family::MySql, Family::MariaDb),
 ];
 
-fn loads(server: &Server) -> u64 {
-    let row = server.query("SHOW GLOBAL STATUS LIKE 'Com_load'");
-    let number = row.first().and_then(|r| r.get(1)?.as_ref()?.parse().ok());
-    number.expect("a number")
+/// Statements on the table that `run` brings a server: files, and others.
+fn written(server: &Server, run: impl FnOnce()) -> [u64; 2] {
+    server.exec("SET GLOBAL log_output = 'TABLE'; SET GLOBAL general_log = ON");
+    run();
+    server.exec("SET GLOBAL general_log = OFF");
+    let count = |what: &str| {
+        let sql = format!(
+            "SELECT COUNT(*) FROM mysql.general_log WHERE INSTR(argument, '{what} `fl`.`t`') > 0"
+        );
+        server.one(&sql).parse().expect("a number")
+    };
+    let counted = ["REPLACE INTO TABLE", "REPLACE INTO"].map(count);
+    server.exec("TRUNCATE TABLE mysql.general_log");
+    counted
 }
 
 /// All bytes, what ends a field or a line, and what stands for NULL.
@@ -51,18 +61,19 @@ fn values_that_end_a_field_are_copied() {
              SELECT n + 1000, CONCAT(UNHEX(LPAD(HEX(n), 2, '0')), 'x', UNHEX(LPAD(HEX(n), 2, '0'))), CHAR(n % 128 USING utf8mb4) FROM s",
         );
         let start = pipe.now();
-        let before = loads(target);
-        block_on(pipe.copy(&["t"], &start, Arc::default()))
-            .unwrap_or_else(|e| panic!("{from} → {to}: {e}"));
-        assert!(loads(target) > before, "{from} → {to}: no file was taken");
+        let [files, others] = written(target, || {
+            block_on(pipe.copy(&["t"], &start, Arc::default()))
+                .unwrap_or_else(|e| panic!("{from} → {to}: {e}"));
+        });
+        assert!(files > 0 && others == 0, "{from} → {to}: {files}, {others}");
         assert_eq!(compare::assert_equal(source, target, &["fl.t"]), 270);
         let hashed = "SELECT SUM(CRC32(CONCAT_WS('|', id, HEX(v), HEX(b), HEX(vb), HEX(bi), HEX(l), SHA2(e, 256)))) FROM fl.t";
         assert_eq!(source.one(hashed), target.one(hashed), "{from} → {to}");
     }
 }
 
-/// A file's errors are warnings only: nothing of it stays then, and statements
-/// say what is wrong.
+/// A file's errors may be warnings only: nothing of it stays then, and
+/// statements say what is wrong.
 #[test]
 fn what_a_file_would_change_is_refused() {
     let _turn = TURN.lock();
@@ -72,6 +83,7 @@ fn what_a_file_would_change_is_refused() {
             ("v VARCHAR(3), n INT", "too long"),
             ("v VARCHAR(9), n TINYINT", "out of range"),
             ("v VARCHAR(9) NOT NULL, n INT", "cannot be null"),
+            ("v VARCHAR(9), n TINYINT UNSIGNED", "out of range"),
             ("v VARCHAR(9), n INT, CHECK (n < 500)", "constraint"),
         ] {
             let pipe = Pipe::new(source, target, "fl");
@@ -87,6 +99,13 @@ fn what_a_file_would_change_is_refused() {
             let lower = error.to_lowercase();
             assert!(lower.contains(said), "{from} → {to}, {theirs}: {error}");
             assert_eq!(target.one("SELECT COUNT(*) FROM fl.t"), "0", "{theirs}");
+            // Nothing says that they were copied.
+            target.exec(
+                "DROP TABLE fl.t; CREATE TABLE fl.t (id INT PRIMARY KEY, v VARCHAR(9), n INT)",
+            );
+            block_on(pipe.copy(&["t"], &start, Arc::default()))
+                .unwrap_or_else(|e| panic!("{from} → {to}: {e}"));
+            assert_eq!(compare::assert_equal(source, target, &["fl.t"]), 3);
         }
     }
 }
@@ -106,8 +125,11 @@ fn other_character_sets_are_converted() {
         );
         target.exec("CREATE TABLE fl.t (id INT PRIMARY KEY, v VARCHAR(9)) DEFAULT CHARSET utf8mb4");
         let start = pipe.now();
-        block_on(pipe.copy(&["t"], &start, Arc::default()))
-            .unwrap_or_else(|e| panic!("{from} → {to}: {e}"));
+        let [files, others] = written(target, || {
+            block_on(pipe.copy(&["t"], &start, Arc::default()))
+                .unwrap_or_else(|e| panic!("{from} → {to}: {e}"));
+        });
+        assert!(files == 0 && others > 0, "{from} → {to}: {files}, {others}");
         let sql = "SELECT GROUP_CONCAT(HEX(CONVERT(v USING utf8mb4)) ORDER BY id) FROM fl.t";
         assert_eq!(target.one(sql), source.one(sql), "{from} → {to}");
     }
