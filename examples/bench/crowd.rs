@@ -19,6 +19,8 @@ pub struct Endpoint {
     /// The proxy's process; None for a direct connection.
     pub pid: Option<u32>,
     pub tables: Tables,
+    /// The second server of a client that writes to both itself.
+    pub other: Option<u16>,
 }
 
 /// What one round showed.
@@ -58,8 +60,8 @@ impl Crowd {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let workers = runtime.block_on(async {
             let mut workers = Vec::new();
-            for n in 0..clients {
-                workers.push(Worker::new(to.port, work, to.tables, n).await?);
+            for _ in 0..clients {
+                workers.push(Worker::new(to, work).await?);
             }
             Ok::<_, std::io::Error>(workers)
         })?;

@@ -70,6 +70,16 @@ impl Stage {
         endpoint("source alone", self.source.port(), None, Tables::Alone)
     }
 
+    /// No proxy: the client executes on the source, then on the target, and
+    /// commits on the source, then on the target. Whoever keeps the order of
+    /// conflicting writes has these four round trips.
+    pub fn by_hand(&self) -> Endpoint {
+        Endpoint {
+            other: Some(self.target.port()),
+            ..endpoint("both, by hand", self.source.port(), None, Tables::Alone)
+        }
+    }
+
     pub fn haproxy(&self) -> Endpoint {
         let pid = Some(self.haproxy.process.pid());
         endpoint("HAProxy", self.haproxy.port, pid, Tables::Alone)
@@ -125,6 +135,7 @@ fn endpoint(name: &str, port: u16, pid: Option<u32>, tables: Tables) -> Endpoint
         port,
         pid,
         tables,
+        other: None,
     }
 }
 

@@ -1,8 +1,10 @@
 //! What the clients do, and the tables they do it on.
 
 use super::client::{Client, Param};
+use super::crowd::Endpoint;
 use super::support::servers::Server;
 use std::io::{Error, Result};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 pub const DATABASE: &str = "test";
 /// The tables that both sides hold alike.
@@ -15,6 +17,10 @@ const POINTS: usize = 10;
 /// Deadlock, lock timeout, and the duplicate key of two sessions that delete
 /// and insert one row: the transaction is given up.
 const GIVE_UP: [u16; 3] = [1213, 1205, 1062];
+
+/// No two workers throw the same dice: the updates of an earlier one, made
+/// again, would change nothing.
+static SEED: AtomicU64 = AtomicU64::new(1);
 
 /// One kind of load.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -81,14 +87,25 @@ pub struct Worker {
     tables: Tables,
     port: u16,
     client: Client,
+    /// The other server, where the client itself writes to both.
+    other: Option<Client>,
     statements: Vec<u32>,
     text: String,
     dice: u64,
 }
 
 impl Worker {
-    pub async fn new(port: u16, work: Work, tables: Tables, number: u64) -> Result<Worker> {
+    pub async fn new(to: &Endpoint, work: Work) -> Result<Worker> {
+        let Endpoint { port, tables, .. } = *to;
         let mut client = Client::connect(port, DATABASE).await?;
+        let mut other = None;
+        if let Some(port) = to.other {
+            let mut second = Client::connect(port, DATABASE).await?;
+            for client in [&mut client, &mut second] {
+                fine(client.query(b"SET autocommit=0").await?.error_code)?;
+            }
+            other = Some(second);
+        }
         let rows = format!("rows_{}", tables.suffix());
         let mut statements = Vec::new();
         for sql in prepared(work, &rows) {
@@ -99,9 +116,12 @@ impl Worker {
             tables,
             port,
             client,
+            other,
             statements,
             text: String::new(),
-            dice: (number + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15),
+            dice: SEED
+                .fetch_add(1, Relaxed)
+                .wrapping_mul(0x9E37_79B9_7F4A_7C15),
         })
     }
 
@@ -132,7 +152,14 @@ impl Worker {
                 "INSERT INTO log_{suffix} (v, c) VALUES ({id}, 'a row of some length, as logs have them')"
             )),
         }
-        fine(self.client.query(self.text.as_bytes()).await?.error_code)?;
+        let text = self.text.as_bytes();
+        fine(self.client.query(text).await?.error_code)?;
+        if let Some(other) = &mut self.other {
+            fine(other.query(text).await?.error_code)?;
+            for client in [&mut self.client, other] {
+                fine(client.query(b"COMMIT").await?.error_code)?;
+            }
+        }
         Ok(1)
     }
 

@@ -58,6 +58,7 @@ fn cells(plan: &Plan, stage: &Stage, proxy: &Proxy, name: &str, ack: &str) -> Re
         stage.source_alone(),
         stage.target_alone(),
         mirrored_by(proxy, name),
+        stage.by_hand(),
     ];
     let mut ran = false;
     for durable in [true, false] {
@@ -80,21 +81,23 @@ fn cells(plan: &Plan, stage: &Stage, proxy: &Proxy, name: &str, ack: &str) -> Re
     Ok(ran)
 }
 
-/// Mean time of a mirrored write to the sum of both alone, within each round.
+/// Mean time of a mirrored write, and of one that the client itself makes on
+/// both servers, to the sum of both alone, within each round.
 fn ratio(rounds: &[Vec<Sample>]) {
-    let ratios: Vec<f64> = rounds
-        .iter()
-        .filter_map(|round| match round.as_slice() {
-            [source, target, mirrored] => Some(mirrored.mean / (source.mean + target.mean)),
-            _ => None,
-        })
-        .collect();
-    let [source, target, mirrored] = [0, 1, 2].map(|e| Column::new(rounds, e).median(|s| s.mean));
-    println!("  mean: source {source:.0} + target {target:.0} us, mirrored {mirrored:.0} us");
+    let of = |which: usize| -> Vec<f64> {
+        let sum = |r: &[Sample]| Some(r.first()?.mean + r.get(1)?.mean);
+        let each = rounds.iter();
+        each.filter_map(|r| Some(r.get(which)?.mean / sum(r)?))
+            .collect()
+    };
+    let [source, target, mirrored, hand] =
+        [0, 1, 2, 3].map(|e| Column::new(rounds, e).median(|s| s.mean));
     println!(
-        "  mirrored / (source + target): {}",
-        report::spread(&ratios)
+        "  mean: source {source:.0} + target {target:.0} us, mirrored {mirrored:.0} us, \
+         by hand {hand:.0} us"
     );
+    println!("  mirrored / (source + target): {}", report::spread(&of(2)));
+    println!("  by hand / (source + target): {}", report::spread(&of(3)));
 }
 
 /// Times mean nothing if the mirror was left out.

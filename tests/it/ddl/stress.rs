@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 const CLIENTS: usize = 4;
-const FLIPS: usize = 60;
+const FLIPS: usize = 40;
 /// Fewer than this were no test.
 const STATEMENTS_MIN: usize = 60;
 /// Between two flips.
