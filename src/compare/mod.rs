@@ -301,6 +301,13 @@ impl Comparer {
         Ok(Arc::new(table))
     }
 
+    /// Whether a side has the table, as far as is known.
+    fn is_there(&self, name: &TableName) -> bool {
+        let catalog = self.parts.catalog.load();
+        let pair = catalog.get(&name.schema, &name.table);
+        pair.is_some_and(|p| p.source.is_some() || p.target.is_some())
+    }
+
     /// Compares the tables, and returns when every suspect is settled.
     ///
     /// # Errors
@@ -373,9 +380,14 @@ impl Comparer {
                 }
                 for ((name, key), mark) in batch {
                     let table = known
-                        .entry(name)
+                        .entry(name.clone())
                         .or_insert_with_key(|name| self.table(name, same_family).ok());
                     let Some(table) = table.clone().filter(|t| t.order != Order::NoKey) else {
+                        // Perhaps a definition is halfway changed, unless the
+                        // table is gone. Counted before its mark goes.
+                        let there = u64::from(self.is_there(&name));
+                        let unverified = &self.parts.status.unverified;
+                        unverified.fetch_add(there, Ordering::AcqRel);
                         continue;
                     };
                     let key = Bound::decode(&key).unwrap_or(Bound(Vec::new()));

@@ -27,6 +27,8 @@ pub struct Status {
     pub divergent: AtomicU64,
     /// Rows repaired.
     pub repaired: AtomicU64,
+    /// Keys handed on whose table could not be read as it stands.
+    pub unverified: AtomicU64,
     /// Why the last repair failed, for people.
     pub repair_error: parking_lot::Mutex<Option<String>>,
     paused: watch::Sender<bool>,
@@ -42,6 +44,7 @@ impl Default for Status {
             hot: AtomicU64::new(0),
             divergent: AtomicU64::new(0),
             repaired: AtomicU64::new(0),
+            unverified: AtomicU64::new(0),
             repair_error: parking_lot::Mutex::default(),
             paused: watch::Sender::new(false),
         }

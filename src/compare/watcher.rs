@@ -33,7 +33,7 @@ use crate::binlog::stream::{BinlogStream, StreamError};
 use crate::binlog::{Body, Event, Position, Rows};
 use crate::copy::select::Bound;
 use crate::follow::batch::TableName;
-use crate::follow::tables::{Followed, Meaning, Said, Tables};
+use crate::follow::tables::{Followed, Meaning, Said, Tables, is_of_triggers};
 
 use super::table::shown;
 use super::{Hold, Suspected};
@@ -186,6 +186,8 @@ pub struct Watcher {
     whose: Whose,
     /// The statement whose rows come is annotated as ours.
     annotated: bool,
+    /// The transaction has rows that are to be verified.
+    handed: bool,
     /// Threads of events up to this time are not to be judged by.
     unknown_until_s: u32,
 }
@@ -213,6 +215,7 @@ impl Watcher {
             progress: Progress::new(start),
             whose: Whose::Unknown,
             annotated: false,
+            handed: false,
             unknown_until_s: 0,
         }
     }
@@ -246,6 +249,12 @@ impl Watcher {
         if place == Place::Begins {
             self.whose = Whose::Unknown;
             self.annotated = false;
+            self.handed = false;
+        }
+        if place == Place::Prepares && self.handed {
+            // Its rows are read when they are committed, nobody knows when:
+            // until then both sides show the old ones, which are equal.
+            self.status.dropped_rows.fetch_add(1, Ordering::Relaxed);
         }
         match &event.body {
             Body::Query(query) => {
@@ -284,11 +293,17 @@ impl Watcher {
 
     /// A change of a definition, or a write logged as text, on the mirror.
     fn statement(&self, query: &crate::binlog::event::Query) {
-        let Whose::Foreign(thread) = self.whose else {
+        if self.is_ours() {
             return;
-        };
+        }
         if let Said::Stop(what) = self.tables.statement(query) {
-            self.status.name(what, Some(thread), 0);
+            // No row of it is in the log: TRUNCATE leaves nothing to verify.
+            let unverified = u64::from(!is_of_triggers(query));
+            let dropped = &self.status.dropped_rows;
+            dropped.fetch_add(unverified, Ordering::Relaxed);
+            if let Whose::Foreign(thread) = self.whose {
+                self.status.name(what, Some(thread), 0);
+            }
         }
     }
 
@@ -328,6 +343,7 @@ impl Watcher {
             if keys.is_empty() || keys.contains(&None) {
                 dropped += 1;
             }
+            self.handed = true;
             for key in keys.into_iter().flatten() {
                 let key = Suspected {
                     name: name.clone(),

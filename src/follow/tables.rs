@@ -261,6 +261,12 @@ fn unquoted(name: &[u8]) -> &[u8] {
     inner.unwrap_or(name)
 }
 
+/// Whether a statement makes or drops a trigger: no row changes by it.
+pub fn is_of_triggers(query: &Query) -> bool {
+    let verb = scan(&query.sql, ScanMode::default()).verb;
+    matches!(verb, Verb::CreateTrigger | Verb::DropTrigger)
+}
+
 /// No definition is changed in fewer bytes; BEGIN and COMMIT are not looked at
 /// twice.
 const DDL_MIN: usize = "DROP TABLE a".len();

@@ -92,6 +92,8 @@ pub struct Facts {
     pub follow: Option<FollowFact>,
     /// None: never compared in this phase.
     pub compare: Option<CompareFact>,
+    /// Rows that any comparison found different, and nobody has repaired.
+    pub open: u64,
     /// Why following alone does not heal what the journal names.
     pub unhealed: Option<String>,
 }
@@ -208,6 +210,13 @@ pub fn conditions(from: Phase, to: Phase, facts: &Facts) -> Vec<Condition> {
                 && let Some(over) = &facts.over
             {
                 list.insert(1, copied_over(over, facts));
+            }
+            if to == Phase::TargetOnly {
+                list.push(healed(facts));
+                // Not asked for; but if one found rows that differ, they do.
+                if facts.open > 0 && facts.over.is_none() {
+                    list.push(compared(facts));
+                }
             }
             list.extend(both_sides(facts));
             list.push(writable(Side::Target, facts));
@@ -407,6 +416,30 @@ mod tests {
             }),
             ..Facts::default()
         }
+    }
+
+    #[test]
+    fn the_way_past_mirroring_asks_for_what_is_known() {
+        let failing = |facts: &Facts| -> Vec<String> {
+            let list = conditions(Syncing, TargetOnly, facts);
+            let failing = list.into_iter().filter(|c| c.ok != Some(true));
+            failing.map(|c| c.name).collect()
+        };
+        let fine = Facts {
+            compare: None,
+            ..good()
+        };
+        assert_eq!(failing(&fine), [""; 0]);
+        let differ = Facts {
+            open: 5,
+            ..fine.clone()
+        };
+        assert_eq!(failing(&differ), ["compare_clean"]);
+        let missed = Facts {
+            unhealed: Some("forced".to_owned()),
+            ..fine
+        };
+        assert_eq!(failing(&missed), ["journal_healed"]);
     }
 
     #[test]

@@ -252,6 +252,7 @@ impl Migration {
                 .plane()
                 .compare_fact(route, self.limits().compare_age())
                 .map(|(clean, detail)| CompareFact { clean, detail }),
+            open: self.plane().open(route),
         }
     }
 
@@ -373,6 +374,12 @@ impl Migration {
         let handover = self.plane().handover(route, step.to, wish.force);
         let persist = |new: &Route| {
             let stored = StoredRoute::from(new);
+            if handover.leaves_behind(new.follow.is_some()) {
+                // What the disk does not take is not noted either.
+                let room = self.parts.store.room();
+                room.map_err(|e| e.to_string())?;
+                self.plane().not_passed(route);
+            }
             let saved = self.parts.store.save_route(&stored);
             saved.map_err(|e| e.to_string())?;
             handover.persisted();
@@ -390,6 +397,9 @@ impl Migration {
             .routes()
             .change(&route.name, limits, wish.kill, change, prepare, persist)
             .await;
+        if changed.is_err() {
+            handover.refused().await;
+        }
         drop(handover);
         self.plane().reconcile().await;
         let report = changed.map_err(|refusal| refused(&route.name, step, &refusal))?;
@@ -443,6 +453,8 @@ impl Migration {
                 .begin(&route.name, work.from, route.epoch)
                 .await;
             let Ok(start) = began else { continue };
+            // Before the position: a crash between the two asks for it again.
+            self.plane().not_passed(route);
             let mut route = route.clone();
             route.follow = Some(start);
             if self.put_in(&route).is_ok() {
@@ -625,6 +637,7 @@ impl Migration {
             .remove_route(name)
             .map_err(|e| Refusal::Failed(e.to_string()))?;
         self.routes().edit(|t| t.routes.retain(|r| r.name != name));
+        self.plane().forget(name);
         let detail = format!("{name}: removed");
         self.events.say("route_removed", Some(name), detail);
         Ok(())

@@ -116,6 +116,17 @@ impl Compared {
         }
     }
 
+    /// A table was altered on both sides: voids a pass that has ended, and one
+    /// that is under way.
+    pub(super) fn altered(&self) {
+        let known = self.known.lock();
+        let any = known.running || known.clean_at.is_some();
+        drop(known);
+        if any {
+            self.void("a table was altered on both sides");
+        }
+    }
+
     /// See [`Plane::compare_fact`].
     fn fact(&self, epoch: u64, age_max: Duration) -> Option<(bool, String)> {
         let known = self.known.lock();
@@ -391,7 +402,19 @@ impl Plane {
     /// Whether the last pass of this phase was complete and clean and not older
     /// than `age_max`, with words for people. None: there was none.
     pub fn compare_fact(&self, route: &Route, age_max: Duration) -> Option<(bool, String)> {
-        self.compared(&route.name).fact(route.epoch, age_max)
+        let compared = self.compared(&route.name);
+        let (clean, detail) = compared.fact(route.epoch, age_max)?;
+        let watched = super::work(route.phase).is_some_and(|w| w.heal);
+        if clean && watched && compared.watching.is_blind() {
+            let why = "what others write on the mirror is not seen now";
+            return Some((false, format!("{detail}, but {why}: see `watch` in status")));
+        }
+        Some((clean, detail))
+    }
+
+    /// Rows of a route that are known to differ.
+    pub fn open(&self, route: &Route) -> u64 {
+        self.compared(&route.name).divergences.open()
     }
 
     /// Rows proven different, and how many more there are than are listed.

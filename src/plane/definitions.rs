@@ -26,6 +26,7 @@ use crate::rows::catalog::CatalogLoader;
 use crate::rows::shape::Catalog;
 use crate::sql::{Facts, ScanMode, Verb, scan, unquote};
 
+use super::compare::Compared;
 use super::shapes;
 use super::view::View;
 
@@ -83,6 +84,13 @@ impl What {
             && logged.tables.iter().all(has)
             && logged.tables.is_empty() == self.tables.is_empty()
             && (!self.tables.is_empty() || self.schema == logged.schema)
+    }
+
+    /// Whether it may give rows that are there values that the log does not
+    /// have, and each side its own: `ADD COLUMN at TIMESTAMP(6) DEFAULT NOW(6)`,
+    /// `DEFAULT (UUID())`, an AUTO_INCREMENT column.
+    pub(super) fn fills_rows(&self) -> bool {
+        self.verb == Verb::AlterTable
     }
 
     /// Whether it only makes or drops triggers.
@@ -183,6 +191,8 @@ pub struct UnderWay {
     catalog: Arc<CatalogLoader>,
     kept: Vec<(String, u64)>,
     over: watch::Sender<bool>,
+    /// Routes whose rows are not what a comparison found any more.
+    voids: Vec<Arc<Compared>>,
 }
 
 impl UnderWay {
@@ -191,6 +201,7 @@ impl UnderWay {
         catalog: &Arc<CatalogLoader>,
         routes: &[String],
         all: &[What],
+        voids: Vec<Arc<Compared>>,
     ) -> UnderWay {
         let (over, waits) = watch::channel(false);
         // Triggers are made on the active side alone; the follower sees to them.
@@ -205,6 +216,7 @@ impl UnderWay {
             book: book.clone(),
             catalog: catalog.clone(),
             over,
+            voids,
         }
     }
 
@@ -221,6 +233,10 @@ impl Drop for UnderWay {
     fn drop(&mut self) {
         for (route, id) in &self.kept {
             self.book.close(route, *id, None);
+        }
+        // At the end: a comparison that began meanwhile has read rows of before.
+        for compared in &self.voids {
+            compared.altered();
         }
         self.over.send_replace(true);
     }

@@ -11,10 +11,12 @@ use mysql_async::Conn;
 use tokio::sync::OwnedRwLockWriteGuard;
 
 use crate::Side;
+use crate::binlog::Position;
+use crate::follow::writer::{Worker, WriteError};
 use crate::route::gate::Prepared;
 use crate::route::table::{FollowStart, Phase, Route};
 use crate::rows::service::ServiceConn;
-use crate::schema::Object;
+use crate::schema::{self, Object};
 
 use super::fence::{self, Fence};
 use super::journal::Drained;
@@ -23,6 +25,9 @@ use super::{Plane, position, shapes, work};
 
 /// The least that is waited for a log's end, whatever went before.
 const POSITION_MIN: Duration = Duration::from_millis(250);
+
+/// The least that a forced edge waits for what the follower has sent.
+const OUTLIVE_MIN: Duration = Duration::from_secs(1);
 
 /// What an edge asks of the row plane.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -78,8 +83,14 @@ pub struct Handover<'a> {
     acting: AtomicBool,
     /// The barrier was left.
     unpassed: AtomicBool,
+    /// Events were stopped, or something of ours may still be waiting on a
+    /// server: only a follower that begins puts that right.
+    unsettled: AtomicBool,
     /// Healed by the barrier.
     drained: Mutex<Option<Drained>>,
+    /// The stream to come, and where the old active side's log goes on that
+    /// is watched beside it.
+    watched: Mutex<Option<(String, Position)>>,
     /// Opened while writes still go on.
     opened: tokio::sync::Mutex<Opened>,
     /// No row is repaired by a comparison meanwhile.
@@ -120,7 +131,7 @@ impl Plane {
     ) -> Result<FollowStart, String> {
         let end = position::end(conn).await.map_err(|e| e.to_string())?;
         Ok(FollowStart {
-            stream: stream(route, &self.inner.instance, epoch),
+            stream: stream(route, &self.inner.instance, epoch, nonce()?),
             from: end.to_string(),
             fresh,
         })
@@ -136,7 +147,9 @@ impl Plane {
             force,
             acting: AtomicBool::new(true),
             unpassed: AtomicBool::new(false),
+            unsettled: AtomicBool::new(false),
             drained: Mutex::default(),
+            watched: Mutex::default(),
             opened: tokio::sync::Mutex::default(),
             repairs: tokio::sync::Mutex::default(),
         }
@@ -205,6 +218,7 @@ impl Handover<'_> {
         self.hold_repairs(until).await?;
         if let Some(side) = self.change.fence {
             if self.acting.load(Ordering::Relaxed) {
+                self.unsettled.store(true, Ordering::Relaxed);
                 let stopped = self.objects().stop_events(side, until).await;
                 self.or_forced("events", stopped)?;
             }
@@ -219,6 +233,7 @@ impl Handover<'_> {
                 None => self.unpassed.store(true, Ordering::Relaxed),
             }
         }
+        let read_to = self.plane.view(&self.route.name).and_then(|v| v.position());
         if self.change.follow != Following::Kept || self.change.barrier {
             // The old mode must have ended before statements of the new phase
             // write: an image it still had in hand would be older than they.
@@ -226,6 +241,7 @@ impl Handover<'_> {
             if let Some(task) = running {
                 task.end().await;
             }
+            self.outlive(until).await?;
         }
         self.bring_back(Object::Trigger, until).await?;
         let follow = match self.change.follow {
@@ -236,6 +252,7 @@ impl Handover<'_> {
                 self.or_forced("log position", started)?
             }
         };
+        *self.watched.lock() = self.watched_from(follow.as_ref(), read_to);
         // What one writes from now on is followed.
         let until = until.max(Instant::now() + POSITION_MIN);
         self.bring_back(Object::Event, until).await?;
@@ -247,6 +264,7 @@ impl Handover<'_> {
         if let Some(old) = self.change.fence
             && self.acting.load(Ordering::Relaxed)
         {
+            self.unsettled.store(true, Ordering::Relaxed);
             let back = self.objects().activate(old.other(), kind, until).await;
             self.or_forced(&format!("{}s", kind.as_str()), back)?;
         }
@@ -277,14 +295,95 @@ impl Handover<'_> {
         Objects::new(&self.plane.inner, &self.route.name, &self.route.tables)
     }
 
-    /// The new phase is on disk: so is what it was forced over, and what is
-    /// healed may go.
+    /// The follower was left behind: what its writers have sent is waited for.
+    ///
+    /// 1. A batch of rows is on its way to the side that is going to be active;
+    ///    2. its follower is ended, the phase forced; 3. a client writes row r
+    ///    there; 4. the batch gets to r, with an older row.
+    ///
+    /// # Errors
+    /// It is still being written. Not to be forced: 4 would come.
+    async fn outlive(&self, until: Instant) -> Result<(), String> {
+        let (Some(work), Some(start)) = (work(self.route.phase), &self.route.follow) else {
+            return Ok(());
+        };
+        if !self.unpassed.load(Ordering::Relaxed) || self.change.fence.is_none() {
+            return Ok(());
+        }
+        let (inner, side) = (&self.plane.inner, work.from.other());
+        let waiting = async {
+            for n in 0..inner.settings.workers {
+                let mut writer = Worker::new(inner.account(side).clone(), &start.stream, n);
+                writer.outlive().await?;
+            }
+            Ok::<_, WriteError>(())
+        };
+        let left = until.saturating_duration_since(Instant::now());
+        match tokio::time::timeout(left.max(OUTLIVE_MIN), waiting).await {
+            Ok(waited) => {
+                let waited = waited.map_err(|e| e.to_string());
+                self.or_forced("follower's last rows", waited).map(|_| ())
+            }
+            Err(_) => Err(format!(
+                "the follower's last rows are still being written on the {side}: try again"
+            )),
+        }
+    }
+
+    /// Where the watcher of the new phase goes on.
+    ///
+    /// 1. A stranger's UPDATE on the old active side waits for the fence; 2. the
+    ///    phase is swapped, the fence taken down, the UPDATE committed; 3. the
+    ///    watcher begins at that log's end, behind it: nobody ever sees it.
+    ///
+    /// The old follower has read that log up to its barrier, so from there.
+    fn watched_from(
+        &self,
+        follow: Option<&FollowStart>,
+        read_to: Option<Position>,
+    ) -> Option<(String, Position)> {
+        match self.change.follow {
+            Following::From(_) if !self.unpassed.load(Ordering::Relaxed) => {
+                Some((follow?.stream.clone(), read_to?))
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether rows may stay behind that no follower brings: to be noted before
+    /// the new phase is on disk. A line too many costs a comparison; one that came
+    /// behind would be missing after a crash between the two. `follows`: there is
+    /// a place from which on the new phase is followed.
+    pub fn leaves_behind(&self, follows: bool) -> bool {
+        let lost = self.change.follow != Following::Ends && !follows;
+        self.unpassed.load(Ordering::Relaxed) || lost
+    }
+
+    /// The new phase is on disk: what is healed may go.
     pub fn persisted(&self) {
-        if self.unpassed.load(Ordering::Relaxed) {
-            self.plane.not_passed(&self.route);
+        self.unsettled.store(false, Ordering::Relaxed);
+        if let Some(watched) = self.watched.lock().take() {
+            let compared = self.plane.compared(&self.route.name);
+            compared.known.lock().watched = Some(watched);
         }
         let ends = self.change.follow != Following::Kept;
         self.plane.passed(self.drained.lock().take(), ends);
+    }
+
+    /// The edge was refused, with the route's writes going on: the follower
+    /// begins anew, which lets events go on and takes triggers back that were
+    /// brought over. What of ours still waits for a lock on a server has to have
+    /// ended by then:
+    /// 1. A CREATE TRIGGER waits for a reader; nobody waits for it any more.
+    /// 2. The follower finds no trigger to be held back. 3. The reader ends.
+    pub async fn refused(&self) {
+        if self.unsettled.load(Ordering::Relaxed) {
+            tokio::time::sleep(schema::HELD_WAIT).await;
+            let running = self.plane.tasks.lock().running.remove(&self.route.name);
+            if let Some(task) = running {
+                task.end().await;
+            }
+        }
     }
 
     /// Lets a forced edge go on without.
@@ -327,11 +426,20 @@ impl Handover<'_> {
 
 /// Longest part of a route's name and of the installation's in a stream's:
 /// with the epoch they fit the 64 characters of the checkpoint's key.
-const NAME_MAX: usize = 28;
+const NAME_MAX: usize = 20;
 const INSTANCE_MAX: usize = 8;
 
+/// Tells beginnings of one name apart. A route may be removed and added again,
+/// and its state come out of a backup: with the old name its checkpoint, its
+/// finished copies and what it was copied over would count for the new one.
+fn nonce() -> Result<u32, String> {
+    let mut bytes = [0; 4];
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| "no randomness for a stream's name")?;
+    Ok(u32::from_le_bytes(bytes))
+}
+
 /// A name for a beginning: ASCII, at most 64 characters.
-fn stream(route: &str, instance: &str, epoch: u64) -> String {
+fn stream(route: &str, instance: &str, epoch: u64, nonce: u32) -> String {
     let plain = |text: &str, max: usize| -> String {
         let kept = text.chars().filter(char::is_ascii_alphanumeric);
         kept.take(max).collect()
@@ -341,7 +449,7 @@ fn stream(route: &str, instance: &str, epoch: u64) -> String {
         .bytes()
         .fold(0u16, |sum, b| sum.rotate_left(5) ^ u16::from(b));
     format!(
-        "{}.{sum:04x}.{}.{epoch}",
+        "{}.{sum:04x}{nonce:08x}.{}.{epoch}",
         plain(route, NAME_MAX),
         plain(instance, INSTANCE_MAX)
     )
@@ -385,8 +493,9 @@ mod tests {
     #[test]
     fn streams_fit_their_column() {
         let long = "r".repeat(64);
-        let name = stream(&long, "0123456789abcdef", u64::MAX);
+        let name = stream(&long, "0123456789abcdef", u64::MAX, u32::MAX);
         assert!(name.len() <= 64 && name.is_ascii());
-        assert_ne!(stream("a-b", "i", 1), stream("ab", "i", 1));
+        assert_ne!(stream("a-b", "i", 1, 0), stream("ab", "i", 1, 0));
+        assert_ne!(stream("ab", "i", 1, 0), stream("ab", "i", 1, 1));
     }
 }

@@ -179,8 +179,9 @@ impl Plane {
         }
     }
 
-    /// An edge was forced on without its barrier.
-    pub(super) fn not_passed(&self, route: &Route) {
+    /// A phase was forced on without its barrier, or without a place in the log
+    /// from which on it is followed.
+    pub fn not_passed(&self, route: &Route) {
         let reason = "a phase was forced without waiting for the follower";
         let side = route.phase.active();
         self.journal().forced(&route.name, side, reason);

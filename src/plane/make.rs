@@ -10,14 +10,12 @@ use crate::rows::literal::put_table;
 use crate::rows::service::ServiceConn;
 use crate::schema;
 
+use super::few::few;
 use super::route::{Ended, Spec, covers};
 use super::{Inner, over, position, shapes};
 
 /// Notes on a schema that are logged; all are in `check`.
 const NOTES_MAX: usize = 50;
-
-/// Keys that are named where they could not be made; the rest is a number.
-const NAMED_MAX: usize = 10;
 
 /// Times the tables are made anew because the source's changed meanwhile: a
 /// migration of many steps may be under way.
@@ -114,14 +112,8 @@ pub(super) async fn finish(inner: &Inner, spec: &Spec) -> Result<Option<String>,
     let made = schema::finish(source, target, &covered, options, &progress).await;
     let report = made.map_err(|e| Ended::Passing(format!("the target's keys: {e}")))?;
     say(&spec.name, "finishing on the target", &report);
-    let mut unbuilt = report.unbuilt();
-    let named: Vec<String> = unbuilt.by_ref().take(NAMED_MAX).collect();
-    let more = unbuilt.count();
-    let tail = match more {
-        0 => String::new(),
-        more => format!("; and {more} more"),
-    };
-    Ok((!named.is_empty()).then(|| format!("the target lacks {}{tail}", named.join("; "))))
+    let named = few(report.unbuilt());
+    Ok((!named.is_empty()).then(|| format!("the target lacks {}", named.join("; "))))
 }
 
 /// Logs what was made, and what could not be.

@@ -20,6 +20,7 @@ pub mod view;
 
 mod definitions;
 mod fence;
+mod few;
 mod handover;
 mod journal;
 mod kept;
@@ -353,6 +354,11 @@ impl Plane {
         self.reconcile().await;
     }
 
+    /// A route was removed: one of the same name knows nothing of its rows.
+    pub fn forget(&self, route: &str) {
+        self.compared.lock().remove(route);
+    }
+
     /// Lets it go on.
     pub async fn resume(&self, route: &str) {
         self.tasks.lock().paused.remove(route);
@@ -408,7 +414,10 @@ impl Plane {
 
     /// Statements that the proxy is about to run on both sides of these routes.
     pub fn ddl(&self, routes: &[String], all: &[What]) -> UnderWay {
-        UnderWay::new(&self.inner.ddl, &self.inner.catalog, routes, all)
+        let altered = all.iter().any(What::fills_rows);
+        let compared = routes.iter().filter(|_| altered);
+        let voids = compared.map(|route| self.compared(route)).collect();
+        UnderWay::new(&self.inner.ddl, &self.inner.catalog, routes, all, voids)
     }
 
     /// Whether a route's copy is done, and how far it is for people; None where

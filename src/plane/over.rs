@@ -22,10 +22,8 @@ use crate::follow::batch::TableName;
 use crate::rows::literal::{put_quoted, put_table};
 
 use super::Inner;
+use super::few::few;
 use super::route::{Ended, Spec};
-
-/// Tables that are named; the rest is a number.
-const NAMED_MAX: usize = 10;
 
 fn failed(e: mysql_async::Error) -> Ended {
     Ended::Passing(format!("rows that the target held: {e}"))
@@ -36,24 +34,19 @@ fn failed(e: mysql_async::Error) -> Ended {
 pub(super) async fn note(inner: &Inner, spec: &Spec, tables: &[TableName]) -> Result<(), Ended> {
     let [_, target] = &inner.accounts;
     let mut conn = target.connect().await?;
-    let (mut named, mut more) = (Vec::new(), 0);
+    let mut named = Vec::new();
     for name in tables {
         let mut sql = b"SELECT 1 FROM ".to_vec();
         put_table(&mut sql, &name.schema, &name.table);
         sql.extend_from_slice(b" LIMIT 1");
         let row: Option<u8> = conn.query_first(sql).await.map_err(failed)?;
-        match row {
-            Some(_) if named.len() < NAMED_MAX => named.push(name.to_string()),
-            Some(_) => more += 1,
-            None => {}
+        if row.is_some() {
+            named.push(name.to_string());
         }
-    }
-    if more > 0 {
-        named.push(format!("{more} more"));
     }
     let stream = &spec.start.stream;
     let mut sql = format!("REPLACE INTO lockstep.copied_over VALUES ('{stream}',").into_bytes();
-    put_quoted(&mut sql, named.join(", ").as_bytes());
+    put_quoted(&mut sql, few(named).join(", ").as_bytes());
     sql.extend_from_slice(b"); COMMIT");
     let noted = conn.query_drop(sql).await;
     noted.map_err(failed)?;

@@ -5,8 +5,7 @@ use crate::follow::batch::TableName;
 use crate::rows::shape::{Catalog, ColumnShape, TablePair, TableShape};
 use crate::schema::collations::may_stand_for;
 
-/// Most differences named; the rest is a number.
-const NAMED_MAX: usize = 10;
+use super::few::few;
 
 /// The tables among those covered that `active` has, and what differs between
 /// the sides.
@@ -35,12 +34,7 @@ pub fn compare(
         }
     }
     differing.sort();
-    if differing.len() > NAMED_MAX {
-        let more = differing.len() - NAMED_MAX;
-        differing.truncate(NAMED_MAX);
-        differing.push(format!("and {more} more"));
-    }
-    (tables, differing)
+    (tables, few(differing))
 }
 
 /// The covered tables that a side has, without views.
@@ -74,8 +68,7 @@ pub fn missing_on(
         .map(|(database, name, _)| full_name(database, name))
         .collect();
     missing.sort();
-    missing.truncate(NAMED_MAX);
-    missing
+    few(missing)
 }
 
 fn full_name(database: &[u8], name: &[u8]) -> String {

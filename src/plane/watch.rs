@@ -13,7 +13,7 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -22,8 +22,8 @@ use tokio::sync::mpsc;
 use crate::Side;
 use crate::binlog::Position;
 use crate::binlog::stream::{BinlogStream, Request, StreamError};
-use crate::compare::Suspected;
 use crate::compare::watcher::{Foreign, Ours, WatchStatus, Watcher};
+use crate::compare::{self, Suspected};
 use crate::copy::select::Bound;
 use crate::follow::batch::TableName;
 use crate::follow::tables::CatalogTables;
@@ -58,6 +58,9 @@ const LIMIT: Duration = Duration::from_secs(2);
 /// Pause before it is tried again.
 const PAUSE: Duration = Duration::from_secs(2);
 
+/// Without a watcher for longer, no comparison counts as clean.
+const BLIND: Duration = Duration::from_secs(5);
+
 /// Seconds by which an event's time may be wrong.
 const CLOCK_S: u32 = 2;
 
@@ -70,6 +73,8 @@ pub(super) struct Watching {
     status: Arc<WatchStatus>,
     /// It is at work; or why not.
     state: Mutex<(bool, Option<String>)>,
+    /// Since when it has not been at work, though it was to be.
+    down: Mutex<Option<Instant>>,
     /// Events of before, in seconds since 1970, may be another process's of
     /// this installation.
     since_s: Mutex<Option<u32>>,
@@ -110,6 +115,14 @@ impl Watching {
 
     fn set(&self, running: bool, detail: Option<String>) {
         *self.state.lock() = (running, detail);
+        let mut down = self.down.lock();
+        *down = (!running).then(|| down.unwrap_or_else(Instant::now));
+    }
+
+    /// What others write on the mirror is not seen, and has not been for longer
+    /// than a beginning takes.
+    pub(super) fn is_blind(&self) -> bool {
+        self.down.lock().is_some_and(|d| d.elapsed() > BLIND)
     }
 }
 
@@ -196,9 +209,10 @@ impl Watch<'_> {
         };
         let status = self.compared.watching.status.clone();
         let proven = Arc::new(move |table| status.proven(table));
+        let verifying = Arc::<compare::Status>::default();
         let comparer = self
             .compared
-            .comparer(self.inner, &sides, Arc::default(), Some(proven));
+            .comparer(self.inner, &sides, verifying.clone(), Some(proven));
         let watched = keys.clone();
         let watching = async {
             match work.heal {
@@ -231,7 +245,7 @@ impl Watch<'_> {
             },
             why = watching => why,
             never = handing_over => match never {},
-            never = self.tick() => match never {},
+            never = self.tick(&verifying) => match never {},
         }
     }
 
@@ -312,7 +326,7 @@ impl Watch<'_> {
     }
 
     /// Looks at what was seen, from time to time.
-    async fn tick(&self) -> Infallible {
+    async fn tick(&self, verifying: &compare::Status) -> Infallible {
         let side = self.spec.work.from.other();
         let mut conn = ServiceConn::new(self.inner.account(side).clone());
         let mut asked: Option<u32> = None;
@@ -320,13 +334,18 @@ impl Watch<'_> {
             tokio::time::sleep(TICK).await;
             let (compared, watching) = (self.compared, &self.compared.watching);
             let status = &watching.status;
-            if let Some(place) = status.verified_to().filter(|_| self.spec.work.heal) {
-                let stream = self.spec.start.stream.clone();
-                compared.known.lock().watched = Some((stream, place));
-            }
+            // In this order, here and on disk: a place behind what could not
+            // be verified is one only once that is known.
+            let place = status.verified_to().filter(|_| self.spec.work.heal);
+            let skipped = verifying.unverified.swap(0, Ordering::AcqRel);
+            status.dropped_rows.fetch_add(skipped, Ordering::Relaxed);
             let unverified = status.dropped_rows.load(Ordering::Relaxed);
             if std::mem::replace(&mut *watching.told.lock(), unverified) < unverified {
-                compared.void("rows written on the mirror by others could not be verified");
+                compared.void("writes to the mirror by others could not be verified");
+            }
+            if let Some(place) = place {
+                let stream = self.spec.start.stream.clone();
+                compared.known.lock().watched = Some((stream, place));
             }
             let nameless = |f: &Foreign| f.user.is_none() && f.thread_id != asked;
             let writers = status.foreign().into_iter().rev();

@@ -35,6 +35,10 @@ const OF_TRIGGER: [usize; 3] = [1, 2, 4];
 /// it happens behind a closed gate.
 const LOCK_WAIT: &str = "SET lock_wait_timeout=2";
 
+/// How long a statement of ours may go on waiting on a server when nobody waits
+/// for it any more: [`LOCK_WAIT`] and the statement.
+pub const HELD_WAIT: std::time::Duration = std::time::Duration::from_millis(2_500);
+
 const TRIGGER_EXISTS: u16 = 1359;
 const NO_SCHEMA: u16 = 1049;
 const NO_TABLE: u16 = 1146;

@@ -33,7 +33,7 @@ use crate::rows::service::{ServiceAccount, ServiceError};
 pub use adapt::Options;
 pub use create::{carry, compare, create};
 pub use finish::{finish, raise_ids};
-pub use held::{activate, deactivate, holds, stop_events};
+pub use held::{HELD_WAIT, activate, deactivate, holds, stop_events};
 pub use notes::{Note, Object, Outcome, Report};
 pub use session::{Refused, Server, Session};
 

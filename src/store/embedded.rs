@@ -87,18 +87,6 @@ impl EmbeddedStore {
         }
         done
     }
-
-    /// Whether the disk still takes what a change of phase may bring.
-    fn room(&self) -> Result<(), StoreError> {
-        let path = self.dir.join(ROOM_FILE);
-        let written = File::create(&path)
-            .and_then(|mut file| file.write_all(&[0; ROOM]).and_then(|()| file.sync_data()));
-        let _ = std::fs::remove_file(&path);
-        written.map_err(|error| StoreError::Directory {
-            dir: self.dir.display().to_string(),
-            error,
-        })
-    }
 }
 
 /// The directory holds a private key and account names: for the owner only.
@@ -197,6 +185,17 @@ impl Store for EmbeddedStore {
         &self.instance
     }
 
+    fn room(&self) -> Result<(), StoreError> {
+        let path = self.dir.join(ROOM_FILE);
+        let written = File::create(&path)
+            .and_then(|mut file| file.write_all(&[0; ROOM]).and_then(|()| file.sync_data()));
+        let _ = std::fs::remove_file(&path);
+        written.map_err(|error| StoreError::Directory {
+            dir: self.dir.display().to_string(),
+            error,
+        })
+    }
+
     fn load_routes(&self) -> Result<Vec<StoredRoute>, StoreError> {
         self.with(|db| {
             let tx = db.begin_read().map_err(failed)?;
@@ -225,6 +224,17 @@ impl Store for EmbeddedStore {
                     .map_err(failed)?;
             }
             tx.commit().map_err(failed)
+        })
+        .or_else(|e| {
+            // A commit may fail after its last step but one, and be what is
+            // read from then on: 1. an edge is refused for it, and the old
+            // phase goes on; 2. hours later the process starts again in the
+            // phase that was refused.
+            let stands = |r: &StoredRoute| r == route;
+            match self.load_routes() {
+                Ok(all) if all.iter().any(stands) => Ok(()),
+                _ => Err(e),
+            }
         })
     }
 

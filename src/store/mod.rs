@@ -121,6 +121,13 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// The state cannot be read, or holds what this version cannot.
     fn load_routes(&self) -> Result<Vec<StoredRoute>, StoreError>;
+    /// Whether there is room for what a change of phase may bring.
+    ///
+    /// # Errors
+    /// There is not.
+    fn room(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
     /// Adds or replaces a route; on disk when it returns.
     ///
     /// # Errors

@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 mod load;
+mod voided;
 
 /// "Within seconds", on a machine that is busy with other tests.
 const SECONDS: Duration = Duration::from_secs(30);

@@ -236,3 +236,46 @@ fn triggers_and_events_go_with_the_route_on_mariadb() {
 fn triggers_and_events_go_with_the_route_on_mysql() {
     walk([Family::MySql, Family::MySql]);
 }
+
+/// The edge has stopped the events of the active side when it meets a stranger's
+/// transaction, and is refused: they go on.
+#[test]
+fn a_refused_flip_lets_events_go_on() {
+    let stage = or_skip!(stage([Family::MariaDb, Family::MySql]));
+    let all = ["doubled", "logged", "raised", "tick"];
+    stage.step("advance", "syncing", false, &all);
+    wait_for("the copy", LIMIT, || {
+        stage.proxy.route(ROUTE)["copy"]["state"] == "done"
+    });
+    stage.step("advance", "source_first", false, &all);
+    let path = format!("/v1/routes/{ROUTE}/compare");
+    let done = stage
+        .proxy
+        .post(&path, &serde_json::json!({ "wait": true }));
+    assert!(done.ok(), "{done:?}\n{}", stage.proxy.log());
+    block_on(async {
+        let mut stranger = stage.source.conn().await;
+        let update = format!("UPDATE {}.orders SET v = v WHERE id = 1", stage.database);
+        for sql in ["BEGIN", &update] {
+            stranger.query_drop(sql).await.expect("a transaction");
+        }
+        let to = serde_json::json!({ "to": "target_first" });
+        let refused = stage
+            .proxy
+            .post(&format!("/v1/routes/{ROUTE}/advance"), &to);
+        assert!(!refused.ok(), "{refused:?}");
+        assert!(
+            stage.proxy.log().contains("holding back"),
+            "nothing was stopped: {refused:?}\n{}",
+            stage.proxy.log()
+        );
+        stranger.query_drop("ROLLBACK").await.expect("ROLLBACK");
+        let _ = stranger.disconnect().await;
+    });
+    wait_for("events that go on", LIMIT, || {
+        stage.acting(stage.source) == all && stage.acting(stage.target).is_empty()
+    });
+    stage.wait_current();
+    let answer = stage.proxy.rollback(ROUTE, Some("source_only"), true);
+    assert!(answer.ok(), "{answer:?}");
+}
