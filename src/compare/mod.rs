@@ -379,10 +379,11 @@ impl Comparer {
                     known.clear();
                 }
                 for ((name, key), mark) in batch {
-                    let table = known
-                        .entry(name.clone())
-                        .or_insert_with_key(|name| self.table(name, same_family).ok());
-                    let Some(table) = table.clone().filter(|t| t.order != Order::NoKey) else {
+                    if !known.contains_key(&name) {
+                        known.insert(name.clone(), self.table(&name, same_family).ok());
+                    }
+                    let table = known.get(&name).cloned().flatten();
+                    let Some(table) = table.filter(|t| t.order != Order::NoKey) else {
                         // Perhaps a definition is halfway changed, unless the
                         // table is gone. Counted before its mark goes.
                         let there = u64::from(self.is_there(&name));

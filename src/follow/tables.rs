@@ -261,10 +261,9 @@ fn unquoted(name: &[u8]) -> &[u8] {
     inner.unwrap_or(name)
 }
 
-/// Whether a statement makes or drops a trigger: no row changes by it.
+/// [`Verb::is_of_triggers`] of a statement in the log.
 pub fn is_of_triggers(query: &Query) -> bool {
-    let verb = scan(&query.sql, ScanMode::default()).verb;
-    matches!(verb, Verb::CreateTrigger | Verb::DropTrigger)
+    scan(&query.sql, ScanMode::default()).verb.is_of_triggers()
 }
 
 /// No definition is changed in fewer bytes; BEGIN and COMMIT are not looked at

@@ -95,7 +95,7 @@ impl What {
 
     /// Whether it only makes or drops triggers.
     pub(super) fn is_trigger(&self) -> bool {
-        matches!(self.verb, Verb::CreateTrigger | Verb::DropTrigger)
+        self.verb.is_of_triggers()
     }
 }
 

@@ -73,7 +73,7 @@ pub(super) struct Watching {
     status: Arc<WatchStatus>,
     /// It is at work; or why not.
     state: Mutex<(bool, Option<String>)>,
-    /// Since when it has not been at work, though it was to be.
+    /// Since when it has not been at work; None before it first was.
     down: Mutex<Option<Instant>>,
     /// Events of before, in seconds since 1970, may be another process's of
     /// this installation.

@@ -347,7 +347,7 @@ impl Session {
         on_active: &Answer,
         halfway: Halfway,
     ) -> bool {
-        if matches!(s.facts.verb, Verb::CreateTrigger | Verb::DropTrigger) {
+        if s.facts.verb.is_of_triggers() {
             // On the active side alone: their effects are rows of the log.
             halfway.settled();
             return true;

@@ -129,6 +129,11 @@ pub enum Verb {
 }
 
 impl Verb {
+    /// Whether it makes or drops a trigger: no row changes by it.
+    pub const fn is_of_triggers(self) -> bool {
+        matches!(self, Verb::CreateTrigger | Verb::DropTrigger)
+    }
+
     /// Lower-case name for `explain` and metrics.
     pub const fn as_str(self) -> &'static str {
         match self {

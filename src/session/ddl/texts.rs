@@ -167,7 +167,7 @@ impl Session {
     async fn repeat(&mut self, mirror: Side, pieces: &[Piece]) -> Result<(), String> {
         let mut failed = Ok(());
         for piece in pieces {
-            let trigger = matches!(piece.facts.verb, Verb::CreateTrigger | Verb::DropTrigger);
+            let trigger = piece.facts.verb.is_of_triggers();
             if !matches!(piece.kind, Kind::Ddl | Kind::Setting) || trigger {
                 continue;
             }
