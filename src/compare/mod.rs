@@ -58,7 +58,7 @@ use crate::rows::shape::Catalog;
 
 use divergences::Divergences;
 use reader::{ReadError, Reader};
-use table::{Order, Table};
+use table::{Estimate, Order, Table};
 use walk::Walk;
 
 pub use repair::{Repair, Repaired};
@@ -331,11 +331,13 @@ impl Comparer {
         for name in tables {
             match self.table(name, same_family) {
                 Ok(table) => {
-                    // An estimate: if there is none, progress shows less.
-                    let rows = pair.active.text(table.estimate()).await.ok().flatten();
-                    let rows = rows.and_then(|r| r.parse().ok()).unwrap_or(0);
-                    status.rows_estimated.fetch_add(rows, Ordering::Relaxed);
-                    walks.push(Walk::new(table));
+                    // If there is none, progress shows less.
+                    let told = pair.active.text(table.estimate()).await.ok().flatten();
+                    let size = told.and_then(|t| Estimate::parse(&t)).unwrap_or_default();
+                    status
+                        .rows_estimated
+                        .fetch_add(size.rows, Ordering::Relaxed);
+                    walks.push(Walk::new(table, size));
                 }
                 Err(why) => refused.push(TableReport {
                     table: table::shown(name),

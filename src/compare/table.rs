@@ -449,11 +449,12 @@ impl Table {
         Some(out)
     }
 
-    /// The server's estimate of the table's rows.
+    /// The server's estimate of the table's rows, and of bytes in each, with a
+    /// blank between: [`Estimate::parse`].
     pub fn estimate(&self) -> Vec<u8> {
-        let mut out =
-            b"SELECT CAST(TABLE_ROWS AS CHAR) FROM information_schema.TABLES WHERE TABLE_SCHEMA=_utf8mb4"
-                .to_vec();
+        let mut out = b"SELECT CONCAT(TABLE_ROWS,' ',AVG_ROW_LENGTH) \
+            FROM information_schema.TABLES WHERE TABLE_SCHEMA=_utf8mb4"
+            .to_vec();
         put_quoted(&mut out, &self.name.schema);
         out.extend_from_slice(b" AND TABLE_NAME=_utf8mb4");
         put_quoted(&mut out, &self.name.table);
@@ -463,6 +464,26 @@ impl Table {
     /// The active side's columns.
     pub fn columns(&self) -> &[ColumnShape] {
         &self.shape(0).columns
+    }
+}
+
+/// What a server thinks of a table's size. It may be days old.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Estimate {
+    /// Rows.
+    pub rows: u64,
+    /// Bytes in a row on average; 0 where that is not known.
+    pub row_bytes: u64,
+}
+
+impl Estimate {
+    /// Out of the answer to [`Table::estimate`].
+    pub fn parse(text: &str) -> Option<Estimate> {
+        let (rows, row_bytes) = text.split_once(' ')?;
+        Some(Estimate {
+            rows: rows.parse().ok()?,
+            row_bytes: row_bytes.parse().ok()?,
+        })
     }
 }
 
@@ -590,10 +611,7 @@ pub(super) mod tests {
         let from = "FROM `s`.`t` FORCE INDEX (`PRIMARY`) WHERE ((`id`>7)) AND ((`id`<=9))";
         assert_eq!(
             text(table.digest(1, &extent, Strength::Fast)),
-            format!(
-                "SELECT COUNT(*),SUM(IFNULL(CRC32(CONCAT_WS('#',`id`,`v`)),{})) {from}",
-                1_u64 << 62
-            )
+            format!("SELECT COUNT(*),SUM(CRC32(CONCAT_WS('#',`id`,`v`))) {from}")
         );
         let only = Buckets {
             of: 8,

@@ -18,8 +18,10 @@
 //! after it entered.
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -110,10 +112,29 @@ impl Slot {
     }
 
     /// Resolves once the session was asked to end.
+    ///
+    /// Its task is woken by all that the session waits for: whether it is asked
+    /// is looked at each time, and being told of it is asked for once.
     pub async fn killed(&self) {
-        while !self.is_killed() {
-            self.kill.notified().await;
-        }
+        let mut told = pin!(self.kill.notified());
+        let mut asked: Option<Waker> = None;
+        std::future::poll_fn(|cx| {
+            if self.is_killed() {
+                return Poll::Ready(());
+            }
+            if asked.as_ref().is_some_and(|w| w.will_wake(cx.waker())) {
+                return Poll::Pending;
+            }
+            asked = Some(cx.waker().clone());
+            while told.as_mut().poll(cx).is_ready() {
+                if self.is_killed() {
+                    return Poll::Ready(());
+                }
+                told.set(self.kill.notified());
+            }
+            Poll::Pending
+        })
+        .await;
     }
 }
 

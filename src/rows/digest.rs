@@ -2,17 +2,19 @@
 //! equal digests and others do not. Pure.
 //!
 //! ```text
-//! fast    CRC32(CONCAT_WS('#', column, column, …, null bitmap))
-//! strong  SHA2(CONCAT_WS('#', column, column, …, null bitmap), 256)
+//! fast    CRC32(CONCAT_WS('#', null bitmap, column, column, …))
+//! strong  SHA2(CONCAT_WS('#', null bitmap, column, column, …), 256)
 //! ```
 //!
 //! Each column is written so that no value holds the separator, nothing is
 //! longer than a few hundred bytes, and both families print it alike:
 //!
-//! - text and bytes as their own digest, or in hexadecimal: a `#` inside is no
-//!   separator, case and trailing spaces show whatever the collation says, and
-//!   a value longer than `max_allowed_packet` does not turn the row into NULL;
-//! - NULL in a bitmap at the end: `CONCAT_WS` leaves it out;
+//! - text and bytes as their own digest, in hexadecimal, or (short ones, in a
+//!   fast digest, which is servers' work) as they are behind their length: a `#`
+//!   inside is no separator, case and trailing spaces show whatever the
+//!   collation says, and a value longer than `max_allowed_packet` does not turn
+//!   the row into NULL;
+//! - NULL in a bitmap at the beginning: `CONCAT_WS` leaves it out;
 //! - FLOAT and DOUBLE exactly: as text the families differ in form and in
 //!   where they cut, so a number is scaled by a power of two, which changes no
 //!   digit, into a range where they do not;
@@ -47,6 +49,13 @@ pub enum Strength {
 /// are at most the 65,535 bytes that servers allow, far below the smallest
 /// usual `max_allowed_packet`.
 const HEX_MAX: usize = 1020;
+
+/// Bytes of a row's text that no server refuses: the least `max_allowed_packet`
+/// is 1,024.
+const SURE_MAX: usize = 1000;
+
+/// More than any number, time, digest or list takes as text, in bytes.
+const SHORT_TEXT: usize = 100;
 
 /// Stand in a sum for a row without a digest: above what the digests of a
 /// billion rows add up to ([`unread`]). Fast ones are integers, which are
@@ -182,24 +191,45 @@ fn pairs<'a>(shape: &'a TableShape, other: &'a TableShape) -> Vec<Pair<'a>> {
     pairs
 }
 
-/// The column that a fast digest takes as it is, behind all others: whatever
-/// is in it, it ends with the row. The longest of the short ones.
-fn last(pairs: &[Pair<'_>], same_family: bool) -> Option<usize> {
+/// The longest that a column gets on either side, if a fast digest may take its
+/// bytes as they are.
+fn as_it_is((mine, theirs): &Pair<'_>, same_family: bool) -> Option<usize> {
     let plain = |c: &ColumnShape| match c.charset.as_deref() {
         None => true,
         // Digits in it are ASCII: nothing is converted in joining them.
         Some(charset) => is_utf8(charset) || charset == "latin1",
     };
-    let length = |(a, b): &Pair<'_>| {
-        let bytes = form(a, b, same_family) == Form::Bytes && plain(a) && plain(b);
-        let longest = longest(a)?.max(longest(b)?);
-        (bytes && longest <= HEX_MAX).then_some(longest)
-    };
+    let bytes = form(mine, theirs, same_family) == Form::Bytes && plain(mine) && plain(theirs);
+    let longest = longest(mine)?.max(longest(theirs)?);
+    (bytes && longest <= HEX_MAX).then_some(longest)
+}
+
+/// The columns that a fast digest takes as they are: the longest of the short
+/// ones, which stands behind all others (whatever is in it, it ends with the
+/// row), and those that can be joined with it: two collations cannot.
+fn raw(pairs: &[Pair<'_>], same_family: bool) -> Option<(usize, Vec<usize>)> {
     let lengths = pairs.iter().enumerate();
-    let lengths = lengths.filter_map(|(n, pair)| Some((length(pair)?, n)));
-    lengths
-        .max_by_key(|(length, n)| (*length, usize::MAX - n))
-        .map(|(_, n)| n)
+    let lengths = lengths.filter_map(|(n, pair)| Some((as_it_is(pair, same_family)?, n)));
+    let (_, last) = lengths.max_by_key(|(length, n)| (*length, usize::MAX - n))?;
+    let joined = |(mine, theirs): &Pair<'_>| {
+        pairs.get(last).is_some_and(|(a, b)| {
+            a.collation.is_some()
+                && mine.collation == a.collation
+                && theirs.collation == b.collation
+        })
+    };
+    let others = pairs
+        .iter()
+        .enumerate()
+        .filter(|(n, pair)| *n != last && joined(pair) && as_it_is(pair, same_family).is_some());
+    Some((last, others.map(|(n, _)| n).collect()))
+}
+
+/// Whether a row's text is so short that the server digests it, whatever is in
+/// it.
+fn is_sure(pairs: &[Pair<'_>], same_family: bool) -> bool {
+    let longest = |pair| as_it_is(pair, same_family).unwrap_or_default() + SHORT_TEXT;
+    pairs.iter().map(longest).sum::<usize>() <= SURE_MAX
 }
 
 /// Names of columns that one side has and the other has not, which nothing can
@@ -346,25 +376,49 @@ pub fn row_digest(
     same_family: bool,
     strength: Strength,
 ) {
-    let pairs: Vec<Pair<'_>> = pairs(shape, other)
-        .into_iter()
-        .filter(|(a, b)| form(a, b, same_family) != Form::Fetched)
-        .collect();
-    let last = match strength {
-        Strength::Fast => last(&pairs, same_family),
-        Strength::Strong => None,
+    let pairs = digested(shape, other, same_family);
+    let (last, behind_length) = match strength {
+        Strength::Fast => raw(&pairs, same_family).unzip(),
+        Strength::Strong => (None, None),
     };
+    let behind_length = behind_length.unwrap_or_default();
     let (open, close): (&[u8], &[u8]) = match strength {
         Strength::Fast => (b"CRC32(CONCAT_WS('#'", b"))"),
         Strength::Strong => (b"SHA2(CONCAT_WS('#'", b"),256)"),
     };
     out.extend_from_slice(open);
+    put_nulls(out, &pairs);
     for (n, pair) in pairs.iter().enumerate() {
-        if Some(n) != last {
-            out.push(b',');
+        if Some(n) == last {
+            continue;
+        }
+        out.push(b',');
+        if behind_length.contains(&n) {
+            wrapped(out, "LENGTH(", pair.0, "),");
+            put_name(out, &pair.0.name);
+        } else {
             put_column(out, *pair, same_family, strength);
         }
     }
+    match last.and_then(|n| pairs.get(n)) {
+        Some((mine, _)) => wrapped(out, ",", mine, ""),
+        // CONCAT_WS needs something besides the separator.
+        None if pairs.is_empty() => out.extend_from_slice(b",''"),
+        None => {}
+    }
+    out.extend_from_slice(close);
+}
+
+/// The columns that servers digest.
+fn digested<'a>(shape: &'a TableShape, other: &'a TableShape, same_family: bool) -> Vec<Pair<'a>> {
+    let mut pairs = pairs(shape, other);
+    pairs.retain(|(a, b)| form(a, b, same_family) != Form::Fetched);
+    pairs
+}
+
+/// Which columns are NULL. First, so that what follows can be told apart:
+/// behind other columns, a text that ends the row could hold the like of it.
+fn put_nulls(out: &mut Vec<u8>, pairs: &[Pair<'_>]) {
     let nullable = pairs.iter().filter(|(a, b)| a.nullable || b.nullable);
     let mut between: &[u8] = b",CONCAT(";
     for (mine, _) in nullable {
@@ -374,13 +428,6 @@ pub fn row_digest(
     if between == b"," {
         out.push(b')');
     }
-    match last.and_then(|n| pairs.get(n)) {
-        Some((mine, _)) => wrapped(out, ",", mine, ""),
-        // CONCAT_WS needs something besides the separator.
-        None if pairs.is_empty() => out.extend_from_slice(b",''"),
-        None => {}
-    }
-    out.extend_from_slice(close);
 }
 
 /// Appends the digest of some columns only, a key's: equal on both sides where
@@ -412,6 +459,12 @@ pub fn chunk_digest(
     same_family: bool,
     strength: Strength,
 ) {
+    if strength == Strength::Fast && is_sure(&digested(shape, other, same_family), same_family) {
+        out.extend_from_slice(b"COUNT(*),SUM(");
+        row_digest(out, shape, other, same_family, strength);
+        out.push(b')');
+        return;
+    }
     out.extend_from_slice(b"COUNT(*),SUM(IFNULL(");
     if strength == Strength::Strong {
         out.extend_from_slice(b"CAST(CONV(LEFT(");
@@ -480,11 +533,11 @@ mod tests {
         let theirs = table(vec![column("a", "bigint", None), column("b", "int", None)]);
         assert_eq!(
             digest(&mine, &theirs, false, Strength::Fast),
-            "CRC32(CONCAT_WS('#',`a`,`B`,CONCAT(ISNULL(`B`))))"
+            "CRC32(CONCAT_WS('#',CONCAT(ISNULL(`B`)),`a`,`B`))"
         );
         assert_eq!(
             digest(&theirs, &mine, false, Strength::Fast),
-            "CRC32(CONCAT_WS('#',`a`,`b`,CONCAT(ISNULL(`b`))))"
+            "CRC32(CONCAT_WS('#',CONCAT(ISNULL(`b`)),`a`,`b`))"
         );
         assert!(alone(&mine, &theirs).is_empty());
         let further = table(vec![column("c", "int", None)]);
@@ -542,7 +595,7 @@ mod tests {
     }
 
     #[test]
-    fn one_text_stands_last_as_it_is() {
+    fn short_texts_of_one_collation_stand_as_they_are() {
         let mut long = column("a", "varchar(200)", Some("utf8mb4"));
         long.nullable = true;
         let both = table(vec![
@@ -553,12 +606,41 @@ mod tests {
         ]);
         assert_eq!(
             digest(&both, &both, true, Strength::Fast),
-            "CRC32(CONCAT_WS('#',CRC32(`b`),CRC32(`c`),`d`,CONCAT(ISNULL(`a`)),`a`))"
+            "CRC32(CONCAT_WS('#',CONCAT(ISNULL(`a`)),CRC32(`b`),CRC32(`c`),`d`,`a`))"
+        );
+        let text = |name: &str, kind: &str, collation: &str| {
+            let mut column = column(name, kind, Some("utf8mb4"));
+            column.collation = Some(collation.to_owned());
+            column
+        };
+        let both = table(vec![
+            text("a", "varchar(20)", "utf8mb4_bin"),
+            text("b", "varchar(30)", "utf8mb4_bin"),
+            text("c", "varchar(20)", "utf8mb4_general_ci"),
+            text("d", "text", "utf8mb4_bin"),
+        ]);
+        assert_eq!(
+            digest(&both, &both, true, Strength::Fast),
+            "CRC32(CONCAT_WS('#',LENGTH(`a`),`a`,CRC32(`c`),CRC32(`d`),`b`))"
         );
         assert_eq!(
             digest(&table(vec![]), &both, true, Strength::Fast),
             "CRC32(CONCAT_WS('#',''))"
         );
+    }
+
+    #[test]
+    fn only_long_rows_may_be_without_a_digest() {
+        let sum = |kind: &str| {
+            let both = table(vec![column("a", kind, Some("utf8mb4"))]);
+            let mut out = Vec::new();
+            chunk_digest(&mut out, &both, &both, true, Strength::Fast);
+            String::from_utf8(out).unwrap()
+        };
+        let of = "CRC32(CONCAT_WS('#',`a`))";
+        assert_eq!(sum("varchar(200)"), format!("COUNT(*),SUM({of})"));
+        let long = format!("COUNT(*),SUM(IFNULL({of},{}))", 1_u64 << 62);
+        assert_eq!(sum("varchar(250)"), long);
     }
 
     #[test]

@@ -168,10 +168,6 @@ impl Session {
 
     /// Serves a COM_STMT_EXECUTE.
     pub(super) async fn execute(&mut self, length: usize) -> Result<(), End> {
-        let (passive, generation, home) = {
-            let table = self.shared.routes.peek();
-            (table.passive, table.generation, table.home())
-        };
         self.expect_no_cursor();
         if length > COMMAND_MAX {
             return Box::pin(self.execute_streamed()).await;
@@ -179,7 +175,7 @@ impl Session {
         self.whole_command(length).await?;
         let id = self.named_statement(length);
         if self.lacks_types(length) {
-            return self.refuse_malformed(length).await;
+            return Box::pin(self.refuse_malformed(length)).await;
         }
         if let Some(kill) = id.and_then(|id| self.prepared.get(id)?.facts.kill) {
             return Box::pin(self.execute_kill(length, kill)).await;
@@ -189,21 +185,25 @@ impl Session {
             .payload(length)
             .get(5)
             .is_some_and(|f| f & CURSORS != 0);
-        if passive
-            && !cursor
-            && self.transaction.lead.is_none_or(|l| l == home)
-            && self.values.settled_on(home)
-        {
-            self.hold(ALL_ROUTES).await;
-            if self.shared.routes.peek().generation == generation {
-                if let Some(own) = id.and_then(|id| self.ready_on(id, home)) {
-                    return self.execute_passive(length, home, own).await;
-                }
-            } else {
-                self.let_go();
-            }
+        let mut ready = None;
+        if let Some(id) = id.filter(|_| !cursor) {
+            ready = match self.executes_unread(id).await {
+                Some(ready) => Some(ready),
+                None => self.plain_execute(id),
+            };
         }
-        Box::pin(self.execute_classified(length)).await
+        match ready {
+            Some((side, own)) => self.execute_as_sent(length, side, own).await,
+            None => Box::pin(self.execute_classified(length)).await,
+        }
+    }
+
+    /// In the passive mode: home, and the statement's id there.
+    async fn executes_unread(&mut self, id: u32) -> Option<(Side, u32)> {
+        let home = self.passive_home().await?;
+        let own = self.ready_on(id, home)?;
+        self.values.unclassified(home);
+        Some((home, own))
     }
 
     /// An error has no flags: those of the answer before it would say that an
@@ -222,7 +222,10 @@ impl Session {
         let (Some(sent), Some(id)) = (statement_id(payload), named) else {
             return false;
         };
-        let Some(statement) = self.prepared.get(id).filter(|_| sent != id) else {
+        if sent == id {
+            return false;
+        }
+        let Some(statement) = self.prepared.get(id) else {
             return false;
         };
         let caps = self.client.capabilities;
@@ -243,7 +246,7 @@ impl Session {
     ///
     /// SET may change our trackers, and SHOW would show them: both go the
     /// longer way.
-    fn ready_on(&self, id: u32, side: Side) -> Option<u32> {
+    pub(super) fn ready_on(&self, id: u32, side: Side) -> Option<u32> {
         let statement = self.prepared.get(id)?;
         let dml = matches!(
             statement.facts.verb,
@@ -259,23 +262,20 @@ impl Session {
         statement.ids[side.index()]
     }
 
-    /// All routes passive: the command goes to home with at most its id
-    /// patched.
-    async fn execute_passive(&mut self, length: usize, home: Side, own: u32) -> Result<(), End> {
+    /// The command goes to `side`, where the statement is `own`.
+    async fn execute_as_sent(&mut self, length: usize, side: Side, own: u32) -> Result<(), End> {
         self.diagnostics = None;
-        self.values.unclassified(home);
         let sent = statement_id(self.payload(length));
         let id = self.named_statement(length).unwrap_or_default();
-        self.remember_types(length, id, home);
+        self.remember_types(length, id, side);
         self.pending.abandon = self.reads(id);
         let summary = if sent == Some(own) {
-            self.plain(home, ResponseKind::Generic).await?
+            self.plain(side, ResponseKind::Generic).await?
         } else {
-            self.send_with_id(length, home, own).await?;
-            self.relay_answer(home, ResponseKind::Generic).await?
+            self.send_with_id(length, side, own).await?;
+            self.relay_answer(side, ResponseKind::Generic).await?
         };
-        self.executed(id, home, &summary).await?;
-        Ok(())
+        self.executed(id, side, &summary).await
     }
 
     /// What follows any execution on one leg.
@@ -331,16 +331,16 @@ impl Session {
         if !call.new_params_bound {
             return;
         }
-        let types = payload.get(call.types).map(<[u8]>::to_vec);
-        if let Some(statement) = self.prepared.get_mut(id)
-            && statement.types != types
-        {
+        let types = payload.get(call.types);
+        let changed = (statement.types.as_deref() != types).then(|| types.map(<[u8]>::to_vec));
+        let Some(statement) = self.prepared.get_mut(id) else {
+            return;
+        };
+        if let Some(types) = changed {
             statement.types = types;
             statement.types_sent = [false; 2];
-            statement.types_sent[side.index()] = true;
-        } else if let Some(statement) = self.prepared.get_mut(id) {
-            statement.types_sent[side.index()] = true;
         }
+        statement.types_sent[side.index()] = true;
     }
 
     /// Reads the pending EXECUTE. None: its statement or its form is unknown,

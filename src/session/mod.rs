@@ -26,6 +26,7 @@ mod misorder;
 mod modes;
 mod named;
 mod pins;
+mod plain_read;
 mod prepared;
 mod prepared_xa;
 mod proof;
@@ -284,6 +285,7 @@ pub async fn run(socket: TcpStream, peer: SocketAddr, shared: Arc<Shared>) {
     let end = {
         let serving = session.serve();
         tokio::select! {
+            biased;
             end = serving => end,
             () = slot.killed() => End::Killed,
         }

@@ -3,7 +3,7 @@
 //! The client knows the id its statement got on the leg where it was prepared
 //! first; other legs are given the statement when it first runs there.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::under::Under;
@@ -76,7 +76,9 @@ pub struct Statement {
 /// All of a session's.
 #[derive(Default)]
 pub struct Prepared {
-    statements: HashMap<u32, Statement>,
+    /// Most sessions have few: what is near the root is found sooner than a hash
+    /// is made.
+    statements: BTreeMap<u32, Statement>,
     /// What MariaDB's clients mean by the id -1.
     last: Option<u32>,
     next_own: u32,

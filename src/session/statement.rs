@@ -55,33 +55,46 @@ impl Session {
 
     /// Serves a COM_QUERY.
     pub(super) async fn query(&mut self, length: usize) -> Result<(), End> {
+        let answers = match self.passes_unread(length).await {
+            Some(home) => Ok(home),
+            None => self.plain_read(length),
+        };
+        match answers {
+            Ok(side) => self.answer_plainly(side).await,
+            Err(facts) => Box::pin(self.classified(length, facts)).await,
+        }
+    }
+
+    /// Home, in the passive mode, for what need not be known of there.
+    async fn passes_unread(&mut self, length: usize) -> Option<Side> {
+        let home = self.passive_home().await?;
+        if !self.is_plain_dml(length) {
+            return None;
+        }
+        self.values.unclassified(home);
+        Some(home)
+    }
+
+    /// Home, with every route held, if all are passive and the session needs
+    /// nothing brought there.
+    pub(super) async fn passive_home(&mut self) -> Option<Side> {
         let (passive, generation, home) = {
             let table = self.shared.routes.peek();
             (table.passive, table.generation, table.home())
         };
-        if passive
-            && self.transaction.lead.is_none_or(|l| l == home)
-            && self.values.settled_on(home)
+        if !passive
+            || self.transaction.lead.is_some_and(|l| l != home)
+            || !self.values.settled_on(home)
         {
-            self.hold(ALL_ROUTES).await;
-            // The gate may have changed the table while it held us up.
-            if self.shared.routes.peek().generation == generation {
-                if self.is_plain_dml(length) {
-                    self.diagnostics = None;
-                    self.values.unclassified(home);
-                    let summary = self.plain(home, ResponseKind::Generic).await?;
-                    self.pending.abandon = false;
-                    if summary.is_error {
-                        Box::pin(self.refused_in_transaction(home)).await?;
-                    }
-                    self.after(home);
-                    return Ok(());
-                }
-            } else {
-                self.let_go();
-            }
+            return None;
         }
-        Box::pin(self.classified(length)).await
+        self.hold(ALL_ROUTES).await;
+        // The gate may have changed the table while it held us up.
+        if self.shared.routes.peek().generation != generation {
+            self.let_go();
+            return None;
+        }
+        Some(home)
     }
 
     /// In the passive mode: SELECT, INSERT, UPDATE and DELETE change nothing
@@ -110,7 +123,8 @@ impl Session {
         }
     }
 
-    async fn classified(&mut self, length: usize) -> Result<(), End> {
+    /// `facts`: of its text, where it was scanned already.
+    async fn classified(&mut self, length: usize, facts: Option<Box<Facts>>) -> Result<(), End> {
         if length > COMMAND_MAX {
             return Box::pin(self.query_streamed()).await;
         }
@@ -120,7 +134,7 @@ impl Session {
             return self.unknown(COM_QUERY).await;
         };
         let sql = self.payload(length).get(range).unwrap_or(&[]).to_vec();
-        let facts = scan(&sql, self.state.mode);
+        let facts = facts.map_or_else(|| scan(&sql, self.state.mode), |facts| *facts);
         // 1. A row is inserted on the target, where its table is active; 2. the
         // lead, without a transaction, is the source: the id is not there.
         let elsewhere = |form| {

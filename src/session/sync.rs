@@ -1,6 +1,7 @@
 //! Telling a leg what the client has set since the leg was last used.
 
 use super::legs::Role;
+use super::state::State;
 use super::{End, Session};
 use crate::Side;
 use crate::leg::{ANSWER_MAX, Leg, Lost, put_query};
@@ -62,7 +63,46 @@ impl Script {
     }
 }
 
+/// What a leg lacks of its session's state.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+struct Lacks {
+    variables: bool,
+    database: bool,
+    timestamp: bool,
+    isolation: bool,
+    read_only: bool,
+    autocommit: bool,
+}
+
+impl Lacks {
+    /// `own`: it runs the client's own statements; `free`: no copies of an open
+    /// transaction are on it either.
+    #[inline]
+    fn of(leg: &Leg, state: &State, own: bool, free: bool) -> Lacks {
+        let wanted = state.status.has(Status::AUTOCOMMIT);
+        Lacks {
+            variables: leg.applied != state.version,
+            database: leg.database != state.database,
+            timestamp: own
+                && (leg.timestamp_set || leg.own_timestamp.as_deref() != state.own_timestamp()),
+            isolation: free && leg.isolation != Some(state.isolation),
+            read_only: leg.read_only != state.read_only,
+            autocommit: free && leg.status.has(Status::AUTOCOMMIT) != wanted,
+        }
+    }
+}
+
 impl Session {
+    /// The leg is there, and nothing has to be asked or told before it runs a
+    /// statement whose answer counts.
+    #[inline]
+    fn is_in_step(&self, side: Side) -> bool {
+        let free = self.parts[side.index()] == Part::None;
+        let nothing = |leg: &Leg| Lacks::of(leg, &self.state, true, free) == Lacks::default();
+        self.legs[side.index()].as_ref().is_some_and(nothing)
+            && self.state.role_changed_on.is_none_or(|on| on == side)
+    }
+
     /// Brings a leg to the session's state.
     async fn sync(&mut self, side: Side, role: Role) -> Result<(), Unfit> {
         self.ask_for(side, role).await?;
@@ -92,19 +132,12 @@ impl Session {
         // transaction; 2. it is told autocommit=1, and commits them; 3. the
         // active side rolls back.
         let free = own && self.parts[side.index()] == Part::None;
-        let wanted = state.status.has(Status::AUTOCOMMIT);
-        let autocommit = free && leg.status.has(Status::AUTOCOMMIT) != wanted;
-        let timestamp =
-            own && (leg.timestamp_set || leg.own_timestamp.as_deref() != state.own_timestamp());
-        let isolation = free && leg.isolation != Some(state.isolation);
-        let database = leg.database != state.database;
-        let variables = leg.applied != state.version;
-        let read_only = leg.read_only != state.read_only;
-        if !(variables || database || timestamp || autocommit || isolation || read_only) {
+        let lacks = Lacks::of(leg, state, own, free);
+        if lacks == Lacks::default() {
             return Ok(());
         }
         let mut script = Script::default();
-        if variables {
+        if lacks.variables {
             for (statement, critical) in state.replay(leg.applied, leg.info.mariadb) {
                 let step = if critical {
                     Step::Critical
@@ -119,25 +152,28 @@ impl Session {
                 script.steps.push(Step::Variable);
             }
         }
-        if database && let Some(database) = &state.database {
+        if lacks.database
+            && let Some(database) = &state.database
+        {
             frame::put_command(&mut script.out, COM_INIT_DB, database);
             script.steps.push(Step::Database);
         }
-        if timestamp {
+        if lacks.timestamp {
             let value = state.own_timestamp().unwrap_or(b"DEFAULT");
             script.put(leg, Step::Critical, &[b"SET timestamp=", value].concat());
         }
-        if isolation {
+        if lacks.isolation {
             let level = state.isolation.as_sql();
             let sql = format!("SET SESSION TRANSACTION ISOLATION LEVEL {level}");
             script.put(leg, Step::Critical, sql.as_bytes());
         }
-        if read_only {
+        if lacks.read_only {
             let access = if state.read_only { "ONLY" } else { "WRITE" };
             let sql = format!("SET SESSION TRANSACTION READ {access}");
             script.put(leg, Step::Critical, sql.as_bytes());
         }
-        if autocommit {
+        if lacks.autocommit {
+            let wanted = state.status.has(Status::AUTOCOMMIT);
             let sql = format!("SET autocommit={}", u8::from(wanted));
             script.put(leg, Step::Critical, sql.as_bytes());
         }
@@ -251,6 +287,13 @@ impl Session {
     /// Makes sure of a leg on `side` in the session's state, for a statement
     /// whose answer counts.
     pub(super) async fn need_leg(&mut self, side: Side) -> Result<(), End> {
+        if self.is_in_step(side) {
+            return Ok(());
+        }
+        Box::pin(self.bring_leg(side)).await
+    }
+
+    async fn bring_leg(&mut self, side: Side) -> Result<(), End> {
         self.need_open(side).await?;
         match self.sync(side, Role::Active).await {
             Ok(()) => Ok(()),

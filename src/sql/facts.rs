@@ -604,7 +604,33 @@ pub struct Facts {
     pub nesting: u32,
 }
 
+/// What a SELECT may have that neither reads nor changes its session.
+const PLAIN: Flags = Flags::TIME_FUNCTION
+    .with(Flags::RAND)
+    .with(Flags::SUBQUERY)
+    .with(Flags::MULTI_TABLE)
+    .with(Flags::LIMIT)
+    .with(Flags::PARAMETERS)
+    .with(Flags::PARTITION)
+    .with(Flags::WITH_CTE)
+    .with(Flags::INDEX_HINT)
+    .with(Flags::ORDER_BY)
+    .with(Flags::ANY_FUNCTION);
+
 impl Facts {
+    /// One SELECT of named tables that neither reads nor changes anything of
+    /// its session (its variables, locks, diagnostics), as far as its text
+    /// tells, and calls no stored function.
+    pub fn is_plain_read(&self) -> bool {
+        self.verb == Verb::Select
+            && self.class == Class::Read
+            && self.statements == 1
+            && PLAIN.has(self.flags)
+            && !self.tables.is_empty()
+            && !self.tables.overflow
+            && self.diagnostics.is_none()
+    }
+
     /// Nothing known: the most dangerous reading.
     pub fn unknown() -> Facts {
         Facts {

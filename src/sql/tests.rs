@@ -642,3 +642,44 @@ fn time_is_linear() {
     assert!(scan(literal.as_bytes(), mysql()).write.is_some());
     assert!(start.elapsed() < Duration::from_secs(1));
 }
+
+#[test]
+fn plain_reads_neither_read_nor_change_their_session() {
+    let plain = |sql: &str| scan(sql.as_bytes(), ScanMode::default()).is_plain_read();
+    for sql in [
+        "SELECT c FROM t WHERE id=5",
+        "select count(*), now(), rand() from a join b using (id) order by 1 limit 3",
+        "WITH x AS (SELECT 1) SELECT * FROM x, t WHERE t.v IN (SELECT v FROM u)",
+        "SELECT * FROM t FORCE INDEX (k) WHERE a = ?",
+    ] {
+        assert!(plain(sql), "{sql}");
+    }
+    for sql in [
+        "SELECT 1",
+        "SELECT @x FROM t",
+        "SELECT @x := a FROM t",
+        "SELECT @@warning_count FROM t",
+        "SELECT LAST_INSERT_ID() FROM t",
+        "SELECT LAST_INSERT_ID(a) FROM t",
+        "SELECT FOUND_ROWS() FROM t",
+        "SELECT ROW_COUNT() FROM t",
+        "SELECT SQL_CALC_FOUND_ROWS a FROM t",
+        "SELECT GET_LOCK('x', 1) FROM t",
+        "SELECT a FROM t FOR UPDATE",
+        "SELECT a FROM t LOCK IN SHARE MODE",
+        "SELECT a INTO @x FROM t",
+        "SELECT a INTO OUTFILE '/x' FROM t",
+        "SELECT stored(a) FROM t",
+        "SELECT NEXTVAL(s) FROM t",
+        "SELECT UUID() FROM t",
+        "SELECT a FROM t; SELECT b FROM t",
+        "SELECT a FROM t /*!50000 FOR UPDATE */",
+        "SET STATEMENT sql_mode='' FOR SELECT a FROM t",
+        "EXPLAIN SELECT a FROM t",
+        "TABLE t",
+        "SELECT 'a FROM t",
+        "UPDATE t SET a=1",
+    ] {
+        assert!(!plain(sql), "{sql}");
+    }
+}
