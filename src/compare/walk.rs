@@ -241,9 +241,10 @@ impl Walk {
         let most = Self::rows_max(&self.table).min(state.rows.saturating_mul(GROWTH));
         state.rows = wanted.clamp(ROWS_MIN.min(most), most);
         if let Some(width) = chunk.width {
-            // As dense as this chunk.
+            // As dense as this chunk; but its few rows may stand before many.
+            let most = width.saturating_mul(i128::from(GROWTH));
             let width = width.saturating_mul(i128::from(state.rows)) / i128::from(rows);
-            state.width = width.max(1);
+            state.width = width.clamp(1, most.max(1));
         }
     }
 }

@@ -211,9 +211,10 @@ fn raw(pairs: &[Pair<'_>], same_family: bool) -> Option<(usize, Vec<usize>)> {
     let lengths = pairs.iter().enumerate();
     let lengths = lengths.filter_map(|(n, pair)| Some((as_it_is(pair, same_family)?, n)));
     let (_, last) = lengths.max_by_key(|(length, n)| (*length, usize::MAX - n))?;
+    // Asked of both: the other side must come to the same.
     let joined = |(mine, theirs): &Pair<'_>| {
         pairs.get(last).is_some_and(|(a, b)| {
-            a.collation.is_some()
+            (a.collation.is_some() && b.collation.is_some())
                 && mine.collation == a.collation
                 && theirs.collation == b.collation
         })
@@ -627,6 +628,36 @@ mod tests {
             digest(&table(vec![]), &both, true, Strength::Fast),
             "CRC32(CONCAT_WS('#',''))"
         );
+    }
+
+    #[test]
+    fn both_sides_take_the_same_columns_as_they_are() {
+        let sides = [Some("utf8mb4_bin"), Some("utf8mb4_general_ci"), None];
+        let side = |collations: [Option<&str>; 2]| {
+            let columns = ["a", "b"].iter().zip(collations).map(|(name, collation)| {
+                let kind = if collation.is_some() {
+                    "varchar(20)"
+                } else {
+                    "varbinary(20)"
+                };
+                let mut column = column(name, kind, collation.map(|_| "utf8mb4"));
+                column.collation = collation.map(str::to_owned);
+                column
+            });
+            table(columns.collect())
+        };
+        let every = || {
+            sides
+                .iter()
+                .flat_map(|a| sides.iter().map(|b| side([*a, *b])))
+        };
+        for mine in every() {
+            for theirs in every() {
+                let [one, other] = [(&mine, &theirs), (&theirs, &mine)]
+                    .map(|(a, b)| digest(a, b, true, Strength::Fast));
+                assert_eq!(one, other);
+            }
+        }
     }
 
     #[test]

@@ -289,7 +289,7 @@ impl Session {
         if summary.is_error {
             Box::pin(self.refused_in_transaction(side)).await?;
         }
-        self.after(side);
+        self.after_any(side);
         Ok(())
     }
 

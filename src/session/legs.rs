@@ -200,6 +200,8 @@ impl Session {
         self.prepared.leg_gone(side.index());
         self.values.leg_gone(side);
         self.entry.set_leg(side, None);
+        // Its cursors hold nothing up any more.
+        self.repin();
     }
 
     /// Whether the other leg is there or may be tried.

@@ -393,6 +393,7 @@ impl Session {
         let leg = self.legs[index].take()?;
         self.prepared.leg_gone(index);
         self.entry.set_leg(leg.side, None);
+        self.repin();
         let lead = self.lead();
         let values_lost = self.values.leg_gone(leg.side);
         let own = self.parts[index] == Part::Own;

@@ -5,6 +5,7 @@
 //! brought to its leg, and its text teaches nothing. The general way
 //! ([`Session::act`]) comes to the same in more steps.
 
+use super::state::Opened;
 use super::{End, Session};
 use crate::Side;
 use crate::mirror::Part;
@@ -46,8 +47,11 @@ impl Session {
             return None;
         }
         self.under = Some(statement.under.clone());
+        // 1. The leg does not take the session's schema, and is opened anew; 2. its
+        // id of the statement is the old leg's.
+        let ready = |side| self.ready_on(id, side).filter(|_| self.is_in_step(side));
         self.answers_plainly(&statement.text, &statement.facts, |side| {
-            Some((side, self.ready_on(id, side)?))
+            Some((side, ready(side)?))
         })
     }
 
@@ -95,7 +99,21 @@ impl Session {
         if summary.is_error {
             Box::pin(self.refused_in_transaction(side)).await?;
         }
-        self.after(side);
+        self.after_any(side);
         Ok(())
+    }
+
+    /// After the answer to what was not looked at closely.
+    ///
+    /// 1. `CALL p()` begins a transaction, writes, and ends with an error, which
+    ///    has no flags; 2. the next read's answer is the first to show that one is
+    ///    open; 3. nothing has happened in it, we think: a write on the other side
+    ///    moves it there, and what the routine wrote is rolled back.
+    pub(super) fn after_any(&mut self, side: Side) {
+        self.transaction.touched = true;
+        self.after(side);
+        if self.transaction.lead.is_none() {
+            self.state.opened = Opened::default();
+        }
     }
 }

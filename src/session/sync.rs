@@ -96,7 +96,7 @@ impl Session {
     /// The leg is there, and nothing has to be asked or told before it runs a
     /// statement whose answer counts.
     #[inline]
-    fn is_in_step(&self, side: Side) -> bool {
+    pub(super) fn is_in_step(&self, side: Side) -> bool {
         let free = self.parts[side.index()] == Part::None;
         let nothing = |leg: &Leg| Lacks::of(leg, &self.state, true, free) == Lacks::default();
         self.legs[side.index()].as_ref().is_some_and(nothing)

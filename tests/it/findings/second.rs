@@ -5,6 +5,7 @@ use super::{Client, first, numbered, root, shared};
 use crate::order::patient;
 use crate::support::proc::{block_on, wait_for};
 use crate::support::{Family, Proxy, ProxyOptions, Server};
+use mysql_async::prelude::Queryable;
 use std::time::Duration;
 
 /// Two routes, `sx` active on the source and `sy` on the target, and a table
@@ -223,5 +224,36 @@ fn a_lost_second_part_ends_the_session() {
         });
         let free = "SET SESSION innodb_lock_wait_timeout=5;\nUPDATE t.f_sdx SET v=1 WHERE id=1";
         two.source.exec(free);
+    });
+}
+
+/// The race: 1. A routine begins a transaction, writes, and fails: the error says
+/// nothing of a transaction; 2. a read's answer is the first to show it; 3. a write
+/// on the other side finds nothing done in it, moves it there, and what the
+/// routine wrote is rolled back.
+#[test]
+fn what_a_failed_routine_began_is_not_lost() {
+    on_both("se", |two| {
+        for server in [two.source, two.target] {
+            server.exec(
+                "CREATE PROCEDURE t.f_se_begun() BEGIN START TRANSACTION; \
+                 UPDATE t.f_seu SET v=v+10 WHERE id=1; SIGNAL SQLSTATE '45000'; END",
+            );
+        }
+        let mut client = two.client();
+        for (n, prepared) in [(1, false), (2, true)] {
+            assert_eq!(client.error("CALL f_se_begun()"), 1644, "{}", two.family);
+            if prepared {
+                let read = client.0.exec_drop("SELECT v FROM f_seu WHERE id=?", (2,));
+                block_on(read).expect("a prepared read");
+            } else {
+                client.run("SELECT v FROM f_seu WHERE id=2");
+            }
+            client.run(&format!("UPDATE f_sey SET v={n}00 WHERE id=1"));
+            client.run("COMMIT");
+            let kept = format!("{n}1");
+            assert_eq!(two.v(two.source, "f_seu", 1), kept, "{}", two.family);
+            assert_eq!(two.v(two.target, "f_sey", 1), format!("{n}00"));
+        }
     });
 }
