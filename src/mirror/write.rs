@@ -84,6 +84,19 @@ pub struct Diagnostics {
     pub errors: u16,
     /// The raw answer of SHOW WARNINGS; None when there were none.
     pub list: Option<Vec<u8>>,
+    /// Only ROW_COUNT() was wiped: the rest stands on the server.
+    pub only_count: bool,
+}
+
+impl Diagnostics {
+    /// After an error, and a ping of ours, which wipes ROW_COUNT() alone.
+    pub fn pinged() -> Diagnostics {
+        Diagnostics {
+            row_count: -1,
+            only_count: true,
+            ..Diagnostics::default()
+        }
+    }
 }
 
 /// How it went.
@@ -497,6 +510,7 @@ async fn refused(
             warnings: count_rows(&list, a.capabilities),
             errors: 1,
             list: (!list.summary.is_error).then_some(list.bytes),
+            only_count: false,
         });
     }
     if request.implicit {
@@ -601,6 +615,7 @@ async fn finish(
             warnings: answer.summary.warnings,
             errors: 0,
             list,
+            only_count: false,
         });
     }
     let mut out = Vec::with_capacity(96);

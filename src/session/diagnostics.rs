@@ -17,7 +17,15 @@ use crate::wire::lenenc::{Reader, put_bytes};
 use crate::wire::ok::OkPacket;
 
 impl Session {
-    /// Serves such a statement; [`Session::diagnostics`] is set.
+    /// Whether such a statement is answered from memory, and not by the leg that
+    /// ran the one before it.
+    pub(super) fn is_kept(&self, form: DiagnosticsForm) -> bool {
+        let counts = matches!(form, DiagnosticsForm::RowCount { .. });
+        let here = counts && self.values.last == Some(self.lead());
+        (self.diagnostics.as_ref()).is_some_and(|kept| here || !kept.only_count)
+    }
+
+    /// Serves such a statement; [`Session::is_kept`].
     pub(super) async fn answer_diagnostics(
         &mut self,
         length: usize,
@@ -70,7 +78,8 @@ impl Session {
     /// COMMIT after a mirrored write.
     pub(super) async fn ping(&mut self, length: usize) -> Result<(), End> {
         let lead = self.lead();
-        let kept = match (&self.diagnostics, self.values.last) {
+        let kept = self.diagnostics.as_ref().filter(|kept| !kept.only_count);
+        let kept = match (kept, self.values.last) {
             (Some(kept), _) => Some(kept.warnings),
             (None, Some(last)) if last != lead => Some(self.read_warnings),
             _ => None,

@@ -371,8 +371,8 @@ impl Session {
             return self.execute_unknown(length).await;
         };
         let lead = self.lead();
-        if let (Some(DiagnosticsForm::RowCount { .. }), Some(kept)) =
-            (call.facts.diagnostics, self.diagnostics.clone())
+        if let Some(form @ DiagnosticsForm::RowCount { .. }) = call.facts.diagnostics
+            && let Some(kept) = self.diagnostics.clone().filter(|_| self.is_kept(form))
         {
             self.need_leg(lead).await?;
             if let Some(command) = self.command_for(length, &call, lead, true).await? {

@@ -135,6 +135,7 @@ impl Session {
             warnings,
             errors: 0,
             list: (warnings > 0).then_some(answer.bytes),
+            only_count: false,
         });
     }
 

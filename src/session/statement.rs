@@ -76,7 +76,7 @@ impl Session {
     }
 
     /// Home, with every route held, if all are passive and the session needs
-    /// nothing brought there.
+    /// nothing brought there, and nothing answered from memory.
     pub(super) async fn passive_home(&mut self) -> Option<Side> {
         let (passive, generation, home) = {
             let table = self.shared.routes.peek();
@@ -85,6 +85,7 @@ impl Session {
         if !passive
             || self.transaction.lead.is_some_and(|l| l != home)
             || !self.values.settled_on(home)
+            || self.diagnostics.is_some()
         {
             return None;
         }
@@ -141,7 +142,7 @@ impl Session {
             matches!(form, DiagnosticsForm::LastInsertId { .. }) && !self.values.has_id(self.lead())
         };
         if let Some(form) = facts.diagnostics.filter(|form| !elsewhere(*form))
-            && self.diagnostics.is_some()
+            && self.is_kept(form)
         {
             return Box::pin(self.answer_diagnostics(length, form)).await;
         }
@@ -369,6 +370,11 @@ impl Session {
         let summary = ran?;
         self.pending.abandon = false;
         if summary.is_error {
+            if is_opaque(s.facts) && !self.state.in_transaction() {
+                // 1. `CALL p()` begins a transaction, writes, and fails; 2. an
+                // inline write's BEGIN commits it; 3. the client rolls back.
+                self.ask_flags(side).await?;
+            }
             let commits = if self.parts.contains(&Part::Own) {
                 // A deadlock, or a handler, has rolled a routine's caller back,
                 // too: the second part goes with it.

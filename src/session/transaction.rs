@@ -16,7 +16,7 @@ use crate::Side;
 use crate::leg::ANSWER_MAX;
 use crate::mirror::debts::Debts;
 use crate::mirror::journal::Kind;
-use crate::mirror::write::insist;
+use crate::mirror::write::{Diagnostics, insist};
 use crate::mirror::{Env, Failure, MirrorLeg, Part, transaction as ends, write};
 use crate::route::table::RouteTable;
 use crate::sql::{Facts, Verb};
@@ -144,6 +144,16 @@ impl Session {
         }
     }
 
+    /// An error has no flags; what was refused may have begun a transaction
+    /// before.
+    pub(super) async fn ask_flags(&mut self, side: Side) -> Result<(), End> {
+        if let Some(leg) = self.legs[side.index()].as_mut() {
+            leg.ping_in_transaction().await?;
+            self.diagnostics.get_or_insert_with(Diagnostics::pinged);
+        }
+        Ok(())
+    }
+
     /// An error was answered: inside a transaction, ask whether it is still
     /// there; if not, M's part is rolled back too.
     pub(super) async fn refused_in_transaction(&mut self, side: Side) -> Result<(), End> {
@@ -164,6 +174,7 @@ impl Session {
             return Ok(());
         };
         let still = leg.ping_in_transaction().await?;
+        self.diagnostics.get_or_insert_with(Diagnostics::pinged);
         let other = side.other();
         let part = self.parts[other.index()];
         if !still && commits && part == Part::Own {

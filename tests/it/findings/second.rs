@@ -255,5 +255,13 @@ fn what_a_failed_routine_began_is_not_lost() {
             assert_eq!(two.v(two.source, "f_seu", 1), kept, "{}", two.family);
             assert_eq!(two.v(two.target, "f_sey", 1), format!("{n}00"));
         }
+        // Nor committed by the BEGIN of a mirrored write.
+        assert_eq!(client.error("CALL f_se_begun()"), 1644);
+        client.run("UPDATE f_sex SET v=99 WHERE id=1");
+        client.run("ROLLBACK");
+        assert_eq!(two.v(two.source, "f_seu", 1), "21", "{}", two.family);
+        for server in [two.source, two.target] {
+            assert_eq!(two.v(server, "f_sex", 1), "1", "{}", two.family);
+        }
     });
 }
