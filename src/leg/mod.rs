@@ -311,11 +311,20 @@ impl Leg {
     /// # Errors
     /// As [`Leg::answer`].
     pub async fn ping_in_transaction(&mut self) -> Result<bool, Lost> {
+        let answer = self.ping().await?;
+        Ok(answer.summary.status.has(Status::IN_TRANS))
+    }
+
+    /// COM_PING. Its answer has the flags, and what has changed in the session
+    /// since the last one that could say so.
+    ///
+    /// # Errors
+    /// As [`Leg::answer`].
+    pub async fn ping(&mut self) -> Result<Answer, Lost> {
         let mut out = Vec::with_capacity(8);
         frame::put_command(&mut out, crate::wire::command::COM_PING, &[]);
         self.send(&out).await?;
-        let answer = self.answer(ResponseKind::Generic, ANSWER_MAX).await?;
-        Ok(answer.summary.status.has(Status::IN_TRANS))
+        self.answer(ResponseKind::Generic, ANSWER_MAX).await
     }
 }
 

@@ -1,9 +1,9 @@
 //! What a successful statement changed in the session, beyond what the
 //! server reports by itself.
 
-use super::Session;
 use super::state::Opened;
-use super::statement::Statement;
+use super::statement::{Statement, is_opaque};
+use super::{End, Session};
 use crate::Side;
 use crate::mirror::write::Diagnostics;
 use crate::sql::{Class, Facts, Flags, Scope, Verb, scan, unquote};
@@ -36,6 +36,55 @@ impl Session {
         if facts.flags.has(Flags::SET_ROLE) || facts.class == Class::Unknown {
             self.state.role_changed_on = Some(side);
         }
+    }
+
+    /// A text of several statements was refused in the middle: those before the
+    /// refused one were executed, and none behind it.
+    ///
+    /// 1. `SELECT nope; SET timestamp=1000` is refused; 2. believed to have set
+    ///    the clock, a write's `NOW()` stands still from then on.
+    pub(super) fn learn_executed(&mut self, sql: &[u8], side: Side) {
+        let (results, _) = self.pending.last();
+        for one in crate::sql::statements(sql, self.state.mode)
+            .into_iter()
+            .take(results as usize)
+        {
+            let facts = scan(one, self.state.mode);
+            let several = matches!(facts.verb, Verb::Call | Verb::ExecutePrepared);
+            if several || facts.class == Class::Unknown {
+                // Nobody can tell how many results were its own.
+                return;
+            }
+            if facts.statements == 1 {
+                self.learn_text(&facts, one, side);
+            }
+        }
+    }
+
+    /// What an error leaves in doubt.
+    pub(super) async fn doubt_after_error(
+        &mut self,
+        side: Side,
+        facts: &Facts,
+        code: u16,
+    ) -> Result<(), End> {
+        /// ER_PARSE_ERROR: nothing was done.
+        const ER_PARSE: u16 = 1064;
+        if facts.class == Class::Unknown {
+            self.state.role_changed_on = Some(side);
+            self.state.unsure_of_all |= self.state.mode.server.mariadb;
+        }
+        if facts.verb == Verb::LockTables && facts.statements == 1 && code != ER_PARSE {
+            // Those it had were freed first.
+            self.locked_tables = self.read_locked;
+            self.repin();
+        }
+        if is_opaque(facts) && !self.state.in_transaction() {
+            // 1. `CALL p()` begins a transaction, writes, and fails; 2. an inline
+            // write's BEGIN commits it; 3. the client rolls back.
+            self.ask_flags(side).await?;
+        }
+        Ok(())
     }
 
     /// What only the text tells. Of several statements each is looked at, and

@@ -237,6 +237,8 @@ struct Session {
     narrow: Option<RouteMask>,
     values: Values,
     locked_tables: bool,
+    /// By FLUSH TABLES WITH READ LOCK.
+    read_locked: bool,
     xa: bool,
     /// Text prepared by SQL PREPARE stands for anything.
     login: LoginParts,
@@ -341,6 +343,7 @@ impl Session {
             narrow: None,
             values: Values::new(side),
             locked_tables: false,
+            read_locked: false,
             xa: false,
             login: LoginParts {
                 user: logged.user,

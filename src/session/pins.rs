@@ -64,6 +64,7 @@ impl Session {
         self.temporary_tables.clear();
         self.handlers.clear();
         self.locked_tables = false;
+        self.read_locked = false;
         self.xa = false;
         self.repin();
     }
@@ -76,8 +77,12 @@ impl Session {
                 self.renamed_temporary(facts, sql)
             }
             Verb::LockTables => self.locked_tables = true,
-            Verb::UnlockTables | Verb::Begin => self.locked_tables = false,
-            Verb::Flush if facts.flags.has(Flags::FLUSH_READ_LOCK) => self.locked_tables = true,
+            Verb::UnlockTables => (self.locked_tables, self.read_locked) = (false, false),
+            // It frees tables, and not the lock of all.
+            Verb::Begin => self.locked_tables = self.read_locked,
+            Verb::Flush if facts.flags.has(Flags::FLUSH_READ_LOCK) => {
+                (self.locked_tables, self.read_locked) = (true, true);
+            }
             Verb::Handler => self.handler(sql, side),
             Verb::Xa => self.xa(sql),
             _ => {}

@@ -277,6 +277,16 @@ impl Session {
             let active = route.phase.active();
             self.transaction.since = Some((active, self.shared.mirror.positions.get(active)));
         }
+        let may_run = matches!(s.planned.plan, Plan::Active(_) | Plan::Deferred(_));
+        if may_run && s.facts.statements == 1 && marks_or_ends(s.facts.verb) {
+            // Whatever the plan: 1. sql_mode=ORACLE defers all but reads; 2. a
+            // ROLLBACK so deferred would be taken for a COMMIT.
+            telemetry::statements(label, "active");
+            return match s.facts.verb {
+                Verb::Commit | Verb::Rollback => Box::pin(self.end_transaction(s)).await,
+                _ => Box::pin(self.savepoint(s)).await,
+            };
+        }
         match s.planned.plan {
             Plan::Active(side) => {
                 telemetry::statements(label, "active");
@@ -289,12 +299,6 @@ impl Session {
                     match s.facts.verb {
                         Verb::Begin if text && self.state.shows_transactions => {
                             self.ask_before_transaction(side).await?;
-                        }
-                        Verb::Commit | Verb::Rollback => {
-                            return Box::pin(self.end_transaction(s)).await;
-                        }
-                        Verb::Savepoint | Verb::RollbackTo | Verb::ReleaseSavepoint => {
-                            return Box::pin(self.savepoint(s)).await;
                         }
                         Verb::Kill if text && s.facts.kill.is_some() => {
                             return Box::pin(self.kill(s)).await;
@@ -370,11 +374,8 @@ impl Session {
         let summary = ran?;
         self.pending.abandon = false;
         if summary.is_error {
-            if is_opaque(s.facts) && !self.state.in_transaction() {
-                // 1. `CALL p()` begins a transaction, writes, and fails; 2. an
-                // inline write's BEGIN commits it; 3. the client rolls back.
-                self.ask_flags(side).await?;
-            }
+            self.doubt_after_error(side, s.facts, summary.error_code)
+                .await?;
             let commits = if self.parts.contains(&Part::Own) {
                 // A deadlock, or a handler, has rolled a routine's caller back,
                 // too: the second part goes with it.
@@ -388,8 +389,7 @@ impl Session {
                 self.handler_gone(s.sql);
             }
             if s.facts.statements > 1 {
-                // Those before the refused one were executed.
-                self.learn_text(s.facts, s.sql, side);
+                self.learn_executed(s.sql, side);
             }
         } else {
             self.learn(s, side).await;
@@ -622,9 +622,17 @@ impl Session {
     }
 }
 
+/// COMMIT, ROLLBACK and what is about savepoints.
+fn marks_or_ends(verb: Verb) -> bool {
+    matches!(
+        verb,
+        Verb::Commit | Verb::Rollback | Verb::Savepoint | Verb::RollbackTo | Verb::ReleaseSavepoint
+    )
+}
+
 /// A statement after which nobody can tell whether the transaction is still
 /// the same one.
-fn is_opaque(facts: &Facts) -> bool {
+pub(super) fn is_opaque(facts: &Facts) -> bool {
     (facts.statements > 1 && facts.class > Class::Read)
         || facts.class == Class::Unknown
         || matches!(

@@ -147,11 +147,27 @@ impl Session {
     /// An error has no flags; what was refused may have begun a transaction
     /// before.
     pub(super) async fn ask_flags(&mut self, side: Side) -> Result<(), End> {
-        if let Some(leg) = self.legs[side.index()].as_mut() {
-            leg.ping_in_transaction().await?;
-            self.diagnostics.get_or_insert_with(Diagnostics::pinged);
+        self.ping_leg(side).await.map(drop)
+    }
+
+    /// Whether a transaction is open on a leg, after an error. The answer tells
+    /// what the refused statement has set, too: no other one will.
+    async fn ping_leg(&mut self, side: Side) -> Result<bool, End> {
+        let version = self.state.version;
+        let Some(leg) = self.legs[side.index()].as_mut() else {
+            return Ok(false);
+        };
+        let in_step = leg.applied == version;
+        let answer = leg.ping().await?;
+        let (caps, open) = (leg.capabilities, leg.status.has(Status::IN_TRANS));
+        self.diagnostics.get_or_insert_with(Diagnostics::pinged);
+        if let Some(block) = answer.ok(caps).and_then(|ok| ok.session_state) {
+            self.state.learn(block, false, &mut Vec::new());
+            if in_step && self.state.version != version {
+                self.synced(side);
+            }
         }
-        Ok(())
+        Ok(open)
     }
 
     /// An error was answered: inside a transaction, ask whether it is still
@@ -170,11 +186,10 @@ impl Session {
         if self.parts[side.index()] == Part::Own {
             return Box::pin(self.second_ran(side, Some(commits))).await;
         }
-        let Some(leg) = self.legs[side.index()].as_mut() else {
+        if self.legs[side.index()].is_none() {
             return Ok(());
-        };
-        let still = leg.ping_in_transaction().await?;
-        self.diagnostics.get_or_insert_with(Diagnostics::pinged);
+        }
+        let still = self.ping_leg(side).await?;
         let other = side.other();
         let part = self.parts[other.index()];
         if !still && commits && part == Part::Own {
@@ -275,17 +290,19 @@ impl Session {
         facts: &Facts,
         table: &RouteTable,
     ) -> Result<(), End> {
-        if facts.chain == Some(true) {
+        // Of several statements others may have run in the chained transaction.
+        if facts.chain == Some(true) && facts.statements == 1 {
             self.chained(side);
         }
+        let begins = matches!(facts.verb, Verb::Begin | Verb::LockTables);
         let ended = self.legs[side.index()]
             .as_ref()
             .is_some_and(|l| !l.status.has(Status::IN_TRANS))
-            || facts.verb == Verb::Begin;
+            || begins;
         if !ended {
             return Ok(());
         }
-        if facts.verb == Verb::Begin {
+        if begins {
             self.transaction.savepoints.clear();
             self.transaction.poisoned = false;
             self.transaction.touched = false;

@@ -265,3 +265,60 @@ fn what_a_failed_routine_began_is_not_lost() {
         }
     });
 }
+
+/// The race: 1. A text's first statement is refused; 2. those behind it are believed
+/// to have run; 3. the clock of every later write stands still.
+#[test]
+fn what_stands_behind_a_refused_statement_is_not_believed() {
+    on_both("sf", |two| {
+        let mut client = two.client();
+        client.error("SELECT nope FROM f_sfx; SET timestamp=1000");
+        for n in [1, 2] {
+            client.run("UPDATE f_sfx SET v=UNIX_TIMESTAMP() WHERE id=1");
+            let now: u64 = client.value("SELECT UNIX_TIMESTAMP()");
+            assert!(now > 1_000_000, "{} {n}: {now}", two.family);
+            let slept: u64 = client.value("SELECT SLEEP(1.1) + UNIX_TIMESTAMP()");
+            let later: u64 = client.value("SELECT UNIX_TIMESTAMP()");
+            assert!(later > now, "{} {n}: {now} {slept}", two.family);
+        }
+        client.run("LOCK TABLES f_sfu WRITE");
+        client.error("SELECT nope FROM f_sfu; UNLOCK TABLES");
+        client.run("UPDATE f_sfu SET v=5 WHERE id=1");
+        assert_eq!(client.error("UPDATE f_sfx SET v=5 WHERE id=1"), 1100);
+        client.run("UNLOCK TABLES");
+        client.run("UPDATE f_sfx SET v=6 WHERE id=1");
+    });
+}
+
+/// What a routine has set before it failed, the mirror's copies run under, too;
+/// and what was set aside by sql_mode is rolled back where it was asked for.
+#[test]
+fn a_failed_routine_has_set_what_it_has_set() {
+    on_both("sg", |two| {
+        for server in [two.source, two.target] {
+            server.exec(
+                "CREATE PROCEDURE t.f_sg_zone() BEGIN SET time_zone='+05:00'; \
+                 SIGNAL SQLSTATE '45000'; END",
+            );
+        }
+        let mut client = two.client();
+        client.run("UPDATE f_sgx SET v=2 WHERE id=1"); // both legs are open
+        assert_eq!(client.error("CALL f_sg_zone()"), 1644, "{}", two.family);
+        client.run("UPDATE f_sgx SET v=UNIX_TIMESTAMP('2020-01-01 00:00:00') WHERE id=1");
+        let kept = two.v(two.source, "f_sgx", 1);
+        assert_eq!(kept, "1577818800", "{}", two.family);
+        assert_eq!(two.v(two.target, "f_sgx", 1), kept, "{}", two.family);
+        if two.family == Family::MariaDb {
+            client.run("BEGIN");
+            client.run("UPDATE f_sgx SET v=99 WHERE id=2");
+            client.run("UPDATE f_sgy SET v=99 WHERE id=2");
+            client.run("SET sql_mode=ORACLE");
+            client.run("ROLLBACK");
+            client.run("SET sql_mode=DEFAULT");
+            for server in [two.source, two.target] {
+                assert_eq!(two.v(server, "f_sgx", 2), "2");
+                assert_eq!(two.v(server, "f_sgy", 2), "2");
+            }
+        }
+    });
+}
