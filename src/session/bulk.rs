@@ -196,7 +196,12 @@ impl Session {
         if second {
             Box::pin(self.second_ran(side, refused)).await?;
         } else {
-            self.transaction.touched |= !call.facts.tables.is_empty();
+            if refused.is_some() {
+                // A deadlock has rolled the transaction back, and the mirror's
+                // part of it goes, too.
+                self.refused_in_transaction(side).await?;
+            }
+            self.transaction.touched = true;
             self.after(side);
         }
         self.unmirrored_done();
@@ -254,6 +259,8 @@ async fn one_by_one(
     if implicit {
         let commit = leg.query(COMMIT).await?;
         if commit.summary.is_error {
+            // A KILL QUERY that came late, perhaps: then it is still open.
+            leg.query(ROLLBACK).await?;
             return Ok(Outcome::Refused(commit.bytes));
         }
     }

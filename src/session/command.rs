@@ -11,11 +11,15 @@ use crate::Side;
 use crate::leg::{ANSWER_MAX, Leg};
 use crate::mirror::Part;
 use crate::route::table::ALL_ROUTES;
+use crate::sql::Facts;
 use crate::telemetry;
 use crate::wire::Status;
 use crate::wire::command::*;
 use crate::wire::frame::{HEADER_LEN, put_command};
 use crate::wire::response::Summary;
+
+/// ER_UNKNOWN_COM_ERROR: nothing was done.
+const ER_UNKNOWN_COMMAND: u16 = 1047;
 
 /// Bytes of a statement's id.
 pub(super) const ID_LEN: usize = 4;
@@ -103,7 +107,16 @@ impl Session {
         let side = self.lead();
         self.values.unclassified(side);
         let answered = self.plain(side, response_kind(com)).await;
-        self.after(side);
+        if let Ok(summary) = &answered
+            && summary.is_error
+            && summary.error_code != ER_UNKNOWN_COMMAND
+        {
+            let code = summary.error_code;
+            self.doubt_after_error(side, &Facts::unknown(), &[], code)
+                .await?;
+            self.refused_in_transaction(side).await?;
+        }
+        self.after_any(side);
         self.unmirrored_done();
         answered.map(|_| ())
     }

@@ -287,6 +287,11 @@ impl Session {
     ) -> Result<(), End> {
         self.ran_on(id, side).await;
         if summary.is_error {
+            let statement = self.prepared.get(id).filter(|s| s.whole);
+            let known = statement.map(|s| (s.facts.clone(), s.text.clone()));
+            let (facts, text) = known.unwrap_or_else(|| (Facts::unknown().into(), [].into()));
+            let code = summary.error_code;
+            Box::pin(self.doubt_after_error(side, &facts, &text, code)).await?;
             Box::pin(self.refused_in_transaction(side)).await?;
         }
         self.after_any(side);

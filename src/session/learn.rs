@@ -8,6 +8,7 @@ use crate::Side;
 use crate::mirror::write::Diagnostics;
 use crate::sql::{Class, Facts, Flags, Scope, Verb, scan, unquote};
 use crate::wire::Status;
+use crate::wire::response::Summary;
 
 /// Variables that the next statement's text cannot be read without.
 const AT_ONCE: [&[u8]; 4] = [
@@ -16,6 +17,13 @@ const AT_ONCE: [&[u8]; 4] = [
     b"sql_log_bin",
     b"timestamp",
 ];
+
+/// ER_PARSE_ERROR: nothing was done.
+const ER_PARSE: u16 = 1064;
+/// ER_BAD_TABLE_ERROR: DROP TABLE knows none of that name.
+const ER_BAD_TABLE: u16 = 1051;
+/// ER_XA_RBROLLBACK, ER_XA_RBTIMEOUT, ER_XA_RBDEADLOCK.
+const XA_ROLLED_BACK: [u16; 3] = [1402, 1613, 1614];
 
 impl Session {
     /// What a successful statement changed in the session, beyond what the
@@ -30,7 +38,7 @@ impl Session {
         if facts.class == Class::Ddl {
             self.shared.catalog_refresh.notify_one();
         }
-        if self.state.mode.server.mariadb {
+        if self.is_mariadb(side) {
             self.learn_unreported(s, side).await;
         }
         if facts.flags.has(Flags::SET_ROLE) || facts.class == Class::Unknown {
@@ -61,23 +69,37 @@ impl Session {
         }
     }
 
+    fn is_mariadb(&self, side: Side) -> bool {
+        let leg = self.legs[side.index()].as_ref();
+        leg.is_some_and(|leg| leg.info.mariadb)
+    }
+
     /// What an error leaves in doubt.
     pub(super) async fn doubt_after_error(
         &mut self,
         side: Side,
         facts: &Facts,
+        sql: &[u8],
         code: u16,
     ) -> Result<(), End> {
-        /// ER_PARSE_ERROR: nothing was done.
-        const ER_PARSE: u16 = 1064;
-        if facts.class == Class::Unknown {
+        if facts.class == Class::Unknown || is_opaque(facts) {
             self.state.role_changed_on = Some(side);
-            self.state.unsure_of_all |= self.state.mode.server.mariadb;
+            if self.is_mariadb(side) {
+                self.state.unsure_of_everything(side);
+            }
         }
         if facts.verb == Verb::LockTables && facts.statements == 1 && code != ER_PARSE {
             // Those it had were freed first.
             self.locked_tables = self.read_locked;
             self.repin();
+        }
+        match facts.verb {
+            // MariaDB has dropped those that it knows.
+            Verb::DropTable if code == ER_BAD_TABLE && self.is_mariadb(side) => {
+                self.learn_pins(facts, sql, side);
+            }
+            Verb::Xa if XA_ROLLED_BACK.contains(&code) => self.xa_rolled_back(sql),
+            _ => {}
         }
         if is_opaque(facts) && !self.state.in_transaction() {
             // 1. `CALL p()` begins a transaction, writes, and fails; 2. an inline
@@ -143,9 +165,14 @@ impl Session {
 
     /// MariaDB reports `SET x = …` and `SET @@session.x = …`, not `SET @@x = …`.
     async fn learn_unreported(&mut self, s: &Statement<'_>, side: Side) {
-        self.state.unsure_of_all |= s.facts.class == Class::Unknown;
+        if s.facts.class == Class::Unknown {
+            self.state.unsure_of_everything(side);
+        }
         if memchr::memmem::find(s.sql, b"@@").is_none() {
             return;
+        }
+        if is_opaque(s.facts) {
+            self.state.unsure_of_everything(side);
         }
         let mut at_once = Vec::new();
         for set in s
@@ -156,12 +183,14 @@ impl Session {
         {
             let name = unquote(set.name.of(s.sql)).to_ascii_lowercase();
             self.state.unsure_of(&name);
+            self.state.unsure_on = Some(side);
             if AT_ONCE.contains(&&name[..]) {
                 at_once.push(name);
             }
         }
         if !at_once.is_empty() {
-            self.keep_warnings(side).await;
+            let quiet = Summary::default();
+            self.keep_warnings(side, &quiet).await;
             if let Err(lost) = self.ask_variables(side, &at_once).await {
                 // Its next use says so too.
                 tracing::debug!(%side, what = lost.what, "a variable could not be asked for");
@@ -170,7 +199,7 @@ impl Session {
     }
 
     /// A question of ours would wipe what the client may ask for next.
-    async fn keep_warnings(&mut self, side: Side) {
+    pub(super) async fn keep_warnings(&mut self, side: Side, ran: &Summary) {
         let Some(leg) = self.legs[side.index()].as_mut() else {
             return;
         };
@@ -180,9 +209,9 @@ impl Session {
         let caps = leg.capabilities;
         let warnings = crate::mirror::write::count_rows(&answer, caps);
         self.diagnostics = Some(Diagnostics {
-            row_count: 0,
+            row_count: row_count(ran),
             warnings,
-            errors: 0,
+            errors: u16::from(ran.is_error),
             list: (warnings > 0).then_some(answer.bytes),
             only_count: false,
         });
@@ -194,7 +223,7 @@ impl Session {
         let open = self.legs[side.index()]
             .as_ref()
             .is_some_and(|l| l.status.has(Status::IN_TRANS));
-        let chained = facts.chain == Some(true);
+        let chained = self.chains(side, facts);
         match facts.verb {
             Verb::Begin => {
                 // Before this one's: BEGIN committed a transaction.
@@ -235,6 +264,15 @@ impl Session {
             self.state.one_shot_side = Some(side);
         }
     }
+}
+
+/// ROW_COUNT() after an answer.
+fn row_count(ran: &Summary) -> i64 {
+    let rows_last = ran.result_sets > 0 && ran.results == ran.result_sets;
+    if ran.is_error || rows_last {
+        return -1;
+    }
+    i64::try_from(ran.affected_rows).unwrap_or(-1)
 }
 
 /// What a literal's backslashes stand for.

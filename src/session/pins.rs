@@ -167,6 +167,18 @@ impl Session {
         found.map(|(_, side)| *side)
     }
 
+    /// XA COMMIT found that it had been rolled back; after an XA PREPARE with
+    /// that answer, XA ROLLBACK is still to come.
+    pub(super) fn xa_rolled_back(&mut self, sql: &[u8]) {
+        if words(sql)
+            .get(1)
+            .is_some_and(|w| w.eq_ignore_ascii_case(b"COMMIT"))
+        {
+            self.xa(sql);
+            self.repin();
+        }
+    }
+
     fn xa(&mut self, sql: &[u8]) {
         let words = words(sql);
         let Some(verb) = words.get(1).map(|w| w.to_ascii_uppercase()) else {

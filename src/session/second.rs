@@ -17,12 +17,22 @@
 use super::state::Opened;
 use super::{End, Session};
 use crate::Side;
-use crate::leg::{ANSWER_MAX, Answer, Leg, put_query};
+use crate::leg::{ANSWER_MAX, Answer, put_query};
 use crate::mirror::Part;
 use crate::mirror::journal::Kind;
 use crate::mirror::write::{COMMIT, INSIST_MAX, ROLLBACK, insist};
+use crate::sql::{Class, Facts, Verb, scan};
 use crate::wire::Status;
 use crate::wire::command::ResponseKind;
+use crate::wire::response::Summary;
+
+/// Whether the transaction is the same as before a routine ran: a savepoint of
+/// ours is gone with it, and with a ROLLBACK TO an older one.
+const GUARD: &[u8] = b"SAVEPOINT lockstep_guard";
+const UNGUARD: &[u8] = b"RELEASE SAVEPOINT lockstep_guard";
+
+/// ER_LOCK_DEADLOCK: the whole transaction was rolled back.
+const ER_LOCK_DEADLOCK: u16 = 1213;
 
 impl Session {
     /// Begins the transaction on a leg as it was begun on the lead, so far as
@@ -160,20 +170,48 @@ impl Session {
         }
     }
 
-    /// A routine, or several statements in one text, have run on the lead. If
-    /// they ended the transaction, nobody can tell how: the second part goes,
-    /// and its client with it, or it would be committed behind a ROLLBACK.
-    pub(super) fn ended_unseen(&self, lead: Side) -> Result<(), End> {
-        let in_transaction = |leg: &Leg| leg.status.has(Status::IN_TRANS);
-        if self.parts[lead.other().index()] != Part::Own
-            || self.legs[lead.index()].as_ref().is_some_and(in_transaction)
-        {
-            return Ok(());
-        }
-        match self.legs[lead.other().index()].as_ref() {
-            Some(leg) => Err(End::Leg(leg.lost("a routine ended its transaction"))),
+    /// Several statements in one text, of which one may end the transaction, or
+    /// go back in it: beside a second part they are refused before they run.
+    ///
+    /// 1. `COMMIT; SELECT nope` commits the lead; 2. the answer is an error;
+    /// 3. the second part is rolled back as if all were.
+    pub(super) fn may_end_second(&self, facts: &Facts, sql: &[u8]) -> bool {
+        let harmless = |one: &[u8]| {
+            let facts = scan(one, self.mode());
+            let sets = facts.verb == Verb::Set
+                && !(facts.set_variables.iter())
+                    .any(|set| set.name.of(one).eq_ignore_ascii_case(b"autocommit"));
+            facts.statements <= 1 && (matches!(facts.class, Class::Read | Class::Write) || sets)
+        };
+        facts.statements > 1
+            && self.parts.contains(&Part::Own)
+            && !crate::sql::statements(sql, self.mode())
+                .into_iter()
+                .all(harmless)
+    }
+
+    /// Beside a second part, before a routine or whatever nobody has read.
+    pub(super) async fn guard_second(&mut self, side: Side) -> Result<(), End> {
+        match self.legs[side.index()].as_mut() {
+            Some(leg) => Ok(insist(leg, GUARD).await?),
             None => Err(End::Protocol("no leg")),
         }
+    }
+
+    /// After it: if the savepoint is gone, the transaction was ended, or went
+    /// back, and nobody can tell how. The second part goes, and its client with
+    /// it, or it would be committed behind a ROLLBACK.
+    pub(super) async fn guard_stands(&mut self, side: Side, ran: &Summary) -> Result<(), End> {
+        self.keep_warnings(side, ran).await;
+        let Some(leg) = self.legs[side.index()].as_mut() else {
+            return Err(End::Protocol("no leg"));
+        };
+        let released = leg.query(UNGUARD).await?;
+        // A deadlock has rolled all of it back, and so says its error.
+        if !released.summary.is_error || ran.error_code == ER_LOCK_DEADLOCK {
+            return Ok(());
+        }
+        Err(End::Leg(leg.lost("a routine ended its transaction")))
     }
 
     /// A savepoint's statement, which the lead has executed.

@@ -173,6 +173,12 @@ pub struct State {
     pub unsure: BTreeSet<Vec<u8>>,
     /// A statement on MariaDB may have set anything without a report.
     pub unsure_of_all: bool,
+    /// As `unsure_of_all`, and what a mirror's copies and reads depend on has
+    /// not been asked for either.
+    pub unsure_of_copied: bool,
+    /// The leg that has what nobody is sure of, where a statement is known to
+    /// have set it there.
+    pub unsure_on: Option<Side>,
     /// SET STATEMENT … FOR runs: what is reported now does not stay.
     pub for_one_statement: bool,
     /// The client's own `session_track_system_variables`.
@@ -216,6 +222,8 @@ impl State {
             variables: BTreeMap::new(),
             unsure: BTreeSet::new(),
             unsure_of_all: false,
+            unsure_of_copied: false,
+            unsure_on: None,
             for_one_statement: false,
             tracked: Vec::new(),
             track_schema: true,
@@ -404,6 +412,18 @@ impl State {
         if self.unsure.len() < VARIABLES_MAX && !NOT_REPLAYED.contains(&name) {
             self.unsure.insert(name.to_vec());
         }
+    }
+
+    /// A statement on `side` may have set anything there without a report.
+    pub fn unsure_of_everything(&mut self, side: Side) {
+        (self.unsure_of_all, self.unsure_of_copied) = (true, true);
+        self.unsure_on = Some(side);
+    }
+
+    /// Whether a leg of this version has been told of a variable less than is
+    /// known of it by now.
+    pub fn newer(&self, name: &[u8], version: u64) -> bool {
+        (self.variables.get(name)).is_some_and(|known| known.version > version)
     }
 
     /// A leg was asked for the value of a variable.

@@ -68,7 +68,7 @@ impl Session {
     /// Home, in the passive mode, for what need not be known of there.
     async fn passes_unread(&mut self, length: usize) -> Option<Side> {
         let home = self.passive_home().await?;
-        if !self.is_plain_dml(length) {
+        if !self.is_plain_dml(length) || self.may_be_several(length) {
             return None;
         }
         self.values.unclassified(home);
@@ -122,6 +122,18 @@ impl Session {
                 f.starts_with(b"insert ") || f.starts_with(b"update ") || f.starts_with(b"delete ")
             }
         }
+    }
+
+    /// 1. `INSERT …; CREATE TEMPORARY TABLE x` passes for an INSERT; 2. nobody
+    ///    knows of the table, and a flip takes its session away from it.
+    fn may_be_several(&self, length: usize) -> bool {
+        let allowed = self.client.capabilities.has(Capabilities::MULTI_STATEMENTS);
+        if !self.state.multi_statements.unwrap_or(allowed) {
+            return false;
+        }
+        // The rest of a long one is not here yet.
+        let whole = self.client.input.pending().len() >= HEADER_LEN + length;
+        !whole || memchr::memchr(b';', self.payload(length)).is_some()
     }
 
     /// `facts`: of its text, where it was scanned already.
@@ -267,6 +279,9 @@ impl Session {
 
     /// Carries out a plan.
     pub(super) async fn act(&mut self, s: Statement<'_>) -> Result<(), End> {
+        if self.may_end_second(s.facts, s.sql) {
+            return Box::pin(self.refuse_several()).await;
+        }
         let route = s.planned.route.and_then(|r| s.table.routes.get(r));
         let label = route.map_or(telemetry::UNROUTED, |r| r.name.as_str());
         if let Some(route) = route
@@ -337,6 +352,20 @@ impl Session {
         }
     }
 
+    /// What may end a transaction somewhere in a text, where two servers would
+    /// have to end theirs.
+    async fn refuse_several(&mut self) -> Result<(), End> {
+        telemetry::statements(telemetry::UNROUTED, "refused");
+        let sequence = relay::skip_whole_command(&mut self.client).await?;
+        self.let_go();
+        let message = "The transaction has work on both sides: what ends it, or goes back in it, \
+                       must be sent by itself, and not among other statements";
+        let sequence = sequence.wrapping_add(1);
+        self.client
+            .refuse_at(sequence, 1235, b"42000", message)
+            .await
+    }
+
     /// The statement's tables are active on different sides.
     pub(super) async fn refuse_mixed(
         &mut self,
@@ -364,6 +393,12 @@ impl Session {
         let second = self.take_side(side).await?;
         // Whatever it does to the transaction, M's part cannot follow.
         let opaque = self.parts[side.other().index()] == Part::Open && is_opaque(s.facts);
+        let unread = is_opaque(s.facts) || !self.is_whole(s.length);
+        let guarded = self.parts.contains(&Part::Own) && unread;
+        if guarded {
+            self.need_leg(side).await?;
+            Box::pin(self.guard_second(side)).await?;
+        }
         self.pending.abandon = s.facts.class == Class::Read;
         let ran = self.run_alone(side, s).await;
         let refused = matches!(&ran, Ok(summary) if summary.is_error && !self.pending.counted());
@@ -373,9 +408,12 @@ impl Session {
         }
         let summary = ran?;
         self.pending.abandon = false;
+        if guarded {
+            Box::pin(self.guard_stands(side, &summary)).await?;
+        }
         if summary.is_error {
-            self.doubt_after_error(side, s.facts, summary.error_code)
-                .await?;
+            let code = summary.error_code;
+            Box::pin(self.doubt_after_error(side, s.facts, s.sql, code)).await?;
             let commits = if self.parts.contains(&Part::Own) {
                 // A deadlock, or a handler, has rolled a routine's caller back,
                 // too: the second part goes with it.
@@ -402,9 +440,6 @@ impl Session {
             return Ok(());
         }
         if !summary.is_error {
-            if is_opaque(s.facts) {
-                self.ended_unseen(side)?;
-            }
             self.settle_part(side, s.facts, s.table).await?;
         }
         if !s.facts.tables.is_empty() || values::opaque(s.facts) {

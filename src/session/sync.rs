@@ -18,6 +18,27 @@ const OWN_SETTINGS: &[u8] =
     b"SELECT LOWER(variable_name) FROM information_schema.system_variables \
     WHERE session_value <> global_value AND read_only = 'NO' LIMIT 1000";
 
+/// What a mirror's copies and reads depend on, on MariaDB: cheaper to ask for
+/// than which of all variables were set.
+const COPIED_UNDER: [&[u8]; 16] = [
+    b"sql_mode",
+    b"time_zone",
+    b"foreign_key_checks",
+    b"unique_checks",
+    b"check_constraint_checks",
+    b"character_set_client",
+    b"character_set_connection",
+    b"character_set_results",
+    b"collation_connection",
+    b"auto_increment_increment",
+    b"auto_increment_offset",
+    b"lc_time_names",
+    b"div_precision_increment",
+    b"default_week_format",
+    b"group_concat_max_len",
+    b"max_sort_length",
+];
+
 /// Variables asked for in one SELECT.
 const ASKED_AT_ONCE: usize = 64;
 
@@ -101,6 +122,7 @@ impl Session {
         let nothing = |leg: &Leg| Lacks::of(leg, &self.state, true, free) == Lacks::default();
         self.legs[side.index()].as_ref().is_some_and(nothing)
             && self.state.role_changed_on.is_none_or(|on| on == side)
+            && self.state.unsure_on.is_none_or(|on| on == side)
     }
 
     /// Brings a leg to the session's state.
@@ -114,8 +136,13 @@ impl Session {
         if self.state.role_changed_on.is_some_and(|on| on != side) {
             self.ask_role().await?;
         }
-        if !self.state.unsure.is_empty() || (self.state.unsure_of_all && role == Role::Active) {
-            self.ask_unsure(side).await?;
+        let state = &self.state;
+        let all = match role {
+            Role::Active => state.unsure_of_all,
+            Role::Mirror | Role::Read => state.unsure_of_copied,
+        };
+        if all || !state.unsure.is_empty() {
+            Box::pin(self.ask_unsure(side, role)).await?;
         }
         Ok(())
     }
@@ -201,35 +228,62 @@ impl Session {
         if self.state.unsure.is_empty() || self.state.status.has(Status::IN_TRANS) {
             return Ok(());
         }
-        Box::pin(self.ask_unsure(side.other())).await?;
+        Box::pin(self.ask_unsure(side.other(), Role::Active)).await?;
         Ok(())
     }
 
-    /// Asks the leg that is in step for what it did not report, before `other`
-    /// is told.
-    async fn ask_unsure(&mut self, other: Side) -> Result<(), Lost> {
+    /// Whether the leg beside `other` can tell what nobody is sure of. Where no
+    /// statement is known to have set it: the one leg that is in step.
+    ///
+    /// 1. Both legs are in step; 2. `SET @@time_zone` on MariaDB's, unreported;
+    /// 3. a mirrored write's copy runs in the old time zone.
+    fn can_tell(&self, other: Side) -> bool {
+        let in_step = |side: Side| {
+            let leg = self.legs[side.index()].as_ref();
+            leg.is_some_and(|leg| leg.applied == self.state.version)
+        };
+        match self.state.unsure_on {
+            Some(on) => on != other,
+            None => !in_step(other) && in_step(other.other()),
+        }
+    }
+
+    /// Asks the leg that knows for what it did not report, before `other` is
+    /// told.
+    async fn ask_unsure(&mut self, other: Side, role: Role) -> Result<(), Lost> {
+        if !self.can_tell(other) {
+            return Ok(());
+        }
         let from = other.other();
-        let version = self.state.version;
-        let in_step = self.legs[other.index()]
-            .as_ref()
-            .is_some_and(|leg| leg.applied == version);
         let Some(leg) = self.legs[from.index()].as_mut() else {
+            // What it had is gone with it.
+            self.state.unsure.clear();
+            (self.state.unsure_of_all, self.state.unsure_of_copied) = (false, false);
+            self.state.unsure_on = None;
             return Ok(());
         };
-        if in_step || leg.applied != version {
-            return Ok(());
-        }
-        if std::mem::take(&mut self.state.unsure_of_all)
-            && let QueryAnswer::Rows(rows) = leg.rows(OWN_SETTINGS).await?
-        {
-            for row in 0..rows.rows.len() {
-                if let Some(Some(name)) = rows.value(row, 0) {
-                    self.state.unsure_of(name);
+        let copied = std::mem::take(&mut self.state.unsure_of_copied);
+        if role == Role::Active && std::mem::take(&mut self.state.unsure_of_all) {
+            if let QueryAnswer::Rows(rows) = leg.rows(OWN_SETTINGS).await? {
+                for row in 0..rows.rows.len() {
+                    if let Some(Some(name)) = rows.value(row, 0) {
+                        self.state.unsure_of(name);
+                    }
                 }
             }
+        } else if copied && leg.info.mariadb {
+            for name in COPIED_UNDER {
+                self.state.unsure_of(name);
+            }
         }
+        let applied = leg.applied;
         let names = std::mem::take(&mut self.state.unsure);
-        let names: Vec<Vec<u8>> = names.into_iter().collect();
+        // Reported by the other leg since, those are known.
+        let unknown = |name: &Vec<u8>| !self.state.newer(name, applied);
+        let names: Vec<Vec<u8>> = names.into_iter().filter(unknown).collect();
+        if !self.state.unsure_of_all {
+            self.state.unsure_on = None;
+        }
         self.ask_variables(from, &names).await
     }
 

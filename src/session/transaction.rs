@@ -291,7 +291,7 @@ impl Session {
         table: &RouteTable,
     ) -> Result<(), End> {
         // Of several statements others may have run in the chained transaction.
-        if facts.chain == Some(true) && facts.statements == 1 {
+        if facts.statements == 1 && self.chains(side, facts) {
             self.chained(side);
         }
         let begins = matches!(facts.verb, Verb::Begin | Verb::LockTables);
@@ -317,6 +317,14 @@ impl Session {
             }
         }
         Ok(())
+    }
+
+    /// Whether a COMMIT or ROLLBACK that was just answered has begun the next
+    /// transaction: AND CHAIN, or `completion_type=CHAIN`.
+    pub(super) fn chains(&self, side: Side, facts: &Facts) -> bool {
+        let leg = self.legs[side.index()].as_ref();
+        matches!(facts.verb, Verb::Commit | Verb::Rollback)
+            && leg.is_some_and(|l| l.status.has(Status::IN_TRANS))
     }
 
     /// COMMIT AND CHAIN: the next transaction has begun, and nothing is in it.
@@ -415,7 +423,7 @@ impl Session {
         if !answer.summary.is_error {
             self.transaction = Transaction::default();
         }
-        if s.facts.chain == Some(true) && !answer.summary.is_error {
+        if !answer.summary.is_error && self.chains(lead, s.facts) {
             self.chained(lead);
         }
         self.after(lead);
@@ -444,7 +452,7 @@ impl Session {
         } else if let Some(refused) = Box::pin(self.commit_second(lead)).await? {
             *out = refused.bytes;
         }
-        if s.facts.chain != Some(true) {
+        if !self.chains(lead, s.facts) {
             self.state.use_up_one_shots();
             self.state.opened = Opened::default();
         }

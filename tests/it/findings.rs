@@ -10,6 +10,7 @@
 mod ahead;
 mod answers;
 mod context;
+mod errors;
 mod flip;
 mod legs;
 mod order;
