@@ -18,8 +18,9 @@ const AT_ONCE: [&[u8]; 4] = [
     b"timestamp",
 ];
 
-/// ER_PARSE_ERROR: nothing was done.
-const ER_PARSE: u16 = 1064;
+/// What LOCK TABLES is refused with after the tables before it were freed:
+/// ER_TABLEACCESS_DENIED_ERROR, ER_NO_SUCH_TABLE, ER_LOCK_WAIT_TIMEOUT.
+const LOCKS_FREED: [u16; 3] = [1142, 1146, 1205];
 /// ER_BAD_TABLE_ERROR: DROP TABLE knows none of that name.
 const ER_BAD_TABLE: u16 = 1051;
 /// ER_XA_RBROLLBACK, ER_XA_RBTIMEOUT, ER_XA_RBDEADLOCK.
@@ -53,18 +54,23 @@ impl Session {
     ///    the clock, a write's `NOW()` stands still from then on.
     pub(super) fn learn_executed(&mut self, sql: &[u8], side: Side) {
         let (results, _) = self.pending.last();
-        for one in crate::sql::statements(sql, self.state.mode)
+        let mut clear = true;
+        for (i, one) in crate::sql::statements(sql, self.state.mode)
             .into_iter()
-            .take(results as usize)
+            .enumerate()
         {
             let facts = scan(one, self.state.mode);
+            // Nobody can tell how many results were its own.
             let several = matches!(facts.verb, Verb::Call | Verb::ExecutePrepared);
-            if several || facts.class == Class::Unknown {
-                // Nobody can tell how many results were its own.
+            clear &= !several && facts.class != Class::Unknown;
+            if i >= results as usize {
                 return;
             }
-            if facts.statements == 1 {
-                self.learn_text(&facts, one, side);
+            if clear && facts.statements == 1 {
+                self.learn_piece(&facts, one, side);
+            } else if facts.statements == 1 && self.pins_down(&facts, one) {
+                // Better to be held here without need than to be taken away.
+                self.learn_pins(&facts, one, side);
             }
         }
     }
@@ -72,6 +78,14 @@ impl Session {
     fn is_mariadb(&self, side: Side) -> bool {
         let leg = self.legs[side.index()].as_ref();
         leg.is_some_and(|leg| leg.info.mariadb)
+    }
+
+    /// Anything may have been set on `side`.
+    pub(super) fn doubt_settings(&mut self, side: Side) {
+        self.state.role_changed_on = Some(side);
+        if self.is_mariadb(side) {
+            self.state.unsure_of_everything(side);
+        }
     }
 
     /// What an error leaves in doubt.
@@ -83,17 +97,14 @@ impl Session {
         code: u16,
     ) -> Result<(), End> {
         if facts.class == Class::Unknown || is_opaque(facts) {
-            self.state.role_changed_on = Some(side);
-            if self.is_mariadb(side) {
-                self.state.unsure_of_everything(side);
-            }
+            self.doubt_settings(side);
         }
-        if facts.verb == Verb::LockTables && facts.statements == 1 && code != ER_PARSE {
-            // Those it had were freed first.
+        if facts.verb == Verb::LockTables && facts.statements == 1 && LOCKS_FREED.contains(&code) {
             self.locked_tables = self.read_locked;
             self.repin();
         }
         match facts.verb {
+            _ if facts.statements > 1 => {}
             // MariaDB has dropped those that it knows.
             Verb::DropTable if code == ER_BAD_TABLE && self.is_mariadb(side) => {
                 self.learn_pins(facts, sql, side);
@@ -116,11 +127,21 @@ impl Session {
             for one in crate::sql::statements(sql, self.state.mode) {
                 let facts = scan(one, self.state.mode);
                 if facts.statements == 1 {
-                    self.learn_text(&facts, one, side);
+                    self.learn_piece(&facts, one, side);
                 }
             }
             return;
         }
+        let chained = self.chains(side, facts);
+        self.learn_one(facts, sql, side, chained);
+    }
+
+    /// One of several statements. The flags are those of the last one.
+    fn learn_piece(&mut self, facts: &Facts, sql: &[u8], side: Side) {
+        self.learn_one(facts, sql, side, facts.chain == Some(true));
+    }
+
+    fn learn_one(&mut self, facts: &Facts, sql: &[u8], side: Side, chained: bool) {
         if facts.verb == Verb::ExecutePrepared {
             let before = self.under.take();
             self.read_as_named(facts, sql);
@@ -128,13 +149,13 @@ impl Session {
                 let facts = scan(&text, self.mode());
                 // Not an EXECUTE again: no server prepares one.
                 if facts.verb != Verb::ExecutePrepared && facts.statements == 1 {
-                    self.learn_text(&facts, &text, side);
+                    self.learn_one(&facts, &text, side, chained);
                 }
             }
             self.under = before;
             return;
         }
-        self.learn_transaction(facts, side);
+        self.learn_transaction(facts, side, chained);
         for set in &facts.set_variables {
             if set.name.of(sql).eq_ignore_ascii_case(b"timestamp") {
                 let value = set.value.of(sql).trim_ascii();
@@ -182,8 +203,7 @@ impl Session {
             .filter(|s| s.scope != Scope::Global)
         {
             let name = unquote(set.name.of(s.sql)).to_ascii_lowercase();
-            self.state.unsure_of(&name);
-            self.state.unsure_on = Some(side);
+            self.state.unsure_of_one(&name, side);
             if AT_ONCE.contains(&&name[..]) {
                 at_once.push(name);
             }
@@ -219,11 +239,10 @@ impl Session {
 
     /// SET TRANSACTION waits for the next transaction, a BEGIN makes it part
     /// of its own, and the end of the transaction uses it up.
-    fn learn_transaction(&mut self, facts: &Facts, side: Side) {
+    fn learn_transaction(&mut self, facts: &Facts, side: Side, chained: bool) {
         let open = self.legs[side.index()]
             .as_ref()
             .is_some_and(|l| l.status.has(Status::IN_TRANS));
-        let chained = self.chains(side, facts);
         match facts.verb {
             Verb::Begin => {
                 // Before this one's: BEGIN committed a transaction.

@@ -1,4 +1,4 @@
-//! SQL modes of the two families.
+//! SQL modes of the two families, and how a setting is said to a server.
 
 use super::state::contains_word;
 
@@ -38,6 +38,65 @@ pub(super) fn translate_sql_mode(value: &[u8], to_mariadb: bool) -> Vec<u8> {
         _ => {}
     }
     modes.join(&b","[..])
+}
+
+/// `SET ROLE` from what CURRENT_ROLE() said: a name or NULL on MariaDB, a list
+/// of quoted accounts or NONE on MySQL. MariaDB's roles have no host.
+pub(super) fn set_role(role: &[u8], to_mariadb: bool) -> Vec<u8> {
+    if role.is_empty() || role.eq_ignore_ascii_case(b"NONE") {
+        return b"SET ROLE NONE".to_vec();
+    }
+    let quoted = role.first() == Some(&b'`');
+    let first = role.get(1..).and_then(|r| r.split(|b| *b == b'`').next());
+    let mut sql = b"SET ROLE ".to_vec();
+    match (quoted, to_mariadb) {
+        (true, false) => sql.extend_from_slice(role),
+        (true, true) => sql.extend_from_slice(&[b"`", first.unwrap_or(&[]), b"`"].concat()),
+        (false, _) => sql.extend_from_slice(&[b"`", role, b"`"].concat()),
+    }
+    sql
+}
+
+/// `SET @@session.x = value`, numbers bare and the rest quoted: numeric
+/// variables refuse strings, and no enum or string value is all digits that
+/// would not be taken as a number as well.
+pub(super) fn set_statement(name: &[u8], value: &[u8]) -> Vec<u8> {
+    let mut sql = b"SET @@session.`".to_vec();
+    sql.extend(name.iter().filter(|&&b| b != b'`'));
+    sql.extend_from_slice(b"`=");
+    // As MariaDB reports its versioning variables when they have no value.
+    if value == b"DEFAULT" || (value.is_empty() && name == b"character_set_results") {
+        let value = if value.is_empty() { b"NULL" } else { value };
+        sql.extend_from_slice(value);
+        return sql;
+    }
+    if is_number(value) {
+        sql.extend_from_slice(value);
+        return sql;
+    }
+    // Hex avoids every question of quoting and escaping modes.
+    sql.extend_from_slice(b"_utf8mb4 0x");
+    if value.is_empty() {
+        sql.truncate(sql.len() - b"_utf8mb4 0x".len());
+        sql.extend_from_slice(b"''");
+        return sql;
+    }
+    for byte in value {
+        sql.extend_from_slice(format!("{byte:02x}").as_bytes());
+    }
+    sql
+}
+
+fn is_number(value: &[u8]) -> bool {
+    let digits = value.strip_prefix(b"-").unwrap_or(value);
+    let mut dots = 0;
+    !digits.is_empty()
+        && digits.iter().all(|b| {
+            dots += usize::from(*b == b'.');
+            b.is_ascii_digit() || *b == b'.'
+        })
+        && dots <= 1
+        && digits.first().is_some_and(u8::is_ascii_digit)
 }
 
 #[cfg(test)]

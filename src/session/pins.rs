@@ -81,13 +81,29 @@ impl Session {
             // It frees tables, and not the lock of all.
             Verb::Begin => self.locked_tables = self.read_locked,
             Verb::Flush if facts.flags.has(Flags::FLUSH_READ_LOCK) => {
-                (self.locked_tables, self.read_locked) = (true, true);
+                let names = words(sql).get(2).map(|w| w.to_ascii_uppercase());
+                self.read_locked |= names.as_deref() == Some(b"WITH");
+                self.locked_tables = true;
             }
             Verb::Handler => self.handler(sql, side),
             Verb::Xa => self.xa(sql),
             _ => {}
         }
         self.repin();
+    }
+
+    /// Whether a statement keeps its session where it is, if it is executed.
+    pub(super) fn pins_down(&self, facts: &Facts, sql: &[u8]) -> bool {
+        let second = words(sql).get(1).map(|w| w.to_ascii_uppercase());
+        let third = words(sql).get(2).map(|w| w.to_ascii_uppercase());
+        match facts.verb {
+            Verb::CreateTable => facts.flags.has(Flags::TEMPORARY),
+            Verb::LockTables => true,
+            Verb::Flush => facts.flags.has(Flags::FLUSH_READ_LOCK),
+            Verb::Handler => third.as_deref() == Some(b"OPEN"),
+            Verb::Xa => matches!(second.as_deref(), Some(b"START" | b"BEGIN")),
+            _ => false,
+        }
     }
 
     /// ALTER TABLE … RENAME of a temporary table.
@@ -207,7 +223,7 @@ impl Session {
 
 /// A short statement's words; names with blanks in quotes are split, which
 /// only makes them unlike themselves.
-fn words(sql: &[u8]) -> Vec<&[u8]> {
+pub(super) fn words(sql: &[u8]) -> Vec<&[u8]> {
     let blank = |b: &u8| b.is_ascii_whitespace() || *b == b';';
     sql.split(blank).filter(|w| !w.is_empty()).take(8).collect()
 }

@@ -96,6 +96,10 @@ impl Session {
         self.diagnostics = None;
         let summary = self.plain(side, ResponseKind::Generic).await?;
         self.pending.abandon = false;
+        if summary.results > u32::from(!summary.is_error) {
+            // Several statements in a text that was too long to be looked at.
+            self.doubt_settings(side);
+        }
         if summary.is_error {
             Box::pin(self.refused_in_transaction(side)).await?;
         }

@@ -14,6 +14,7 @@
 //! refusal to commit is the client's answer. Between the two commits there is
 //! no help: this is two databases (the README says so).
 
+use super::pins::words;
 use super::state::Opened;
 use super::{End, Session};
 use crate::Side;
@@ -21,7 +22,7 @@ use crate::leg::{ANSWER_MAX, Answer, put_query};
 use crate::mirror::Part;
 use crate::mirror::journal::Kind;
 use crate::mirror::write::{COMMIT, INSIST_MAX, ROLLBACK, insist};
-use crate::sql::{Class, Facts, Verb, scan};
+use crate::sql::{Class, Facts, Flags, Verb, scan, unquote};
 use crate::wire::Status;
 use crate::wire::command::ResponseKind;
 use crate::wire::response::Summary;
@@ -33,6 +34,11 @@ const UNGUARD: &[u8] = b"RELEASE SAVEPOINT lockstep_guard";
 
 /// ER_LOCK_DEADLOCK: the whole transaction was rolled back.
 const ER_LOCK_DEADLOCK: u16 = 1213;
+
+/// SET PASSWORD, which commits.
+fn names_password(set: &[u8]) -> bool {
+    (words(set).get(1)).is_some_and(|w| w.to_ascii_lowercase().starts_with(b"password"))
+}
 
 impl Session {
     /// Begins the transaction on a leg as it was begun on the lead, so far as
@@ -178,10 +184,17 @@ impl Session {
     pub(super) fn may_end_second(&self, facts: &Facts, sql: &[u8]) -> bool {
         let harmless = |one: &[u8]| {
             let facts = scan(one, self.mode());
-            let sets = facts.verb == Verb::Set
-                && !(facts.set_variables.iter())
-                    .any(|set| set.name.of(one).eq_ignore_ascii_case(b"autocommit"));
-            facts.statements <= 1 && (matches!(facts.class, Class::Read | Class::Write) || sets)
+            let ends = |name: &[u8]| unquote(name).eq_ignore_ascii_case(b"autocommit");
+            let session = match facts.verb {
+                Verb::SetNames | Verb::Use | Verb::Prepare | Verb::DeallocatePrepare => true,
+                Verb::Set if names_password(one) => false,
+                Verb::Set if facts.set_variables.is_empty() => {
+                    facts.flags.has(Flags::USER_VARIABLE_WRITE)
+                }
+                Verb::Set => !(facts.set_variables.iter()).any(|set| ends(set.name.of(one))),
+                _ => matches!(facts.class, Class::Read | Class::Write),
+            };
+            facts.statements <= 1 && session
         };
         facts.statements > 1
             && self.parts.contains(&Part::Own)

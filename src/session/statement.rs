@@ -131,9 +131,14 @@ impl Session {
         if !self.state.multi_statements.unwrap_or(allowed) {
             return false;
         }
-        // The rest of a long one is not here yet.
-        let whole = self.client.input.pending().len() >= HEADER_LEN + length;
-        !whole || memchr::memchr(b';', self.payload(length)).is_some()
+        // Of a long one that is not all here [`Session::answer_plainly`] sees
+        // whether it was several.
+        let text = self.payload(length);
+        memchr::memchr(b';', text).is_some_and(|at| {
+            !text[at..]
+                .iter()
+                .all(|b| *b == b';' || b.is_ascii_whitespace())
+        })
     }
 
     /// `facts`: of its text, where it was scanned already.
@@ -157,6 +162,9 @@ impl Session {
             && self.is_kept(form)
         {
             return Box::pin(self.answer_diagnostics(length, form)).await;
+        }
+        if self.may_end_second(&facts, &sql) {
+            return Box::pin(self.refuse_several()).await;
         }
         let (table, planned) = self.plan_and_hold(&sql, &facts).await;
         let statement = Statement {

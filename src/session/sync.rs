@@ -1,6 +1,7 @@
 //! Telling a leg what the client has set since the leg was last used.
 
 use super::legs::Role;
+use super::modes::translate_sql_mode;
 use super::state::State;
 use super::{End, Session};
 use crate::Side;
@@ -14,9 +15,8 @@ use crate::wire::text_rows::QueryAnswer;
 
 /// MariaDB's variables that this session has set. `SET @@x = …` in a routine
 /// is not reported.
-const OWN_SETTINGS: &[u8] =
-    b"SELECT LOWER(variable_name) FROM information_schema.system_variables \
-    WHERE session_value <> global_value AND read_only = 'NO' LIMIT 1000";
+const OWN_SETTINGS: &str = "SELECT LOWER(variable_name) FROM information_schema.system_variables \
+    WHERE read_only = 'NO' AND (session_value <> global_value";
 
 /// What a mirror's copies and reads depend on, on MariaDB: cheaper to ask for
 /// than which of all variables were set.
@@ -25,7 +25,6 @@ const COPIED_UNDER: [&[u8]; 16] = [
     b"time_zone",
     b"foreign_key_checks",
     b"unique_checks",
-    b"check_constraint_checks",
     b"character_set_client",
     b"character_set_connection",
     b"character_set_results",
@@ -37,6 +36,7 @@ const COPIED_UNDER: [&[u8]; 16] = [
     b"default_week_format",
     b"group_concat_max_len",
     b"max_sort_length",
+    b"sql_auto_is_null",
 ];
 
 /// Variables asked for in one SELECT.
@@ -142,7 +142,7 @@ impl Session {
             Role::Mirror | Role::Read => state.unsure_of_copied,
         };
         if all || !state.unsure.is_empty() {
-            Box::pin(self.ask_unsure(side, role)).await?;
+            return Box::pin(self.ask_unsure(side, role)).await;
         }
         Ok(())
     }
@@ -263,17 +263,21 @@ impl Session {
             return Ok(());
         };
         let copied = std::mem::take(&mut self.state.unsure_of_copied);
+        if copied && leg.info.mariadb {
+            // Its character sets have no names in common with another family's.
+            let alike = self.state.mode.server.mariadb;
+            for name in COPIED_UNDER.iter().take(if alike { 16 } else { 4 }) {
+                self.state.unsure_of(name);
+            }
+        }
         if role == Role::Active && std::mem::take(&mut self.state.unsure_of_all) {
-            if let QueryAnswer::Rows(rows) = leg.rows(OWN_SETTINGS).await? {
+            let asked = leg.rows(own_settings(&self.state).as_bytes()).await?;
+            if let QueryAnswer::Rows(rows) = asked {
                 for row in 0..rows.rows.len() {
                     if let Some(Some(name)) = rows.value(row, 0) {
                         self.state.unsure_of(name);
                     }
                 }
-            }
-        } else if copied && leg.info.mariadb {
-            for name in COPIED_UNDER {
-                self.state.unsure_of(name);
             }
         }
         let applied = leg.applied;
@@ -287,7 +291,7 @@ impl Session {
         self.ask_variables(from, &names).await
     }
 
-    /// Learns the values of variables from a leg.
+    /// Learns the values of variables from a leg, as home would say them.
     pub(super) async fn ask_variables(
         &mut self,
         side: Side,
@@ -304,9 +308,19 @@ impl Session {
                 .collect();
             let sql = format!("SELECT {} LIMIT 1", list.join(","));
             if let QueryAnswer::Rows(rows) = leg.rows(sql.as_bytes()).await? {
+                let home = self.state.mode.server.mariadb;
+                let other_family = leg.info.mariadb != home;
                 for (i, name) in names.iter().enumerate() {
-                    if let Some(value) = rows.value(0, i) {
-                        self.state.told(name, value.unwrap_or_default());
+                    let Some(value) = rows.value(0, i) else {
+                        continue;
+                    };
+                    let value = value.unwrap_or_default();
+                    if other_family && name == b"sql_mode" {
+                        // 1. MySQL's own session is told a mode that only MariaDB
+                        // has; 2. it refuses, and the leg is given up.
+                        self.state.told(name, &translate_sql_mode(value, home));
+                    } else {
+                        self.state.told(name, value);
                     }
                 }
             }
@@ -366,6 +380,20 @@ impl Session {
             }
         }
     }
+}
+
+/// Which variables to ask MariaDB for: those that the session has set, and
+/// those that another leg was told; they may be set back.
+fn own_settings(state: &State) -> String {
+    let mut sql = String::from(OWN_SETTINGS);
+    for name in state.names() {
+        let name = String::from_utf8_lossy(name);
+        if name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
+            sql.push_str(&format!(" OR variable_name='{name}'"));
+        }
+    }
+    sql.push_str(") LIMIT 1000");
+    sql
 }
 
 /// Runs the script. False: the default schema was refused.

@@ -13,8 +13,8 @@
 use std::sync::Arc;
 
 use super::Session;
-use super::modes::translate_sql_mode;
-use super::state::{State, set_statement};
+use super::modes::{set_statement, translate_sql_mode};
+use super::state::State;
 use crate::leg::{ANSWER_MAX, Answer, Leg, Lost, put_query};
 use crate::sql::{Facts, ScanMode, Verb};
 use crate::wire::command::{COM_INIT_DB, ResponseKind};

@@ -115,6 +115,13 @@ fn what_a_refused_statement_has_done_is_known() {
         client.run("UPDATE f_skx SET v=12 WHERE id=1");
         let kept = two.v(two.source, "f_skx", 1);
         assert_eq!(two.v(two.target, "f_skx", 1), kept, "{}", two.family);
+        client.run("DROP TEMPORARY TABLE IF EXISTS f_skx");
+        client.run("CREATE TEMPORARY TABLE f_skx (id INT PRIMARY KEY, v BIGINT)");
+        let several = "DROP TABLE f_sk_none; UPDATE f_skx SET v=13 WHERE id=1";
+        assert_eq!(client.error(several), 1051, "{}", two.family);
+        client.run("UPDATE f_skx SET v=13 WHERE id=1");
+        assert_eq!(two.v(two.target, "f_skx", 1), kept, "{}", two.family);
+        client.run("DROP TEMPORARY TABLE f_skx");
     });
 }
 
@@ -188,5 +195,14 @@ fn a_setting_is_told_to_a_leg_that_is_open_however_it_was_made() {
             }
         }
         assert_eq!(wrong, Vec::<String>::new(), "{}", two.family);
+        // Set back to what new sessions have, by a routine, and then a flip.
+        client.run("CALL f_sn_at('SYSTEM')");
+        two.proxy.must_advance("sx", "target_first");
+        client.run("UPDATE f_snx SET v=UNIX_TIMESTAMP('2020-01-02 00:00:00') WHERE id=1");
+        let is = two
+            .target
+            .one("SELECT UNIX_TIMESTAMP('2020-01-02 00:00:00')");
+        assert_eq!(two.v(two.target, "f_snx", 1), is, "{}", two.family);
+        assert_eq!(two.v(two.source, "f_snx", 1), is, "{}", two.family);
     });
 }

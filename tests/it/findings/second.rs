@@ -283,10 +283,13 @@ fn what_ends_a_transaction_among_others_is_refused_beside_a_second_part() {
             "SELECT 1; SAVEPOINT a",
             "SET autocommit=1; SELECT 1",
             "SELECT 1; CREATE TABLE f_sh_none (i INT)",
+            "ALTER TABLE f_shx ADD COLUMN w INT; SELECT 1",
+            "SET `autocommit`=1; SELECT 1",
+            "SET PASSWORD=''; SELECT 1",
         ] {
             assert_eq!(client.error(text), 1235, "{} {text}", two.family);
         }
-        client.run("SELECT 1; SET @x=2; SELECT 3");
+        client.run("SET NAMES utf8mb4; SET @x=2; SELECT 3");
         client.run("COMMIT");
         assert_eq!(two.v(two.source, "f_shx", 1), "10", "{}", two.family);
         assert_eq!(two.v(two.target, "f_shy", 1), "10", "{}", two.family);
