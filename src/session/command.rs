@@ -18,8 +18,10 @@ use crate::wire::command::*;
 use crate::wire::frame::{HEADER_LEN, put_command};
 use crate::wire::response::Summary;
 
-/// ER_UNKNOWN_COM_ERROR: nothing was done.
-const ER_UNKNOWN_COMMAND: u16 = 1047;
+/// What says of a command that nothing was done: ER_UNKNOWN_COM_ERROR,
+/// ER_UNKNOWN_STMT_HANDLER, ER_MALFORMED_PACKET. MariaDB reads what is missing
+/// of the next one from its last answer, which shall not be our ping's.
+pub(super) const NOTHING_DONE: [u16; 3] = [1047, 1243, 1835];
 
 /// Bytes of a statement's id.
 pub(super) const ID_LEN: usize = 4;
@@ -109,7 +111,7 @@ impl Session {
         let answered = self.plain(side, response_kind(com)).await;
         if let Ok(summary) = &answered
             && summary.is_error
-            && summary.error_code != ER_UNKNOWN_COMMAND
+            && !NOTHING_DONE.contains(&summary.error_code)
         {
             let code = summary.error_code;
             self.doubt_after_error(side, &Facts::unknown(), &[], code)

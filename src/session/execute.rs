@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use super::client::COMMAND_MAX;
-use super::command::statement_id;
+use super::command::{NOTHING_DONE, statement_id};
 use super::large::HEAD_LEN;
 use super::legs::Role;
 use super::prepared::{Bound, Statement as Prepared};
@@ -291,7 +291,9 @@ impl Session {
             let known = statement.map(|s| (s.facts.clone(), s.text.clone()));
             let (facts, text) = known.unwrap_or_else(|| (Facts::unknown().into(), [].into()));
             let code = summary.error_code;
-            Box::pin(self.doubt_after_error(side, &facts, &text, code)).await?;
+            if facts.verb != Verb::Unknown || !NOTHING_DONE.contains(&code) {
+                Box::pin(self.doubt_after_error(side, &facts, &text, code)).await?;
+            }
             Box::pin(self.refused_in_transaction(side)).await?;
         }
         self.after_any(side);
