@@ -17,6 +17,7 @@
 mod accept;
 mod build;
 mod certificates;
+mod memory;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -220,9 +221,14 @@ fn background(config: &Config, built: &Built) {
 /// Shows what is held for clients: nobody can tell a leak otherwise.
 async fn held(shared: Arc<Shared>, workers: Arc<Workers>) {
     let control = tokio::runtime::Handle::current().metrics();
+    let mut left = memory::Left::default();
     loop {
+        let connections = workers.connections();
+        if left.is_worth_it(connections) {
+            tokio::task::spawn_blocking(memory::give_back);
+        }
         telemetry::held(
-            workers.connections(),
+            connections,
             shared.registry.legs(),
             control.num_alive_tasks(),
             workers.tasks(),

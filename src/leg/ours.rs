@@ -48,6 +48,9 @@ const CLOSED_KEPT: Duration = Duration::from_secs(600);
 /// Closed ids kept: some hundred a second for as long.
 const CLOSED_MAX: usize = 100_000;
 
+/// Closed within so long, they have one time.
+const SAME_TIME: Duration = Duration::from_secs(1);
+
 /// Thread ids of the proxy's connections to one backend.
 #[derive(Default)]
 pub struct Threads {
@@ -58,7 +61,31 @@ pub struct Threads {
 struct Known {
     /// How often each is open or among the closed.
     known: HashMap<u32, u32>,
-    closed: VecDeque<(Instant, u32)>,
+    /// In the order in which they were closed.
+    closed: VecDeque<u32>,
+    /// Since when that many of them were closed: a time beside each would be
+    /// most of what a closed connection leaves in memory.
+    since: VecDeque<(Instant, u32)>,
+}
+
+impl Known {
+    fn forget_first(&mut self) {
+        if let Some((_, left)) = self.since.front_mut() {
+            *left -= 1;
+            if *left == 0 {
+                self.since.pop_front();
+            }
+        }
+        let Some(id) = self.closed.pop_front() else {
+            return;
+        };
+        if let Some(count) = self.known.get_mut(&id) {
+            *count -= 1;
+            if *count == 0 {
+                self.known.remove(&id);
+            }
+        }
+    }
 }
 
 impl Threads {
@@ -74,17 +101,16 @@ impl Threads {
             return;
         }
         let now = Instant::now();
-        inner.closed.push_back((now, id));
-        while let Some((at, id)) = inner.closed.front().copied()
-            && (inner.closed.len() > CLOSED_MAX || now.duration_since(at) > CLOSED_KEPT)
+        inner.closed.push_back(id);
+        match inner.since.back_mut() {
+            Some((at, closed)) if now.duration_since(*at) < SAME_TIME => *closed += 1,
+            _ => inner.since.push_back((now, 1)),
+        }
+        while let Some((at, _)) = inner.since.front()
+            && (inner.closed.len() > CLOSED_MAX
+                || now.duration_since(*at) > CLOSED_KEPT + SAME_TIME)
         {
-            inner.closed.pop_front();
-            if let Some(count) = inner.known.get_mut(&id) {
-                *count -= 1;
-                if *count == 0 {
-                    inner.known.remove(&id);
-                }
-            }
+            inner.forget_first();
         }
     }
 

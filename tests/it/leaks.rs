@@ -117,6 +117,13 @@ fn cycles(proxy: &Proxy, from: usize, to: usize) {
     assert_eq!(failed.into_inner(), 0, "clients failed");
 }
 
+/// Memory in KiB once everybody is gone: what they used is given back within
+/// seconds.
+fn level(proxy: &Proxy) -> u64 {
+    std::thread::sleep(std::time::Duration::from_secs(4));
+    memory(proxy.pid())
+}
+
 fn run(family: Family, total: usize) {
     let source = crate::or_skip!(servers::shared(family, 0));
     let target = crate::or_skip!(servers::shared(family, 1));
@@ -134,10 +141,10 @@ fn run(family: Family, total: usize) {
     let rest = census::at_rest(&proxy);
     cycles(&proxy, 0, WARM);
     census::assert_nothing_left(&proxy, rest, &servers);
-    let warm = memory(proxy.pid());
+    let warm = level(&proxy);
     cycles(&proxy, WARM, total);
     census::assert_nothing_left(&proxy, rest, &servers);
-    let end = memory(proxy.pid());
+    let end = level(&proxy);
     println!("{family}: {total} cycles, {warm} KiB after {WARM}, {end} KiB at the end, {rest:?}");
     assert!(
         end <= warm + warm * GROWTH_MAX / 100,
