@@ -257,9 +257,7 @@ fn storm(from: Family, to: Family, kills: u32) {
         .into_iter()
         .map(|c| block_on(c).expect("a client panicked"))
         .collect();
-    storm.wait("a healed mirror", |r| {
-        r["follow"]["state"] == "running" && r["follow"]["lag_ms"].as_u64().is_some_and(|l| l < 400)
-    });
+    storm.proxy.wait_followed("any", PATIENCE);
     let rows = compare::assert_equal(&storm.source, &storm.target, &TABLES);
     let mut increments = 0;
     for (n, told) in told.iter().enumerate() {

@@ -113,11 +113,7 @@ fn filled(source: &'static Server, target: &'static Server, prefix: &str, size: 
     let clients = load::Load::start(&proxy, &tables, size);
     std::thread::sleep(Duration::from_secs(1));
     clients.stop();
-    std::thread::sleep(Duration::from_secs(1));
-    wait_for("a healed mirror", size.copied, || {
-        let follow = proxy.route("fill")["follow"].clone();
-        follow["state"] == "running" && follow["lag_ms"].as_u64().is_some_and(|l| l < 500)
-    });
+    proxy.wait_followed("fill", size.copied);
     dump::assert_equal(source, target, &tables.all());
     let answer = proxy.rollback("fill", Some("source_only"), true);
     assert!(answer.ok(), "{pair}: {answer:?}");

@@ -12,6 +12,10 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 const START_LIMIT: Duration = Duration::from_secs(30);
+/// A little more than the proxy waits between a heartbeat and the next.
+const BEAT: Duration = Duration::from_millis(350);
+/// A lag that is close behind.
+const CLOSE: Duration = Duration::from_millis(500);
 /// The proxy drains its sessions before it ends.
 const STOP_LIMIT: Duration = Duration::from_secs(15);
 
@@ -222,13 +226,22 @@ impl Proxy {
         assert!(answer.ok(), "pause {route}: {answer:?}");
     }
 
-    /// Waits until a route's follower runs and is close behind.
+    /// Waits until a route's follower runs, is close behind, and has written or
+    /// healed all that was committed before this was called.
+    ///
+    /// A lag of L says that every beat sent more than L ago is passed. To be
+    /// sure that one of them was sent after the call: the last one before it
+    /// was committed within L, else it would be a longer lag; the next follows
+    /// [`BEAT`] later.
     pub fn wait_followed(&self, route: &str, limit: Duration) {
         let began = Instant::now();
         loop {
+            let asked = began.elapsed();
             let follow = self.route(route)["follow"].clone();
-            let lag = follow["lag_ms"].as_u64();
-            if follow["state"] == "running" && lag.is_some_and(|l| l < 500) {
+            let lag = follow["lag_ms"].as_u64().map(Duration::from_millis);
+            if follow["state"] == "running"
+                && lag.is_some_and(|l| l < CLOSE && asked > BEAT + 2 * l)
+            {
                 return;
             }
             assert!(
@@ -236,7 +249,7 @@ impl Proxy {
                 "{route}: not close behind within {limit:?}: {follow:#}\n{}",
                 self.log()
             );
-            std::thread::sleep(Duration::from_millis(100));
+            std::thread::sleep(Duration::from_millis(50));
         }
     }
 
