@@ -37,12 +37,10 @@ fn its_read_is_ended() {
             return;
         };
         let proxy = proxy(&pair, "gone_read");
-        let long = "SELECT /* gone_read_mark */ COUNT(*) FROM gone_read a, gone_read b";
-        let crossed = ", gone_read c".to_string()
-            + &(0..24)
-                .map(|i| format!(", gone_read x{i}"))
-                .collect::<String>();
-        let endless = format!("{long}{crossed}");
+        // A sum, because MySQL may multiply the counts of tables for a COUNT(*).
+        let crossed: String = (0..26).map(|i| format!(", gone_read x{i}")).collect();
+        let endless =
+            format!("SELECT /* gone_read_mark */ SUM(a.id + x25.id) FROM gone_read a{crossed}");
         let sleeping = "SELECT SLEEP(600) /* gone_read_mark */".to_string();
         for (phase, server) in [
             ("source_only", pair.source),
