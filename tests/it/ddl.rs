@@ -270,7 +270,11 @@ fn other_statements_go_on_while_ddl_takes_its_time() {
                 let altering = scope.spawn(|| {
                     block_on(run(&mut other, "ALTER TABLE t ADD COLUMN w INT"));
                 });
-                std::thread::sleep(MEANWHILE);
+                let waiting = "SELECT id FROM information_schema.processlist \
+                               WHERE state LIKE 'Waiting for table metadata lock%'";
+                wait_for("the target's ALTER to wait", Duration::from_secs(5), || {
+                    !pair.target.query(waiting).is_empty()
+                });
                 block_on(run(&mut writer, "UPDATE u SET v = v + 1 WHERE id = 1"));
                 assert!(!altering.is_finished());
                 block_on(run(&mut foreign, "COMMIT"));

@@ -1,7 +1,8 @@
 //! Logins: accounts are learned and never configured, whatever the plugin and
 //! whatever the server has cached; a refusal is the server's own, to the letter.
 
-use crate::support::proc::block_on;
+use crate::support::proc::{block_on, wait_for};
+use crate::support::proxy::patient;
 use crate::support::servers::{APP, opts, tls_opts};
 use crate::support::{Family, Proxy, ProxyOptions, Server, ServerOptions};
 use mysql_async::prelude::Queryable;
@@ -80,7 +81,7 @@ impl Pair {
                     );
                 }
                 let mut options = ProxyOptions::route("shop", &["shop.*"]);
-                options.extra_yaml = extra_yaml.to_string();
+                options.extra_yaml = patient(extra_yaml);
                 Proxy::start(&source, &target, options)
             },
             source,
@@ -343,12 +344,13 @@ fn a_session_without_its_other_leg_is_legal() {
                 conn.query_drop("INSERT INTO logins (v) VALUES (3)")
                     .await
                     .expect("insert");
-                tokio::time::sleep(Duration::from_millis(50)).await;
-                let status = tokio::task::block_in_place(|| pair.proxy.status());
-                assert_eq!(
-                    status["sessions"]["without_other_leg"], 1,
-                    "{family}: {status}"
-                );
+                tokio::task::block_in_place(|| {
+                    wait_for(
+                        "one session without its other leg",
+                        Duration::from_secs(10),
+                        || pair.proxy.status()["sessions"]["without_other_leg"] == 1,
+                    );
+                });
                 conn.disconnect().await.expect("quit");
             });
         }

@@ -3,6 +3,7 @@
 
 use crate::or_skip;
 use crate::support::proc::block_on;
+use crate::support::proxy::patient;
 use crate::support::servers::{APP, Server, opts, shared, tls_opts};
 use crate::support::{Family, Proxy, ProxyOptions};
 use mysql_async::prelude::Queryable;
@@ -79,10 +80,13 @@ fn grants_are_enough(family: Family) {
             options.env.push((variable, value.to_string()));
         }
     }
+    options.extra_yaml = patient("");
     let proxy = Proxy::start(source, target, options);
     proxy.must_advance("readme", "source_first");
-    // Positions are sampled from here on, ten times a second.
-    std::thread::sleep(Duration::from_millis(500));
+    // The follower would bring the deferred write over.
+    proxy.pause("readme");
+    // Positions are sampled each second.
+    std::thread::sleep(Duration::from_millis(1_500));
     block_on(async {
         let through = tls_opts(proxy.port(), APP.0, APP.1, Some("shop"));
         let mut conn = Conn::new(through).await.expect("login through the proxy");

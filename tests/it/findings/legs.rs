@@ -34,6 +34,8 @@ fn h10_a_session_without_its_other_leg_works() {
     options.extra_yaml = crate::order::PATIENT.to_string();
     let proxy = Proxy::start(source, target, options);
     proxy.must_advance("r", "source_first");
+    // The follower would bring the deferred write over.
+    proxy.pause("r");
     let plain = || {
         let opts = servers::opts(proxy.port(), "h10", "h10-pw", Some("t"));
         Client(block_on(Conn::new(opts)).expect("plain login"))

@@ -453,12 +453,12 @@ fn an_event_that_is_not_readable_yet() {
         // in the log already.
         match family {
             Family::MariaDb => active.exec(
-                "SET GLOBAL rpl_semi_sync_master_wait_point = AFTER_SYNC, GLOBAL rpl_semi_sync_master_timeout = 700, GLOBAL rpl_semi_sync_master_enabled = 1",
+                "SET GLOBAL rpl_semi_sync_master_wait_point = AFTER_SYNC, GLOBAL rpl_semi_sync_master_timeout = 5000, GLOBAL rpl_semi_sync_master_enabled = 1",
             ),
             Family::MySql => {
                 active.exec("INSTALL PLUGIN rpl_semi_sync_source SONAME 'semisync_source.so'");
                 active.exec(
-                    "SET GLOBAL rpl_semi_sync_source_wait_point = AFTER_SYNC, GLOBAL rpl_semi_sync_source_timeout = 700, GLOBAL rpl_semi_sync_source_enabled = 1",
+                    "SET GLOBAL rpl_semi_sync_source_wait_point = AFTER_SYNC, GLOBAL rpl_semi_sync_source_timeout = 5000, GLOBAL rpl_semi_sync_source_enabled = 1",
                 );
             }
         }

@@ -123,7 +123,8 @@ fn one_too_many_is_told_in_the_servers_words() {
 #[test]
 fn idle_legs_die_as_servers_say() {
     for family in Family::BOTH {
-        let scene = crate::or_skip!(Scene::start(family, &[], ""));
+        let patient = "limits: { mirror_deadline_ms: 10000 }\n";
+        let scene = crate::or_skip!(Scene::start(family, &[], patient));
         let mut conn = scene.conn();
         let insert = "INSERT INTO big (v) VALUES (1)";
         for round in 0..3 {

@@ -1,6 +1,7 @@
 //! Which legs a session gets, and accounts whose state changes.
 
 use super::Client;
+use crate::support::proxy::patient;
 use crate::support::{Family, Missing, Proxy, ProxyOptions, Server, ServerOptions};
 
 fn server(family: Family) -> Result<Server, Missing> {
@@ -20,7 +21,7 @@ fn server(family: Family) -> Result<Server, Missing> {
 fn proxy(servers: [&Server; 2], tls: &str, yaml: &str) -> Proxy {
     let mut options = ProxyOptions::route("shop", &["shop.*"]);
     options.backend_tls = tls.to_owned();
-    options.extra_yaml = yaml.to_owned();
+    options.extra_yaml = patient(yaml);
     let proxy = Proxy::start(servers[0], servers[1], options);
     proxy.must_advance("shop", "source_first");
     proxy

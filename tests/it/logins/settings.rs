@@ -3,6 +3,7 @@
 
 use super::Client;
 use crate::support::proc::{Guarded, TempDir, free_port, wait_for};
+use crate::support::proxy::patient;
 use crate::support::{Family, Missing, Proxy, ProxyOptions, Server, ServerOptions};
 use lockstep::auth::tls::Pair;
 use lockstep::wire::proxy_header::{build_v1, build_v2};
@@ -62,7 +63,7 @@ fn server(family: Family, args: Vec<String>) -> Result<Server, Missing> {
 fn proxy(servers: &[Server; 2], backend_yaml: &str, extra_yaml: &str) -> Proxy {
     let mut options = ProxyOptions::route("shop", &["shop.*"]);
     options.backend_yaml = backend_yaml.to_owned();
-    options.extra_yaml = extra_yaml.to_owned();
+    options.extra_yaml = patient(extra_yaml);
     let proxy = Proxy::start(&servers[0], &servers[1], options);
     proxy.must_advance("shop", "source_first");
     proxy

@@ -55,6 +55,15 @@ impl ProxyOptions {
     }
 }
 
+/// `yaml` with a deadline for the mirror that a busy machine keeps, unless it
+/// sets limits of its own: for tests that want every write on both sides.
+pub fn patient(yaml: &str) -> String {
+    if yaml.contains("limits:") {
+        return yaml.to_owned();
+    }
+    format!("limits: {{ mirror_deadline_ms: 20000 }}\n{yaml}")
+}
+
 /// A running proxy. Dropping it kills it; after a failed test the end of its
 /// log is printed.
 pub struct Proxy {

@@ -1,12 +1,13 @@
 //! Cases that need more than a list of SQL: the binary protocol, commands other
 //! than queries, two connections, packets above 16 MiB.
 
+use super::raw::Raw;
 use super::run::{Param, Run, broken, without_digits, without_nonce};
 use crate::support::Family;
 use lockstep::wire::Capabilities;
 use lockstep::wire::command::*;
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub struct Special {
     pub name: &'static str,
@@ -465,11 +466,26 @@ fn kill_own_connection(run: &mut Run, _: Family) -> io::Result<()> {
     Ok(())
 }
 
+/// Waits until a statement that sleeps is seen to run, for at most two of its
+/// four seconds.
+fn wait_for_sleep(asking: &mut Raw) {
+    let sleeping = "SELECT COUNT(*) FROM information_schema.processlist \
+                    WHERE info LIKE 'SELECT SLEEP(4)%' AND state LIKE 'User sleep'";
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(2) {
+        let seen = asking.query(sleeping).unwrap_or_default();
+        if seen.iter().any(|p| p.payload == b"\x011") {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
 fn killed_by_another(run: &mut Run, family: Family) -> io::Result<()> {
     let mut other = run.other()?;
     let id = run.raw.greeting.thread_id;
     let killer = std::thread::spawn(move || {
-        std::thread::sleep(Duration::from_millis(300));
+        wait_for_sleep(&mut other);
         other.query(&format!("KILL QUERY {id}")).map(|p| p.len())
     });
     // MySQL's SLEEP answers 1 when killed; a join with it fails instead.
@@ -479,7 +495,7 @@ fn killed_by_another(run: &mut Run, family: Family) -> io::Result<()> {
     run.text("SELECT 1")?;
     let mut other = run.other()?;
     let killer = std::thread::spawn(move || {
-        std::thread::sleep(Duration::from_millis(300));
+        wait_for_sleep(&mut other);
         match family {
             Family::MariaDb => other.ask(COM_PROCESS_KILL, &id.to_le_bytes()),
             // MySQL 9 does not know the command any more.
