@@ -245,7 +245,7 @@ async fn checkpoints(shared: Arc<Shared>) {
             shared
                 .mirror
                 .positions
-                .get(side)
+                .last(side)
                 .map(|p| p.as_ref().clone())
         };
         let (source, target) = (at(Side::Source), at(Side::Target));

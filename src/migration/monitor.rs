@@ -30,9 +30,9 @@ const HEALTH_LIMIT: Duration = Duration::from_secs(2);
 /// needed a journal entry makes the healer read.
 const POSITION_INTERVAL: Duration = Duration::from_millis(100);
 
-/// The same while no route is mirrored: the first write after an edge has a
-/// position too.
-const IDLE_POSITION_INTERVAL: Duration = Duration::from_secs(1);
+/// The same while no transaction writes to a mirrored route, in intervals: the
+/// first one that does has a position too.
+const IDLE_POSITION_INTERVALS: u32 = 10;
 
 /// For the follower to heal what a mirror missed while it was away, before the
 /// probe looks at the other routes again.
@@ -113,6 +113,8 @@ impl Backends {
 pub trait Hooks: Send + Sync {
     /// A sample of a side's binlog position.
     fn position(&self, side: Side, position: String);
+    /// Whether a transaction took a sample since this was asked last.
+    fn were_taken(&self, side: Side) -> bool;
     /// A side answers again, or for the first time.
     fn came_up(&self, side: Side);
 }
@@ -198,25 +200,23 @@ async fn ask(conn: &mut ServiceConn) -> Result<BackendState, String> {
     })
 }
 
-/// Samples a backend's binlog position, often while a route is mirrored.
+/// Samples a backend's binlog position, often while transactions that write
+/// to a mirrored route take the samples.
 pub async fn positions(migration: Arc<Migration>, account: ServiceAccount, hooks: Arc<dyn Hooks>) {
     let side = account.side;
     let mut conn = ServiceConn::new(account);
     let mut failing = false;
-    let mut pause = POSITION_INTERVAL;
+    let mut skipped = 0;
     loop {
-        tokio::time::sleep(pause).await;
-        let mirrored = migration
-            .routes()
-            .load()
-            .routes
-            .iter()
-            .any(|r| r.phase.mirrored());
-        pause = if mirrored {
-            POSITION_INTERVAL
-        } else {
-            IDLE_POSITION_INTERVAL
-        };
+        tokio::time::sleep(POSITION_INTERVAL).await;
+        let routes = migration.routes().load();
+        let mirrored = routes.routes.iter().any(|r| r.phase.mirrored());
+        let wanted = hooks.were_taken(side) && mirrored;
+        skipped += 1;
+        if !wanted && skipped < IDLE_POSITION_INTERVALS {
+            continue;
+        }
+        skipped = 0;
         let state = migration.backends().get(side);
         if state.up != Some(true) {
             continue;

@@ -7,6 +7,7 @@
 
 use std::str::FromStr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwapOption;
 
@@ -17,6 +18,9 @@ use crate::binlog::Position;
 #[derive(Default)]
 pub struct Positions {
     sides: [ArcSwapOption<String>; 2],
+    /// Whether a transaction took one since [`Positions::were_taken`] was
+    /// asked the last time.
+    taken: [AtomicBool; 2],
 }
 
 impl Positions {
@@ -25,9 +29,27 @@ impl Positions {
         self.sides[side.index()].store(Some(Arc::new(position)));
     }
 
+    /// The last sample, for a transaction that begins now; None before the
+    /// first one.
+    pub fn take(&self, side: Side) -> Option<Arc<String>> {
+        let taken = &self.taken[side.index()];
+        // Read first: who writes often shares the cache line with nobody.
+        if !taken.load(Ordering::Relaxed) {
+            taken.store(true, Ordering::Relaxed);
+        }
+        self.last(side)
+    }
+
     /// The last sample; None before the first one.
-    pub fn get(&self, side: Side) -> Option<Arc<String>> {
+    pub fn last(&self, side: Side) -> Option<Arc<String>> {
         self.sides[side.index()].load_full()
+    }
+
+    /// Whether a transaction took a side's sample since this was asked the
+    /// last time: the next ones want a newer one. A transaction that takes one
+    /// unseen has an older lower bound, and is seen the next time.
+    pub fn were_taken(&self, side: Side) -> bool {
+        self.taken[side.index()].swap(false, Ordering::Relaxed)
     }
 }
 
@@ -131,6 +153,20 @@ mod tests {
 
     fn position(text: &str) -> Position {
         text.parse().unwrap()
+    }
+
+    #[test]
+    fn who_takes_a_sample_wants_the_next_one() {
+        let positions = Positions::default();
+        positions.set(Side::Source, "log.000001:4".into());
+        assert!(positions.last(Side::Source).is_some());
+        assert!(!positions.were_taken(Side::Source));
+        assert!(positions.take(Side::Source).is_some());
+        assert!(positions.take(Side::Target).is_none());
+        for side in [Side::Source, Side::Target] {
+            assert!(positions.were_taken(side));
+            assert!(!positions.were_taken(side));
+        }
     }
 
     #[test]

@@ -338,6 +338,11 @@ impl Routes {
     /// Gives up every route: the statement or transaction has ended on both
     /// legs.
     pub fn leave(&self, slot: &Slot) {
+        // Only its session changes it. Plain reads hold nothing, and the store
+        // would make the processor wait for all stores before.
+        if slot.holding.load(Ordering::Relaxed) == 0 {
+            return;
+        }
         slot.holding.store(0, Ordering::SeqCst);
         if self.closed.load(Ordering::SeqCst) != 0 {
             self.left.notify_one();

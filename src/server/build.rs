@@ -432,6 +432,10 @@ impl monitor::Hooks for Sampled {
         self.shared.mirror.positions.set(side, position);
     }
 
+    fn were_taken(&self, side: Side) -> bool {
+        self.shared.mirror.positions.were_taken(side)
+    }
+
     /// Reads the greeting for the capabilities clients may be offered. Logs in
     /// too: a server counts connections that break off before.
     fn came_up(&self, side: Side) {

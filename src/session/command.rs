@@ -1,7 +1,5 @@
 //! Every command byte but the statements': who gets it, what it changes.
 
-use std::sync::atomic::Ordering;
-
 use super::change_user::{self, ChangeUserEnd};
 use super::client::{COMMAND_MAX, Woken};
 use super::unmirrored::OnError;
@@ -57,9 +55,7 @@ impl Session {
         self.pending.renamed = None;
         self.under = None;
         self.statement_count += 1;
-        self.entry
-            .statements
-            .store(self.statement_count, Ordering::Relaxed);
+        self.entry.set_statements(self.statement_count);
         match com {
             COM_QUERY if self.sandboxed => Box::pin(self.sandboxed_query(length)).await,
             COM_QUERY => self.query(length).await,

@@ -298,7 +298,7 @@ impl Session {
         {
             // Kept until the transaction, or the autocommit statement, ends.
             let active = route.phase.active();
-            self.transaction.since = Some((active, self.shared.mirror.positions.get(active)));
+            self.transaction.since = Some((active, self.shared.mirror.positions.take(active)));
         }
         let may_run = matches!(s.planned.plan, Plan::Active(_) | Plan::Deferred(_));
         if may_run && s.facts.statements == 1 && marks_or_ends(s.facts.verb) {
@@ -533,7 +533,7 @@ impl Session {
     pub(super) fn since(&self, active: Side) -> Option<Arc<String>> {
         match &self.transaction.since {
             Some((side, position)) if *side == active => position.clone(),
-            _ => self.shared.mirror.positions.get(active),
+            _ => self.shared.mirror.positions.take(active),
         }
     }
 

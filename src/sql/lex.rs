@@ -147,7 +147,7 @@ impl<'a> Lexer<'a> {
     }
 
     /// The next token; `End` for ever once the text is used up.
-    #[inline]
+    #[inline(always)]
     pub fn next(&mut self) -> Token {
         self.skip_blank();
         let start = self.pos;

@@ -31,21 +31,28 @@ pub use mode::{CharsetClass, Isolation, ScanMode, ServerKind};
 pub use write::{EqValue, Equality, InsertShape, KeyedShape, ValueKind, WriteShape};
 
 /// Reads a statement (or several).
+#[inline]
 pub fn scan(sql: &[u8], mode: ScanMode) -> Facts {
+    // Inlined, so that the facts are made where the caller keeps them: moving
+    // them costs as much as a keyword.
+    let mut facts = Facts::unknown();
+    scan_into(&mut facts, sql, mode);
+    facts
+}
+
+fn scan_into(facts: &mut Facts, sql: &[u8], mode: ScanMode) {
     if u32::try_from(sql.len()).is_err() {
         // Beyond any server's max_allowed_packet; spans are 32 bits.
-        return Facts::unknown();
+        return;
     }
-    let mut facts = Facts::unknown();
-    let values = scan::run(sql, mode, &mut facts);
+    let values = scan::run(sql, mode, facts);
     if facts.statements == 1 {
         if facts.class == Class::Write {
-            facts.write = write::shape(&facts, &values, sql, mode).map(Box::new);
+            facts.write = write::shape(facts, &values, sql, mode).map(Box::new);
         } else {
-            session::detail(&mut facts, sql, mode);
+            session::detail(facts, sql, mode);
         }
     }
-    facts
 }
 
 #[cfg(test)]

@@ -57,9 +57,9 @@ pub(super) struct Scanner<'a> {
     pub(super) lex: Lexer<'a>,
     pub(super) cur: Token,
     /// What is known of `cur` if it is a word that is not behind a dot.
-    pub(super) entry: Known,
+    pub(super) entry: &'static Known,
     prev: Kind,
-    prev_entry: Known,
+    prev_entry: &'static Known,
     before_prev: K,
     prev_table: bool,
     pub(super) facts: &'a mut Facts,
@@ -95,9 +95,9 @@ pub(super) fn run(sql: &[u8], mode: ScanMode, facts: &mut Facts) -> Values {
         sql,
         lex: Lexer::new(sql, mode),
         cur: nothing,
-        entry: UNKNOWN,
+        entry: &UNKNOWN,
         prev: Kind::End,
-        prev_entry: UNKNOWN,
+        prev_entry: &UNKNOWN,
         before_prev: K::None,
         prev_table: false,
         facts,
@@ -163,7 +163,9 @@ impl Scanner<'_> {
         }
     }
 
-    #[inline]
+    /// Not inlined, and the lexer is in it: tokens that are handed back through
+    /// memory cost more than they take to cut.
+    #[inline(never)]
     pub(super) fn advance(&mut self) {
         self.before_prev = self.prev_entry.keyword;
         self.prev = self.cur.kind;
@@ -173,7 +175,7 @@ impl Scanner<'_> {
         self.entry = if self.cur.kind == Kind::Word && self.prev != Kind::Punct(b'.') {
             lookup(self.sql.get(self.cur.start..self.cur.end).unwrap_or(&[]))
         } else {
-            UNKNOWN
+            &UNKNOWN
         };
     }
 
@@ -625,76 +627,4 @@ impl Scanner<'_> {
             self.call(call);
         }
     }
-}
-
-/// Keywords that may stand before a parenthesis without being a call.
-fn groups(k: K) -> bool {
-    matches!(
-        k,
-        K::In
-            | K::And
-            | K::Or
-            | K::Xor
-            | K::Not
-            | K::On
-            | K::Using
-            | K::Where
-            | K::Having
-            | K::When
-            | K::Then
-            | K::Else
-            | K::Case
-            | K::Select
-            | K::Distinct
-            | K::Distinctrow
-            | K::All
-            | K::Any
-            | K::Exists
-            | K::From
-            | K::Join
-            | K::StraightJoin
-            | K::As
-            | K::By
-            | K::Set
-            | K::Values
-            | K::Value
-            | K::Key
-            | K::Index
-            | K::Partition
-            | K::Over
-            | K::Against
-            | K::Between
-            | K::Like
-            | K::Regexp
-            | K::Rlike
-            | K::Div
-            | K::Mod
-            | K::Interval
-            | K::Union
-            | K::Except
-            | K::Intersect
-            | K::Limit
-            | K::Offset
-            | K::Returning
-            | K::Of
-            | K::Binary
-            | K::Collate
-            | K::Default
-            | K::Is
-            | K::Update
-            | K::Into
-            | K::Columns
-            | K::Group
-            | K::Table
-            | K::Lateral
-            | K::Escape
-            | K::Row
-            | K::Rows
-            | K::Insert
-            | K::Replace
-            | K::Match
-            | K::Character
-            | K::Separator
-            | K::To
-    )
 }

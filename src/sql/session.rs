@@ -89,6 +89,10 @@ impl<'a> Cursor<'a> {
 
 /// Fills in what the verb calls for.
 pub(super) fn detail(facts: &mut Facts, sql: &[u8], mode: ScanMode) {
+    let asks = Flags::DIAGNOSTICS.with(Flags::LAST_INSERT_ID);
+    if facts.verb == Verb::Select && !facts.flags.any(asks) {
+        return;
+    }
     let mut c = Cursor::new(sql, mode);
     match facts.verb {
         Verb::Begin => begin(facts, &mut c),
@@ -106,13 +110,7 @@ pub(super) fn detail(facts: &mut Facts, sql: &[u8], mode: ScanMode) {
         Verb::Show if facts.flags.any(Flags::DIAGNOSTICS) => {
             facts.diagnostics = show_diagnostics(&mut c);
         }
-        Verb::Select
-            if facts
-                .flags
-                .any(Flags::DIAGNOSTICS.with(Flags::LAST_INSERT_ID)) =>
-        {
-            facts.diagnostics = select_diagnostics(&mut c);
-        }
+        Verb::Select => facts.diagnostics = select_diagnostics(&mut c),
         _ => {}
     }
 }

@@ -1,5 +1,5 @@
 //! Words the scanner knows: keywords and builtin functions, in one hash table
-//! that is built at compile time. A word costs one probe.
+//! that is built at compile time. A word costs one probe of one cache line.
 //!
 //! The functions are those of MySQL 9 and MariaDB 11; what is not here is
 //! taken for a stored function, which may write.
@@ -329,40 +329,83 @@ const fn e(name: &'static str, keyword: Keyword, function: Function) -> Entry {
 }
 
 /// A word that is not known.
-pub(crate) const UNKNOWN: Known = Known {
+pub(crate) static UNKNOWN: Known = Known {
     keyword: Keyword::None,
     function: Function::None,
 };
 
 /// Slots of the table: a power of two with room to spare.
-const SLOTS: usize = 4096;
+const SLOTS: usize = 2048;
 
-const fn hash(len: usize, first: u8, second: u8, middle: u8, last: u8) -> usize {
-    let key = u64::from_le_bytes([
-        len as u8,
-        first | 0x20,
-        second | 0x20,
-        middle | 0x20,
-        last | 0x20,
-        0,
-        0,
-        0,
-    ]);
-    (key.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40) as usize & (SLOTS - 1)
+/// What stands in for a word: its first and last four bytes in upper case. Up
+/// to [`KEY_BYTES`] bytes, with the length, that is all of it.
+const KEY_BYTES: usize = 8;
+
+/// One word in one piece of a cache line.
+#[derive(Clone, Copy)]
+struct Slot {
+    key: u64,
+    /// 0: the slot is empty.
+    len: u8,
+    known: Known,
+    /// In [`WORDS`].
+    index: u16,
 }
 
-/// Index into [`WORDS`] plus one; 0 is empty. Linear probing.
-static TABLE: [u16; SLOTS] = {
-    let mut table = [0u16; SLOTS];
+/// `a` to `z` in all eight bytes become `A` to `Z`; others stay.
+const fn upper(bytes: u64) -> u64 {
+    const HIGH: u64 = 0x8080_8080_8080_8080;
+    const LOW: u64 = 0x0101_0101_0101_0101;
+    let seven = bytes & !HIGH;
+    let from_a = seven + LOW * (0x80 - b'a' as u64);
+    let past_z = seven + LOW * (0x7F - b'z' as u64);
+    let lower = !bytes & HIGH & (from_a ^ past_z);
+    bytes - (lower >> 2)
+}
+
+/// First and last bytes of a word that is not empty.
+#[inline(always)]
+const fn key(word: &[u8]) -> u64 {
+    if let (Some(first), Some(last)) = (word.first_chunk::<4>(), word.last_chunk::<4>()) {
+        let (first, last) = (u32::from_le_bytes(*first), u32::from_le_bytes(*last));
+        return upper(first as u64 | (last as u64) << 32);
+    }
+    if let (Some(first), Some(last)) = (word.first_chunk::<2>(), word.last_chunk::<2>()) {
+        let (first, last) = (u16::from_le_bytes(*first), u16::from_le_bytes(*last));
+        return upper(first as u64 | (last as u64) << 32);
+    }
+    match word.first() {
+        Some(&only) => upper(only as u64),
+        None => 0,
+    }
+}
+
+const fn hash(key: u64, len: usize) -> usize {
+    ((key ^ (len as u64) << 24).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40) as usize & (SLOTS - 1)
+}
+
+/// By [`hash`], linear probing.
+static TABLE: [Slot; SLOTS] = {
+    let mut table = [Slot {
+        key: 0,
+        len: 0,
+        known: UNKNOWN,
+        index: 0,
+    }; SLOTS];
     let mut i = 0;
     while i < WORDS.len() {
-        let n = WORDS[i].name;
-        let second = if n.len() > 1 { n[1] } else { n[0] };
-        let mut at = hash(n.len(), n[0], second, n[n.len() / 2], n[n.len() - 1]);
-        while table[at] != 0 {
+        let word = &WORDS[i];
+        let key = key(word.name);
+        let mut at = hash(key, word.name.len());
+        while table[at].len != 0 {
             at = (at + 1) & (SLOTS - 1);
         }
-        table[at] = i as u16 + 1;
+        table[at] = Slot {
+            key,
+            len: word.name.len() as u8,
+            known: word.known,
+            index: i as u16,
+        };
         i += 1;
     }
     table
@@ -371,27 +414,32 @@ static TABLE: [u16; SLOTS] = {
 /// Longer words are not known.
 const WORD_MAX: usize = 40;
 
-/// What is known of a word, in any case.
+/// What is known of a word, in any case. By reference: two bytes that are
+/// stored one by one and copied as two make the processor wait.
 #[inline]
-pub(crate) fn lookup(word: &[u8]) -> Known {
-    let (Some(&first), Some(&last)) = (word.first(), word.last()) else {
-        return UNKNOWN;
-    };
-    if word.len() > WORD_MAX {
-        return UNKNOWN;
+pub(crate) fn lookup(word: &[u8]) -> &'static Known {
+    if word.is_empty() || word.len() > WORD_MAX {
+        return &UNKNOWN;
     }
-    let second = *word.get(1).unwrap_or(&first);
-    let middle = *word.get(word.len() / 2).unwrap_or(&first);
-    let mut at = hash(word.len(), first, second, middle, last);
+    let key = key(word);
+    let mut at = hash(key, word.len());
     loop {
-        let index = usize::from(TABLE.get(at).copied().unwrap_or(0));
-        let Some(entry) = index.checked_sub(1).and_then(|i| WORDS.get(i)) else {
-            return UNKNOWN;
+        let Some(slot) = TABLE.get(at).filter(|slot| slot.len != 0) else {
+            return &UNKNOWN;
         };
-        if entry.name.len() == word.len() && entry.name.eq_ignore_ascii_case(word) {
-            return entry.known;
+        let alike = slot.key == key && usize::from(slot.len) == word.len();
+        if alike && (word.len() <= KEY_BYTES || slot.is_named(word)) {
+            return &slot.known;
         }
         at = (at + 1) & (SLOTS - 1);
+    }
+}
+
+impl Slot {
+    fn is_named(&self, word: &[u8]) -> bool {
+        WORDS
+            .get(usize::from(self.index))
+            .is_some_and(|known| known.name.eq_ignore_ascii_case(word))
     }
 }
 
@@ -618,11 +666,23 @@ mod tests {
     fn finds_all_words_in_any_case_and_nothing_else() {
         for w in WORDS {
             let lower = w.name.to_ascii_lowercase();
-            assert_eq!(lookup(&lower), w.known);
+            assert_eq!(*lookup(&lower), w.known);
             assert_ne!(w.known, UNKNOWN);
         }
         for no in [&b"ordersx"[..], b"", b"_", b"x1", b"SELEC", b"SELECTT"] {
-            assert_eq!(lookup(no), UNKNOWN, "{no:?}");
+            assert_eq!(*lookup(no), UNKNOWN, "{no:?}");
+        }
+        // One byte of each word made any other one.
+        let is_word = |word: &[u8]| WORDS.iter().any(|w| w.name.eq_ignore_ascii_case(word));
+        for w in WORDS {
+            for at in 0..w.name.len() {
+                let mut other = w.name.to_vec();
+                for byte in 0..=255 {
+                    other[at] = byte;
+                    let found = *lookup(&other) != UNKNOWN;
+                    assert_eq!(found, is_word(&other), "{other:?}");
+                }
+            }
         }
     }
 
@@ -631,7 +691,7 @@ mod tests {
         let mut run = 0;
         let mut longest = 0;
         for slot in TABLE.iter() {
-            run = if *slot == 0 { 0 } else { run + 1 };
+            run = if slot.len == 0 { 0 } else { run + 1 };
             longest = longest.max(run);
         }
         assert!(longest < 16, "{longest}");

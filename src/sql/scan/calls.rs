@@ -86,3 +86,75 @@ impl Scanner<'_> {
             .any(|n| n.eq_ignore_ascii_case(word))
     }
 }
+
+/// Keywords that may stand before a parenthesis without being a call.
+fn groups(k: K) -> bool {
+    matches!(
+        k,
+        K::In
+            | K::And
+            | K::Or
+            | K::Xor
+            | K::Not
+            | K::On
+            | K::Using
+            | K::Where
+            | K::Having
+            | K::When
+            | K::Then
+            | K::Else
+            | K::Case
+            | K::Select
+            | K::Distinct
+            | K::Distinctrow
+            | K::All
+            | K::Any
+            | K::Exists
+            | K::From
+            | K::Join
+            | K::StraightJoin
+            | K::As
+            | K::By
+            | K::Set
+            | K::Values
+            | K::Value
+            | K::Key
+            | K::Index
+            | K::Partition
+            | K::Over
+            | K::Against
+            | K::Between
+            | K::Like
+            | K::Regexp
+            | K::Rlike
+            | K::Div
+            | K::Mod
+            | K::Interval
+            | K::Union
+            | K::Except
+            | K::Intersect
+            | K::Limit
+            | K::Offset
+            | K::Returning
+            | K::Of
+            | K::Binary
+            | K::Collate
+            | K::Default
+            | K::Is
+            | K::Update
+            | K::Into
+            | K::Columns
+            | K::Group
+            | K::Table
+            | K::Lateral
+            | K::Escape
+            | K::Row
+            | K::Rows
+            | K::Insert
+            | K::Replace
+            | K::Match
+            | K::Character
+            | K::Separator
+            | K::To
+    )
+}
