@@ -206,21 +206,22 @@ pub async fn positions(migration: Arc<Migration>, account: ServiceAccount, hooks
     let side = account.side;
     let mut conn = ServiceConn::new(account);
     let mut failing = false;
-    let mut skipped = 0;
+    // The first one at once.
+    let mut skipped = IDLE_POSITION_INTERVALS;
     loop {
         tokio::time::sleep(POSITION_INTERVAL).await;
         let routes = migration.routes().load();
         let mirrored = routes.routes.iter().any(|r| r.phase.mirrored());
         let wanted = hooks.were_taken(side) && mirrored;
-        skipped += 1;
+        skipped = (skipped + 1).min(IDLE_POSITION_INTERVALS);
         if !wanted && skipped < IDLE_POSITION_INTERVALS {
             continue;
         }
-        skipped = 0;
         let state = migration.backends().get(side);
         if state.up != Some(true) {
             continue;
         }
+        skipped = 0;
         match sample(&mut conn, &state).await {
             Ok(position) => {
                 failing = false;
