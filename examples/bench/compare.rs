@@ -21,7 +21,7 @@ pub fn all(stage: &Stage) -> Result<(), Failed> {
         stage.rows
     ));
     stage.empty();
-    block_on(stage.copy())?;
+    block_on(stage.copy(true))?;
     for server in [&stage.source, &stage.target] {
         for n in 0..TABLES {
             server.exec(&format!("ANALYZE TABLE bench_rows.t{n}"));

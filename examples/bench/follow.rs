@@ -18,13 +18,13 @@ const ROUTE: &str = "live";
 /// A backlog of row events, written as fast as it can be.
 pub fn backlogged(stage: &Stage) -> Result<(), Failed> {
     stage.empty();
-    block_on(stage.copy())?;
+    block_on(stage.copy(true))?;
     let status: Arc<Status> = Arc::default();
     block_on(async {
         let tables = stage.tables().await?;
         // The checkpoint of the copy's follower is before the backlog.
         let events = backlog(stage).await?;
-        let mut follower = stage.follower(tables, status.clone()).await?;
+        let mut follower = stage.follower(tables, status.clone(), true).await?;
         let from = follower.position().clone();
         let stream = stage.stream(&from, true).await?;
         let (_, no_chunks) = mpsc::channel(1);

@@ -172,9 +172,11 @@ impl Stage {
         &self,
         tables: Arc<dyn Tables>,
         status: Arc<Status>,
+        logged: bool,
     ) -> Result<Follower, Failed> {
         let [_, target] = self.accounts();
         let workers = (0..4).map(|n| Worker::new(target.clone(), "bench", n));
+        let workers = workers.map(|worker| worker.with_loads_logged(logged));
         let start = format!("mariadb:{}", self.source.one("SELECT @@gtid_binlog_pos"));
         let start: Position = start.parse()?;
         Ok(Follower::new(
@@ -213,8 +215,8 @@ impl Stage {
     }
 
     /// As a route in `syncing` does: makes the tables, without the keys that can
-    /// wait, copies, makes those keys.
-    pub async fn copy(&self) -> Result<(), Failed> {
+    /// wait, copies, makes those keys. Not `logged`: as with `copy.binlog: no`.
+    pub async fn copy(&self, logged: bool) -> Result<(), Failed> {
         let [source, target] = self.accounts();
         let (covers, progress) = (
             |db: &[u8], _: &[u8]| db == b"bench_rows",
@@ -222,15 +224,16 @@ impl Stage {
         );
         let options = Options::default();
         schema::create(&source, &target, &covers, options, &progress).await?;
-        self.copy_rows().await?;
+        self.copy_rows(logged).await?;
         let options = Options::default();
         schema::finish(&source, &target, &covers, options, &progress).await?;
         Ok(())
     }
 
-    async fn copy_rows(&self) -> Result<(), Failed> {
+    async fn copy_rows(&self, logged: bool) -> Result<(), Failed> {
         let tables = self.tables().await?;
-        let mut follower = self.follower(tables.clone(), Arc::default()).await?;
+        let followed = self.follower(tables.clone(), Arc::default(), logged);
+        let mut follower = followed.await?;
         let from = follower.position().clone();
         let stream = self.stream(&from, false).await?;
         let (chunks, received) = mpsc::channel(8);
@@ -301,16 +304,14 @@ fn copies(stage: &Stage) -> Result<(), Failed> {
         None => rates.push((name, vec![rate])),
     };
     for _ in 0..number("BENCH_COPIES", 2) {
-        add("lockstep", timed(stage, || block_on(stage.copy()))?);
+        for (name, logged) in [(OURS, true), (OURS_UNLOGGED, false)] {
+            add(name, timed(stage, || block_on(stage.copy(logged)))?);
+        }
         if installed("mydumper") && installed("myloader") {
             let folder = TempDir::new("mydumper");
             let folder = folder.path().display();
             let rows = stage.rows / TABLES / slots.max(1);
-            // Without -e the target's log lacks the rows, and its replicas, too.
-            for (name, logged) in [
-                ("mydumper + myloader -e", "-e"),
-                ("mydumper + myloader", ""),
-            ] {
+            for (name, logged) in [(THEIRS, "-e"), (THEIRS_UNLOGGED, "")] {
                 let script = format!(
                     "rm -rf {folder}; mydumper {source} -B bench_rows -t {slots} -r {rows} -o {folder}; \
                      myloader {target} -B bench_rows -t {slots} {logged} -o -d {folder}"
@@ -335,5 +336,23 @@ fn copies(stage: &Stage) -> Result<(), Failed> {
         );
     }
     println!("  (best of each; the last column is lockstep's rate by its)");
+    let of = |name: &str| {
+        rates
+            .iter()
+            .find(|(n, _)| *n == name)
+            .map(|(_, all)| best(all))
+    };
+    for [ours, theirs] in [[OURS, THEIRS], [OURS_UNLOGGED, THEIRS_UNLOGGED]] {
+        if let (Some(our), Some(their)) = (of(ours), of(theirs)) {
+            println!("  on the same terms: {ours} / {theirs}: {:.2}", our / their);
+        }
+    }
     Ok(())
 }
+
+/// Ways to copy: the target's log gets the rows, or it, and so its replicas,
+/// lacks them.
+const OURS: &str = "lockstep";
+const THEIRS: &str = "mydumper + myloader -e";
+const OURS_UNLOGGED: &str = "lockstep, binlog: no";
+const THEIRS_UNLOGGED: &str = "mydumper + myloader";

@@ -110,6 +110,17 @@ const DEFINERS: Need = Need {
     purpose: "to make views, routines, triggers and events in their definers' names",
 };
 
+/// To copy past the log (`copy.binlog: no`).
+const UNLOGGED: Need = Need {
+    names: &[
+        "SESSION_VARIABLES_ADMIN",
+        "BINLOG ADMIN",
+        "SYSTEM_VARIABLES_ADMIN",
+        "SUPER",
+    ],
+    purpose: "to load rows past the binary log",
+};
+
 /// Where a right holds.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Grant {
@@ -141,6 +152,9 @@ pub async fn check(
         }
         lacks(findings, Severity::Warning, side, &user, &need, "*.*");
     }
+    if !context.copy_logged && side == Side::Target {
+        unlogged(checked, findings, &grants, &user);
+    }
     for scope in &context.scopes {
         findings.route = Some(scope.name.clone());
         for glob in &scope.globs {
@@ -160,6 +174,27 @@ pub async fn check(
     findings.route = None;
     accounts_readable(checked, findings, &user).await?;
     own_schema(checked, findings, &user).await
+}
+
+/// What it takes, and costs, to copy past the target's log.
+fn unlogged(checked: &Checked, findings: &mut Findings, grants: &[Grant], user: &str) {
+    let mut need = UNLOGGED;
+    if checked.session.server.mariadb {
+        need.names = UNLOGGED.names.get(1..).unwrap_or_default();
+    }
+    let side = checked.side;
+    if !global(grants, need.names) {
+        lacks(findings, Severity::Error, side, user, &need, "*.*");
+    }
+    findings.put(
+        Severity::Warning,
+        "copy_unlogged",
+        At::Side(side),
+        "copy.binlog is off: replicas of the target and a restore from its binlog lack the rows \
+         that are copied"
+            .to_owned(),
+        "make its replicas from a backup taken after the copy, or leave copy.binlog on".to_owned(),
+    );
 }
 
 fn lacks(

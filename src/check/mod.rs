@@ -87,6 +87,8 @@ pub struct Context {
     pub users: Vec<String>,
     /// Client connections the proxy lets in.
     pub connections: u64,
+    /// Whether the target's binlog gets the rows that are copied.
+    pub copy_logged: bool,
 }
 
 impl Context {
@@ -97,6 +99,7 @@ impl Context {
             scopes,
             users: config.users.iter().map(|u| u.name.clone()).collect(),
             connections: config.limits.connections,
+            copy_logged: config.copy.binlog,
         }
     }
 }

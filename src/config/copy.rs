@@ -12,6 +12,9 @@ pub struct CopySettings {
     /// The copy waits while more threads run on the side that is read; 0:
     /// never.
     pub max_threads_running: u64,
+    /// Whether the binlog of the side that is written gets the rows. Without,
+    /// what replicates from it lacks them.
+    pub binlog: bool,
     /// Hours of the day with another rate; the first that fits counts.
     pub schedule: Vec<Hours>,
 }
@@ -23,6 +26,7 @@ impl Default for CopySettings {
             rows_per_s: 0,
             max_lag_ms: 1_000,
             max_threads_running: 64,
+            binlog: true,
             schedule: Vec::new(),
         }
     }

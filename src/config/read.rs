@@ -86,6 +86,17 @@ impl<'p> Section<'p> {
         }
     }
 
+    fn flag(&mut self, key: &str, slot: &mut bool) {
+        match self.take(key) {
+            None => {}
+            Some(Value::Bool(set)) => *slot = set,
+            Some(other) => {
+                self.values.insert(key.to_owned(), other);
+                self.choice(key, slot, &[("no", false), ("yes", true)]);
+            }
+        }
+    }
+
     fn choice<T: Copy>(&mut self, key: &str, slot: &mut T, choices: &[(&str, T)]) {
         let found = match self.take(key) {
             None => return,
@@ -334,6 +345,7 @@ fn copy(mut s: Section<'_>, out: &mut CopySettings) {
         0,
         1_000_000,
     );
+    s.flag("binlog", &mut out.binlog);
     let list = s.list("schedule");
     if list.len() > SCHEDULE_MAX {
         s.problem("schedule", &format!("more than {SCHEDULE_MAX} entries"));
@@ -359,15 +371,7 @@ fn copy(mut s: Section<'_>, out: &mut CopySettings) {
             pause: false,
         };
         below.number("rows_per_s", &mut hours.rows_per_s, 0, RATE_MAX);
-        let pause = [("no", false), ("yes", true)];
-        match below.take("pause") {
-            Some(Value::Bool(pause)) => hours.pause = pause,
-            Some(other) => {
-                below.values.insert("pause".to_owned(), other);
-                below.choice("pause", &mut hours.pause, &pause);
-            }
-            None => {}
-        }
+        below.flag("pause", &mut hours.pause);
         below.finish();
         out.schedule.push(hours);
     }

@@ -65,6 +65,7 @@ fn the_shipped_file_has_every_key() {
         "copy.rows_per_s",
         "copy.max_lag_ms",
         "copy.max_threads_running",
+        "copy.binlog",
         "copy.schedule",
     ] {
         let pointer = format!("/{}", path.replace('.', "/"));
@@ -216,19 +217,21 @@ fn addresses() {
 #[test]
 fn the_copy_has_hours() {
     let text = "backends: { source: { user: a }, target: { user: a } }\n\
-        copy: { slots: 8, schedule: [{ from: \"22:00\", to: \"06:00\", rows_per_s: 5 }, \
+        copy: { slots: 8, binlog: no, schedule: [{ from: \"22:00\", to: \"06:00\", rows_per_s: 5 }, \
         { from: \"12:00\", to: \"13:30\", pause: true }] }";
     let config = parse(text, none()).unwrap_or_else(|e| panic!("{e}"));
-    assert_eq!(config.copy.slots, 8);
+    assert_eq!((config.copy.slots, config.copy.binlog), (8, false));
     let hours = &config.copy.schedule;
     assert_eq!(
         (hours[0].from, hours[0].to, hours[0].rows_per_s),
         (1320, 360, 5)
     );
     assert_eq!((hours[1].to, hours[1].pause), (810, true));
-    let wrong = problems("copy: { schedule: [{ from: 22, to: \"25:00\", x: 1 }], slots: 0 }");
+    let wrong =
+        problems("copy: { schedule: [{ from: 22, to: \"25:00\", x: 1 }], slots: 0, binlog: 7 }");
     for part in [
         "copy.slots",
+        "copy.binlog",
         "schedule[0].from",
         "schedule[0].to",
         "schedule[0].x",

@@ -96,6 +96,8 @@ pub struct Worker {
     token: u64,
     /// A transaction of [`Worker::write_in_order`] is open.
     open: bool,
+    /// Whether the server's log gets what is loaded, see [`Worker::load`].
+    loads_logged: bool,
     /// What stands beside the position in the checkpoint.
     resume: Option<String>,
     witness: Option<Witness>,
@@ -129,9 +131,17 @@ impl Worker {
             conn: None,
             token: mark::first_token(),
             open: false,
+            loads_logged: true,
             resume: None,
             witness: None,
         }
+    }
+
+    /// Whether the server's binlog gets the chunks that are loaded out of
+    /// files; otherwise what replicates from it lacks their rows.
+    pub fn with_loads_logged(mut self, logged: bool) -> Worker {
+        self.loads_logged = logged;
+        self
     }
 
     /// Closes the connection until it is needed again.
@@ -340,7 +350,11 @@ impl Worker {
     }
 
     async fn load_once(&mut self, sql: &[u8], file: &Bytes, rows: usize) -> Result<bool, Tried> {
-        let begin = self.begin();
+        let mut begin = self.begin();
+        let logged = self.loads_logged;
+        if !logged {
+            begin.insert(0, b"SET SESSION sql_log_bin=0".to_vec());
+        }
         self.attempt(&begin).await?;
         let conn = self.conn().await.map_err(Tried::Connect)?;
         let packets = load::Packets(file.clone());
@@ -350,6 +364,12 @@ impl Worker {
         done.drop_result().await.map_err(Tried::Server)?;
         if stands {
             conn.query_drop("COMMIT").await.map_err(Tried::Server)?;
+            // Where it did not stand, or failed, the connection is not used
+            // again: what the follower writes next would not be logged.
+            let on = "SET SESSION sql_log_bin=1";
+            if !logged && conn.query_drop(on).await.is_err() {
+                self.conn = None;
+            }
         }
         Ok(stands)
     }

@@ -218,6 +218,7 @@ async fn once(
     let stream = &spec.start.stream;
     let workers = (0..inner.settings.workers)
         .map(|n| Worker::new(to.clone(), stream, n))
+        .map(|worker| worker.with_loads_logged(inner.settings.copy.binlog))
         .collect();
     let followed = view.followed.clone();
     let healer = |n| Healer::new(from.clone(), to.clone(), stream, n);

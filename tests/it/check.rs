@@ -40,6 +40,7 @@ fn context(source: &Server, target: &Server, tables: &[&str]) -> Context {
         }],
         users: Vec::new(),
         connections: 100,
+        copy_logged: true,
     }
 }
 
@@ -349,6 +350,23 @@ fn rights_the_service_account_lacks() {
         let findings = run(&enough);
         let errors: Vec<&Finding> = findings.iter().filter(|f| f.severity == Error).collect();
         assert!(errors.is_empty(), "{family}:\n{}", lines(&findings));
+        // To copy past the log takes one more, and what that costs is said.
+        enough.copy_logged = false;
+        let findings = run(&enough);
+        let right = match family {
+            Family::MariaDb => "BINLOG ADMIN",
+            Family::MySql => "SESSION_VARIABLES_ADMIN",
+        };
+        let errors: Vec<&Finding> = findings.iter().filter(|f| f.severity == Error).collect();
+        assert!(
+            matches!(&errors[..], [e] if e.name == "grant_missing" && e.remedy.contains(right)),
+            "{family}:\n{}",
+            lines(&findings)
+        );
+        target.exec(&errors[0].remedy);
+        let findings = run(&enough);
+        assert!(findings.iter().all(|f| f.severity != Error));
+        assert_found(&findings, &[(Warning, "copy_unlogged", "target", "")]);
         target.exec("DROP USER ck_limited, ck_enough");
     }
 }

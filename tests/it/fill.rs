@@ -15,6 +15,7 @@ mod dump;
 mod load;
 mod locks;
 mod unbuilt;
+mod unlogged;
 
 /// For a copy of the quick size, on a machine that is busy with other tests.
 const COPIED: Duration = Duration::from_secs(240);
