@@ -96,6 +96,31 @@ impl Stage {
         mirrored_by(&self.mirroring, "lockstep, mirroring")
     }
 
+    /// Each server on its half of the cores, as on a machine of its own; or all on
+    /// all of them. Where there are two, the kernel wakes both servers on one, and
+    /// leaves the other idle: what a proxy has both do at once takes turns. False
+    /// where it cannot be had.
+    pub fn apart(&self, apart: bool) -> bool {
+        let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
+        if cores < 2 {
+            return false;
+        }
+        let (half, last) = (cores / 2, cores - 1);
+        let halves = [(0, half - 1), (half, last)];
+        let place = |(server, (from, to)): (&Server, (usize, usize))| {
+            let (from, to) = if apart { (from, to) } else { (0, last) };
+            Command::new("taskset")
+                .args(["-a", "-c", "-p", &format!("{from}-{to}")])
+                .arg(server.pid().to_string())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .status()
+                .is_ok_and(|s| s.success())
+        };
+        let servers = [&self.source, &self.target];
+        servers.into_iter().zip(halves).all(place)
+    }
+
     /// How commits go from now on: synced to disk each, or not.
     pub fn commits(&self, durable: bool) {
         let n = u8::from(durable);

@@ -23,6 +23,13 @@ const CELLS: [(&str, Work, u64); 5] = [
 ];
 
 pub fn all(plan: &Plan, stage: &Stage) -> Result<()> {
+    let apart = stage.apart(true);
+    let done = all_cells(plan, stage, apart);
+    stage.apart(false);
+    done
+}
+
+fn all_cells(plan: &Plan, stage: &Stage, apart: bool) -> Result<()> {
     let ran = cells(plan, stage, &stage.mirroring, "lockstep, mirroring", "")?;
     let wanted = |durable| {
         CELLS
@@ -36,6 +43,11 @@ pub fn all(plan: &Plan, stage: &Stage) -> Result<()> {
         false
     };
     if ran || early {
+        let placed = match apart {
+            true => "each server on its half of the cores",
+            false => "both servers on all cores: what they do at once may take turns",
+        };
+        println!("\nMirrored writes: {placed}.");
         report::heading("rows of the mirrored tables");
         for diff in compare(&stage.source, &stage.target, &BOTH) {
             println!("  {diff}");

@@ -15,6 +15,7 @@ pub mod ours;
 pub mod service;
 pub mod stream;
 
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::AsyncWriteExt;
@@ -78,6 +79,9 @@ pub struct Leg {
     max_packet: u32,
     /// Whether `timestamp` was set by us and not reset (mirrors only).
     pub timestamp_set: bool,
+    /// Counted by whoever counts legs whose transaction has searched, until it
+    /// has ended, or the leg (mirrors only).
+    pub searched: Option<Arc<()>>,
 }
 
 /// How the kernel wakes a leg's reader.
@@ -148,6 +152,7 @@ impl Leg {
             read_only: false,
             own_timestamp: None,
             timestamp_set: false,
+            searched: None,
             nonce: login.nonce,
             max_packet: login.max_packet,
         }
@@ -263,6 +268,9 @@ impl Leg {
                         // A prepare answer may have no status flags at all.
                         if !answer.summary.is_error && answer.summary.prepare.is_none() {
                             self.status = answer.summary.status;
+                            if !self.status.has(Status::IN_TRANS) {
+                                self.searched = None;
+                            }
                         }
                         return Ok(answer);
                     }

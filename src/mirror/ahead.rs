@@ -1,6 +1,5 @@
-//! An UPDATE of one row by its primary key that changes no index is executed on
-//! M while A executes it, not after A's answer (DESIGN §5, step 2 for all
-//! others).
+//! An UPDATE of one row by its primary key is executed on M while A executes it,
+//! not after A's answer (DESIGN §5, step 2 for all others).
 //!
 //! ```text
 //! A: BEGIN statement ── answer ┐ (both answered) COMMIT ─ ok ┐
@@ -23,15 +22,28 @@
 //!    and below REPEATABLE READ holds nothing; 3. T1 inserts on M and commits;
 //!    4. T2 updates r on A.
 //!
-//! One record of one index, because who waits for it then holds nothing else:
-//! no deadlock on M can have a copy in it, and no other session be its victim.
+//! What it waits for on M is the row's record, when it holds nothing yet: so no
+//! deadlock there has a copy in it, and no other session is its victim. If it
+//! changes columns of plain indexes ([`Ahead::Unsearched`]) it goes on to entries
+//! of these, which nobody locks who has come by the primary key; so it runs ahead
+//! only while no transaction on M has searched for its rows:
+//! 1. T1's UPDATE … WHERE k=5 has locked r's entry in the index on k, on M;
+//!    2. T2's copy locks r, and waits for the entry; 3. T1 waits for r.
+//!
+//! And who searches waits for the copies that M has not answered yet. (For a
+//! while: should one meet the search after that, the server ends one of them. The
+//! copy is executed anew, the search is journalled and healed, as ever when M
+//! fails.)
 
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use crate::leg::ours::put_marked;
 use crate::leg::{ANSWER_MAX, Answer, Leg, Lost};
+use crate::route::plan::Ahead;
+use crate::route::table::Copying;
 use crate::telemetry;
 use crate::wire::Status;
 use crate::wire::command::ResponseKind;
@@ -50,6 +62,10 @@ const HOLD: Duration = Duration::from_millis(5);
 /// discarded then, which costs a login, and the client waits no longer.
 const UNWANTED: Duration = Duration::from_millis(20);
 
+/// A search waits for copies this part of the mirror's deadline. Those that wait
+/// for their row are behind one that gives it back within [`HOLD`], or commits.
+const PATIENCE: u32 = 4;
+
 /// What became of the copy.
 pub(super) enum Copied {
     /// Nothing of it is on M, and A's answer is to be judged as ever.
@@ -62,14 +78,41 @@ pub(super) enum Copied {
     Failed(Failure, String),
 }
 
-/// Whether the statement is one for both sides at once, now.
-pub(super) fn may(request: &Request<'_>, env: &Env<'_>) -> bool {
-    request.ahead
-        && request.implicit
-        && !env.shared.mirror_after_commit
-        && env
-            .route()
-            .is_some_and(|r| !r.suspended() && !r.being_altered() && !r.live.turns.are_taken())
+/// A copy that may begin. If it is one that must not meet a search, it counts as
+/// executed until this is dropped.
+pub(super) struct Begun<'a>(#[expect(dead_code, reason = "dropped")] Option<Copying<'a>>);
+
+/// Begins the copy of a statement that is one for both sides at once, now.
+pub(super) fn begin<'a>(request: &Request<'_>, env: &'a Env<'_>) -> Option<Begun<'a>> {
+    if !request.ahead || !request.implicit || env.shared.mirror_after_commit {
+        return None;
+    }
+    let route = env.route()?;
+    if route.suspended() || route.being_altered() || route.live.turns.are_taken() {
+        return None;
+    }
+    match request.inline.ahead {
+        Ahead::No => None,
+        Ahead::Yes => Some(Begun(None)),
+        Ahead::Unsearched => Some(Begun(Some(route.live.searches.copying()?))),
+    }
+}
+
+/// To be kept by M's leg until its transaction has ended, where the statement
+/// searches there. Copies that could meet it are waited for, as long as they may
+/// hold their row.
+pub(super) async fn search(
+    request: &Request<'_>,
+    env: &Env<'_>,
+    timer: &mut Timer,
+) -> Option<Arc<()>> {
+    let route = env.route().filter(|_| request.inline.searches)?;
+    let searches = &route.live.searches;
+    // From before it can lock anything.
+    let open = searches.begin();
+    let limit = env.shared.deadline / PATIENCE;
+    let _ = timer.within(limit, pin!(searches.uncopied())).await;
+    Some(open)
 }
 
 /// A's answers: to the context and BEGIN, `sent` of them, and to the statement.
@@ -94,6 +137,7 @@ pub(super) async fn execute(
     request: &Request<'_>,
     env: &Env<'_>,
     sent: usize,
+    begun: Begun<'_>,
     judge: impl Fn(&Evaluated, &Answer) -> Verdict,
 ) -> Result<(Evaluated, Answer, Copied), Lost> {
     let mut on_a = pin!(answer_of(a, request, sent));
@@ -102,7 +146,7 @@ pub(super) async fn execute(
             let (evaluated, answer) = on_a.await?;
             return Ok((evaluated, answer, Copied::Not));
         };
-        let on_m = pin!(copy(leg, request.mirror_command));
+        let on_m = pin!(copy(leg, request.mirror_command, begun));
         race(on_a.as_mut(), on_m, m.timer, env, judge).await
     };
     let (answered, end) = match raced {
@@ -147,7 +191,7 @@ pub(super) async fn execute(
     Ok((evaluated, answer, copied))
 }
 
-async fn copy(leg: &mut Leg, command: &[u8]) -> Result<Answer, Lost> {
+async fn copy(leg: &mut Leg, command: &[u8], _begun: Begun<'_>) -> Result<Answer, Lost> {
     let mut out = Vec::with_capacity(command.len() + 16);
     put_marked(&mut out, leg, command);
     leg.send(&out).await?;

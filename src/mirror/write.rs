@@ -152,8 +152,9 @@ async fn attempt(
     let judge = |evaluated: &Evaluated, answer: &Answer| {
         verdict(answer, caps, request, evaluated, env, ready)
     };
-    let (evaluated, answer, copied) = if ready && opens && ahead::may(request, env) {
-        ahead::execute(a, m, request, env, sent, judge).await?
+    let begun = (ready && opens).then(|| ahead::begin(request, env));
+    let (evaluated, answer, copied) = if let Some(begun) = begun.flatten() {
+        ahead::execute(a, m, request, env, sent, begun, judge).await?
     } else {
         let (evaluated, answer) = ahead::answer_of(a, request, sent).await?;
         (evaluated, answer, Copied::Not)
@@ -383,8 +384,15 @@ async fn execute(
             env.fail(m, Failure::Lost, "no leg");
             return false;
         };
-        let work = pin!(execute_on(leg, request, answer, evaluated, opens));
-        bounded(env, m.timer, work).await
+        let search = ahead::search(request, env, m.timer).await;
+        let outcome = {
+            let work = pin!(execute_on(leg, request, answer, evaluated, opens));
+            bounded(env, m.timer, work).await
+        };
+        if search.is_some() {
+            leg.searched = search;
+        }
+        outcome
     };
     telemetry::mirror_waited(env.route_name(), started.elapsed());
     match outcome {

@@ -95,6 +95,19 @@ pub enum Ids {
     Given,
 }
 
+/// Whether a write may be executed on both sides at once, or on the active side
+/// first like all others.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Ahead {
+    /// Never.
+    No,
+    /// While no write that searches is open on the mirror: it changes one row, by
+    /// its primary key, and entries of indexes that only those lock.
+    Unsearched,
+    /// It locks one record of one index at most, on either side.
+    Yes,
+}
+
 /// A write that is executed on both sides.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Inline {
@@ -104,8 +117,11 @@ pub struct Inline {
     pub context: Context,
     /// Where ids come from.
     pub ids: Ids,
-    /// It locks one record of one index at most, on either side.
-    pub one_row: bool,
+    /// Whether the mirror need not wait for the active side's answer.
+    pub ahead: Ahead,
+    /// It finds its rows by something else than the primary key: on its way it may
+    /// lock any part of any index.
+    pub searches: bool,
     /// Below REPEATABLE READ: mirror only if exactly so many rows matched.
     pub matched_rows: Option<u64>,
 }

@@ -11,9 +11,11 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use crate::Side;
 
 mod healed;
+mod searches;
 mod turns;
 
 pub use healed::Healed;
+pub use searches::{Copying, Searches};
 pub use turns::Turns;
 
 /// One bit per route index; bit 63 and above share a bit (safe: a shared bit
@@ -243,6 +245,8 @@ pub struct RouteLive {
     pub errors: parking_lot::Mutex<(Option<std::time::Instant>, u32)>,
     /// Whether writes of one row may be executed on both sides at once.
     pub turns: Turns,
+    /// Who searches on the mirror, and who must not meet that.
+    pub searches: Searches,
     /// Woken at every suspension: mirrored writes wait on it, for they hold
     /// row locks that others queue on.
     pub suspension: tokio::sync::Notify,

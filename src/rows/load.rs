@@ -85,6 +85,7 @@ async fn one_schema(
     }
     columns(conn, &literal, &mut tables).await?;
     indexes(conn, &literal, &mut tables).await?;
+    references(conn, &literal, schema, &mut tables).await?;
     triggers(conn, &literal, &mut tables).await?;
     cascades(conn, &literal, schema, &mut tables).await?;
     Ok(tables)
@@ -149,13 +150,50 @@ async fn columns(
     Ok(())
 }
 
+/// Adds a column to a list that is kept in order.
+fn add(list: &mut Vec<usize>, column: usize) {
+    if let Err(place) = list.binary_search(&column) {
+        list.insert(place, column);
+    }
+}
+
+/// The columns of foreign keys, on both ends. A child in another schema is not
+/// looked for (as in [`cascades`]); what it refers to is a unique key.
+async fn references(
+    conn: &mut ServiceConn,
+    schema: &str,
+    name: &[u8],
+    tables: &mut ByName,
+) -> Result<(), ServiceError> {
+    let sql = format!(
+        "SELECT TABLE_NAME, COLUMN_NAME, REFERENCED_TABLE_SCHEMA, REFERENCED_TABLE_NAME, \
+         REFERENCED_COLUMN_NAME FROM information_schema.KEY_COLUMN_USAGE \
+         WHERE TABLE_SCHEMA = {schema} AND REFERENCED_TABLE_NAME IS NOT NULL"
+    );
+    for row in conn.rows(&sql, QUERY_LIMIT).await? {
+        let mut constrain = |table: usize, column: usize| {
+            let table = tables.get_mut(&bytes(&row, table));
+            if let Some(table) = table
+                && let Some(column) = table.column(&bytes(&row, column))
+            {
+                add(&mut table.constrained, column);
+            }
+        };
+        constrain(0, 1);
+        if bytes(&row, 2).eq_ignore_ascii_case(name) {
+            constrain(3, 4);
+        }
+    }
+    Ok(())
+}
+
 async fn indexes(
     conn: &mut ServiceConn,
     schema: &str,
     tables: &mut ByName,
 ) -> Result<(), ServiceError> {
     let sql = format!(
-        "SELECT TABLE_NAME, INDEX_NAME, COLUMN_NAME, SUB_PART, NON_UNIQUE \
+        "SELECT TABLE_NAME, INDEX_NAME, COLUMN_NAME, SUB_PART, NON_UNIQUE, INDEX_TYPE \
          FROM information_schema.STATISTICS WHERE TABLE_SCHEMA = {schema} \
          ORDER BY TABLE_NAME, INDEX_NAME, SEQ_IN_INDEX"
     );
@@ -168,15 +206,18 @@ async fn indexes(
             continue;
         };
         let column = table.column(&bytes(&row, 2));
+        let is_unique = text(&row, 4).as_deref() == Some("0");
+        let is_tree = text(&row, 5).is_some_and(|kind| kind.eq_ignore_ascii_case("BTREE"));
         match column {
             Some(column) => {
-                if let Err(place) = table.indexed.binary_search(&column) {
-                    table.indexed.insert(place, column);
+                add(&mut table.indexed, column);
+                if is_unique || !is_tree {
+                    add(&mut table.constrained, column);
                 }
             }
             None => table.expression_index = true,
         }
-        if text(&row, 4).as_deref() != Some("0") {
+        if !is_unique {
             continue;
         }
         let column = column.filter(|_| text(&row, 3).is_none());

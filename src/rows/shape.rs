@@ -74,6 +74,9 @@ pub struct TableShape {
     pub unique_keys: Vec<KeyShape>,
     /// The columns of all indexes, the primary key's too, in order.
     pub indexed: Vec<usize>,
+    /// Of these, the columns of unique keys, of indexes that are no B-trees, and of
+    /// foreign keys, in order: to change one, a server looks at other rows.
+    pub constrained: Vec<usize>,
     /// An index has an expression: what it is made of is not known.
     pub expression_index: bool,
     /// Number of triggers.

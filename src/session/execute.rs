@@ -21,7 +21,7 @@ use super::{End, Session, relay};
 use crate::Side;
 use crate::leg::Answer;
 use crate::leg::ours::{MARK, is_marked};
-use crate::route::plan::{Plan, Planned, plan};
+use crate::route::plan::{Ahead, Plan, Planned, plan};
 use crate::route::table::{ALL_ROUTES, RouteTable};
 use crate::sql::{Class, DiagnosticsForm, Facts, Flags, Verb, scan};
 use crate::wire::command::{
@@ -541,7 +541,9 @@ impl Session {
                     commands[mirror.index()] = command;
                     if let Plan::Inline(inline) = &mut plan {
                         // It takes them with its first execution.
-                        inline.one_row &= !self.prepared.has_long_data(call.client_id);
+                        if self.prepared.has_long_data(call.client_id) {
+                            inline.ahead = Ahead::No;
+                        }
                     }
                     return plan;
                 }

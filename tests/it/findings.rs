@@ -30,9 +30,9 @@ use tokio::task::JoinHandle;
 const MEANWHILE: Duration = Duration::from_millis(300);
 
 /// Routes, and the tables of each: `t.f_{route}_*`.
-const ROUTES: [&str; 20] = [
+const ROUTES: [&str; 22] = [
     "c1rr", "c1rc", "c2", "c3", "h2", "h4", "h5", "h6", "h7", "h9", "m1", "m2", "m3", "m4", "m5",
-    "ah", "ahq", "pt", "ps", "lv",
+    "ah", "ahq", "ahi", "ahs", "pt", "ps", "lv",
 ];
 
 /// Two servers of one family, and the proxy between them in `source_first`.
@@ -97,6 +97,9 @@ fn create(server: &Server) {
     }
     sql.push_str(
         "CREATE TABLE t.f_c1rr_a (id INT PRIMARY KEY, status VARCHAR(8), n INT);\n\
+         CREATE TABLE t.f_ahi_a (id INT PRIMARY KEY, k INT NOT NULL, v BIGINT NOT NULL, KEY k (k));\n\
+         CREATE TABLE t.f_ahs_a LIKE t.f_ahi_a;\n\
+         INSERT INTO t.f_ahi_a VALUES (1,10,1),(2,20,2),(3,30,3),(4,40,4),(5,50,5),(6,60,6);\n\
          CREATE TABLE t.f_c1rc_a (id INT PRIMARY KEY, status VARCHAR(8), n INT);\n\
          INSERT INTO t.f_c1rr_a VALUES (1,'x',0),(5,'x',0);\n\
          INSERT INTO t.f_c1rc_a VALUES (1,'x',0),(5,'x',0);\n\
@@ -125,6 +128,11 @@ fn create(server: &Server) {
              CREATE TABLE t.f_m4_seq (id INT PRIMARY KEY, n BIGINT DEFAULT NEXTVAL(t.f_m4_numbers));\n",
         );
     }
+    let rows: Vec<String> = (1..2000).map(|id| format!("({id},{},0)", id * 7)).collect();
+    sql.push_str(&format!(
+        "INSERT INTO t.f_ahs_a VALUES {};\nANALYZE TABLE t.f_ahs_a;\n",
+        rows.join(",")
+    ));
     server.exec(&sql);
 }
 

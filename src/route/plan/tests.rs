@@ -361,7 +361,8 @@ fn one_record_of_one_index() {
         // The whole WHERE is a key, but not the primary one.
         ("UPDATE two SET b = 'x' WHERE a = 5", false),
     ] {
-        assert_eq!(inline_of(text, &view()).one_row, one, "{text}");
+        let ahead = inline_of(text, &view()).ahead;
+        assert_eq!(ahead == Ahead::Yes, one, "{text}");
     }
     let planned = |shape: TableShape| {
         let mut c = Catalog::new(false);
@@ -370,15 +371,49 @@ fn one_record_of_one_index() {
         let text = "UPDATE t SET b = 'x' WHERE id = 5";
         let facts = sql::scan(text.as_bytes(), view().mode);
         match plan(text.as_bytes(), &facts, &view(), &mirrored(), &c, None).plan {
-            Plan::Inline(inline) => inline.one_row,
+            Plan::Inline(inline) => inline.ahead,
             other => panic!("{other:?}"),
         }
     };
-    assert!(planned(auto()));
-    assert!(!planned(with(|t| t.indexed = vec![0, 2])));
-    assert!(!planned(with(|t| t.expression_index = true)));
-    assert!(!planned(with(|t| t.generated_columns = true)));
-    assert!(!planned(with(|t| t.unique_keys[0].primary = false)));
+    assert_eq!(planned(auto()), Ahead::Yes);
+    let indexed = |t: &mut TableShape| t.indexed = vec![0, 2];
+    assert_eq!(planned(with(indexed)), Ahead::Unsearched);
+    let changes: [fn(&mut TableShape); 4] = [
+        |t| t.constrained = vec![0, 2],
+        |t| t.expression_index = true,
+        |t| t.generated_columns = true,
+        |t| t.unique_keys[0].primary = false,
+    ];
+    for change in changes {
+        let shape = with(|t| {
+            indexed(t);
+            change(t);
+        });
+        assert_eq!(planned(shape.clone()), Ahead::No, "{shape:?}");
+    }
+}
+
+/// What may lock entries of indexes, and gaps, beside the rows it names.
+#[test]
+fn who_searches() {
+    for (text, searches) in [
+        ("UPDATE t SET b = 'x' WHERE id = 5", false),
+        ("UPDATE t SET b = 'x' WHERE id = 5 AND a = 1", false),
+        ("DELETE FROM t WHERE id = 5", false),
+        ("INSERT INTO t (id, a) VALUES (5, 1), (6, 1)", false),
+        (
+            "INSERT INTO t (id, a) VALUES (5, 1) ON DUPLICATE KEY UPDATE a = 2",
+            true,
+        ),
+        ("REPLACE INTO t (id, a) VALUES (5, 1)", true),
+        ("UPDATE t SET b = 'x' WHERE a = 5", true),
+        ("UPDATE t SET b = 'x' WHERE id > 5", true),
+        ("UPDATE t SET b = 'x'", true),
+        ("DELETE FROM t WHERE id IN (5, 6)", true),
+        ("UPDATE two SET b = 'x' WHERE a = 5", true),
+    ] {
+        assert_eq!(inline_of(text, &view()).searches, searches, "{text}");
+    }
 }
 
 struct Bound(&'static [&'static str]);

@@ -2,7 +2,8 @@
 //! deferred, with the reason (DESIGN §5).
 
 use super::*;
-use crate::sql::Span;
+use crate::rows::shape::ColumnShape;
+use crate::sql::{Equality, Span};
 
 pub(super) fn ddl(facts: &Facts, table: &RouteTable, t: &Touched) -> Planned {
     let mut out = Planned {
@@ -181,7 +182,8 @@ fn inline(
     {
         return Err(Reason::VOLATILE_DEFAULT);
     }
-    let mut one_row = false;
+    let mut ahead = Ahead::No;
+    let searches;
     let (ids, matched_rows) = match form {
         WriteShape::Insert(insert) => {
             let upsert = insert.replace || insert.on_duplicate;
@@ -195,13 +197,14 @@ fn inline(
             if upsert && ids == Ids::Generated {
                 return Err(Reason::UPSERT_IDS);
             }
+            searches = upsert;
             (ids, None)
         }
         WriteShape::Update(keyed) | WriteShape::Delete(keyed) => {
             let keys = keys_given(sql, keyed, active, parameters);
-            one_row = [active, mirror]
-                .iter()
-                .all(|shape| locks_one_record(sql, keyed, shape, parameters));
+            let each = [active, mirror].map(|shape| way(sql, keyed, shape, parameters));
+            searches = each.iter().any(|(_, searches)| *searches);
+            ahead = each[0].0.min(each[1].0);
             // Rows may be visited in another order on the other side, and
             // each takes the next number.
             if facts.flags.any(Flags::RAND) && keys != Some(1) {
@@ -225,7 +228,8 @@ fn inline(
             user_variables: facts.flags.any(Flags::USER_VARIABLE_READ),
         },
         ids,
-        one_row,
+        ahead,
+        searches,
         matched_rows,
     })
 }
@@ -315,34 +319,68 @@ fn id_of(
     }
 }
 
-/// Whether an UPDATE locks one record of one index and no more: it names a row
-/// by the primary key and changes no column of an index. (Foreign keys have
-/// indexes on both ends.) A DELETE changes all indexes.
-fn locks_one_record(
+/// Whether an UPDATE or DELETE may be executed on both sides at once, as far as
+/// this side's table goes, and whether it searches for its rows.
+///
+/// One that names a row by the primary key waits for that record before it has
+/// locked anything. If it changes no column of an index that is all. The entries
+/// of other indexes go with their row: those who have found the row by its
+/// primary key too are met at its record, and only those who search lock entries,
+/// and gaps between them, without it. A unique key, a foreign key and a generated
+/// column have the server look at other rows, and a DELETE at those that refer to
+/// its row.
+fn way(
     sql: &[u8],
     keyed: &KeyedShape,
     shape: &TableShape,
     parameters: Option<&dyn Parameters>,
-) -> bool {
+) -> (Ahead, bool) {
     let columns = |names: &mut dyn Iterator<Item = &Span>| -> Option<Vec<usize>> {
         names.map(|n| shape.column(&unquote(n.of(sql)))).collect()
     };
-    let given = keyed.where_equalities.as_deref().unwrap_or_default();
+    let equalities = keyed.where_equalities.as_deref().unwrap_or_default();
     let (Some(given), Some(assigned)) = (
-        columns(&mut given.iter().map(|e| &e.column)),
+        columns(&mut equalities.iter().map(|e| &e.column)),
         columns(&mut keyed.assigned.iter()),
     ) else {
-        return false;
+        return (Ahead::No, true);
     };
     let primary = shape.unique_keys.iter().find(|k| k.primary);
-    keys_given(sql, keyed, shape, parameters) == Some(1)
-        && primary.is_some_and(|k| {
-            k.columns.len() == given.len() && k.columns.iter().all(|c| given.contains(c))
+    let pinned = |column: &usize| {
+        given.iter().zip(equalities).any(|(given, equality)| {
+            let served = |c| is_served(equality, c, parameters);
+            given == column
+                && equality.values.len() == 1
+                && shape.columns.get(*column).is_some_and(served)
         })
-        && !assigned.is_empty()
-        && assigned.iter().all(|c| !shape.indexed.contains(c))
-        && !shape.expression_index
-        && !shape.generated_columns
+    };
+    // What else the WHERE asks of the row is looked at when it is locked.
+    let by_primary = primary.is_some_and(|k| !k.columns.is_empty() && k.columns.iter().all(pinned));
+    let nothing_else = keys_given(sql, keyed, shape, parameters) == Some(1)
+        && primary.is_some_and(|k| k.columns.len() == given.len());
+    let others = |of: &[usize]| assigned.iter().all(|c| !of.contains(c));
+    let known = !assigned.is_empty() && !shape.expression_index && !shape.generated_columns;
+    let ahead = match by_primary && nothing_else && known {
+        true if others(&shape.indexed) => Ahead::Yes,
+        true if others(&shape.constrained) => Ahead::Unsearched,
+        _ => Ahead::No,
+    };
+    (ahead, !by_primary)
+}
+
+/// Whether an index serves the comparison. A text column compared with a number
+/// converts every row's value: no key serves that, and several rows may match.
+fn is_served(
+    equality: &Equality,
+    column: &ColumnShape,
+    parameters: Option<&dyn Parameters>,
+) -> bool {
+    let text = |v: &EqValue| match *v {
+        EqValue::Text(_) => true,
+        EqValue::Number(_) => false,
+        EqValue::Parameter(i) => parameters.is_some_and(|p| p.is_text(i as usize)),
+    };
+    !column.is_text() || equality.values.iter().all(text)
 }
 
 /// How many keys the WHERE gives, if it is nothing but equality or IN on all
@@ -363,17 +401,8 @@ fn keys_given(
         }
         columns.push(column);
         keys = keys.checked_mul(equality.values.len() as u64)?;
-        // A text column compared with a number converts every row's value:
-        // no key serves that, and several rows may match.
-        if shape.columns.get(column)?.is_text() {
-            let text = |v: &EqValue| match *v {
-                EqValue::Text(_) => true,
-                EqValue::Number(_) => false,
-                EqValue::Parameter(i) => parameters.is_some_and(|p| p.is_text(i as usize)),
-            };
-            if !equality.values.iter().all(text) {
-                return None;
-            }
+        if !is_served(equality, shape.columns.get(column)?, parameters) {
+            return None;
         }
     }
     shape
