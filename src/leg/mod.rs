@@ -79,9 +79,9 @@ pub struct Leg {
     max_packet: u32,
     /// Whether `timestamp` was set by us and not reset (mirrors only).
     pub timestamp_set: bool,
-    /// Counted by whoever counts legs whose transaction has searched, until it
-    /// has ended, or the leg (mirrors only).
-    pub searched: Option<Arc<()>>,
+    /// Counted by whoever counts legs whose transaction has searched, one of each,
+    /// until it has ended, or the leg (mirrors only).
+    pub searched: Vec<Arc<()>>,
 }
 
 /// How the kernel wakes a leg's reader.
@@ -152,7 +152,7 @@ impl Leg {
             read_only: false,
             own_timestamp: None,
             timestamp_set: false,
-            searched: None,
+            searched: Vec::new(),
             nonce: login.nonce,
             max_packet: login.max_packet,
         }
@@ -174,6 +174,14 @@ impl Leg {
             status: self.status,
             ok: Vec::new(),
         })
+    }
+
+    /// Takes the status flags of an answer.
+    pub fn answered(&mut self, status: Status) {
+        self.status = status;
+        if !status.has(Status::IN_TRANS) {
+            self.searched.clear();
+        }
     }
 
     /// The error of this leg.
@@ -267,10 +275,7 @@ impl Leg {
                         answer.summary = *self.cursor.summary();
                         // A prepare answer may have no status flags at all.
                         if !answer.summary.is_error && answer.summary.prepare.is_none() {
-                            self.status = answer.summary.status;
-                            if !self.status.has(Status::IN_TRANS) {
-                                self.searched = None;
-                            }
+                            self.answered(answer.summary.status);
                         }
                         return Ok(answer);
                     }

@@ -62,9 +62,10 @@ const HOLD: Duration = Duration::from_millis(5);
 /// discarded then, which costs a login, and the client waits no longer.
 const UNWANTED: Duration = Duration::from_millis(20);
 
-/// A search waits for copies this part of the mirror's deadline. Those that wait
-/// for their row are behind one that gives it back within [`HOLD`], or commits.
-const PATIENCE: u32 = 4;
+/// How long after it began a copy is waited for by a search, as a part of the
+/// mirror's deadline: 5 ms of 200. One that is not answered by then waits for its
+/// row, perhaps for a client that thinks; the search holds the active side's rows.
+const PATIENCE: u32 = 40;
 
 /// What became of the copy.
 pub(super) enum Copied {
@@ -99,19 +100,22 @@ pub(super) fn begin<'a>(request: &Request<'_>, env: &'a Env<'_>) -> Option<Begun
 }
 
 /// To be kept by M's leg until its transaction has ended, where the statement
-/// searches there. Copies that could meet it are waited for, as long as they may
-/// hold their row.
+/// searches there. Copies that it could meet are waited for, a little.
 pub(super) async fn search(
     request: &Request<'_>,
     env: &Env<'_>,
     timer: &mut Timer,
+    opens: bool,
 ) -> Option<Arc<()>> {
     let route = env.route().filter(|_| request.inline.searches)?;
     let searches = &route.live.searches;
     // From before it can lock anything.
     let open = searches.begin();
-    let limit = env.shared.deadline / PATIENCE;
-    let _ = timer.within(limit, pin!(searches.uncopied())).await;
+    // Copies may wait for what a transaction has locked that goes on.
+    if opens && !route.suspended() {
+        let limit = searches.newest(env.shared.deadline / PATIENCE);
+        let _ = timer.within(limit, pin!(searches.uncopied())).await;
+    }
     Some(open)
 }
 

@@ -14,6 +14,7 @@
 //! on M before it: T1 holds r's lock on M until its own commit there.
 
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 
 use crate::leg::ours::put_marked;
 use crate::leg::{ANSWER_MAX, Answer, Leg, Lost, put_query};
@@ -384,13 +385,16 @@ async fn execute(
             env.fail(m, Failure::Lost, "no leg");
             return false;
         };
-        let search = ahead::search(request, env, m.timer).await;
+        let search = ahead::search(request, env, m.timer, opens).await;
         let outcome = {
             let work = pin!(execute_on(leg, request, answer, evaluated, opens));
             bounded(env, m.timer, work).await
         };
-        if search.is_some() {
-            leg.searched = search;
+        // One for each route of the transaction.
+        if let Some(search) = search
+            && !leg.searched.iter().any(|s| Arc::ptr_eq(s, &search))
+        {
+            leg.searched.push(search);
         }
         outcome
     };

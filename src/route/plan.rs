@@ -68,6 +68,14 @@ pub trait Parameters {
     fn is_zero(&self, i: usize) -> bool;
     /// The i-th value was sent as a string type (CHAR, VARCHAR, BLOB, …).
     fn is_text(&self, i: usize) -> bool;
+    /// The i-th value is an integer, or a text that is one, digit by digit.
+    fn is_integer(&self, i: usize) -> bool;
+}
+
+/// Whether a text is an integer, digit by digit.
+pub fn is_integer(text: &[u8]) -> bool {
+    let digits = text.strip_prefix(b"-").unwrap_or(text);
+    !digits.is_empty() && digits.iter().all(u8::is_ascii_digit)
 }
 
 /// Values a mirrored statement needs besides its text.

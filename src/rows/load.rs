@@ -84,8 +84,8 @@ async fn one_schema(
         return Ok(tables);
     }
     columns(conn, &literal, &mut tables).await?;
-    indexes(conn, &literal, &mut tables).await?;
-    references(conn, &literal, schema, &mut tables).await?;
+    let indexes = indexes(conn, &literal, &mut tables).await?;
+    references(conn, &literal, schema, &mut tables, &indexes).await?;
     triggers(conn, &literal, &mut tables).await?;
     cascades(conn, &literal, schema, &mut tables).await?;
     Ok(tables)
@@ -157,13 +157,19 @@ fn add(list: &mut Vec<usize>, column: usize) {
     }
 }
 
-/// The columns of foreign keys, on both ends. A child in another schema is not
-/// looked for (as in [`cascades`]); what it refers to is a unique key.
+/// An index's table, name and columns.
+type Index = (Vec<u8>, Vec<u8>, Vec<usize>);
+
+/// The columns of foreign keys, on both ends, and those that share an index with
+/// one: a foreign key is a search by an index. A child in another schema is not
+/// looked for (as in [`cascades`]): what it refers to is a unique key but for odd
+/// ones.
 async fn references(
     conn: &mut ServiceConn,
     schema: &str,
     name: &[u8],
     tables: &mut ByName,
+    indexes: &[Index],
 ) -> Result<(), ServiceError> {
     let sql = format!(
         "SELECT TABLE_NAME, COLUMN_NAME, REFERENCED_TABLE_SCHEMA, REFERENCED_TABLE_NAME, \
@@ -172,11 +178,18 @@ async fn references(
     );
     for row in conn.rows(&sql, QUERY_LIMIT).await? {
         let mut constrain = |table: usize, column: usize| {
-            let table = tables.get_mut(&bytes(&row, table));
-            if let Some(table) = table
-                && let Some(column) = table.column(&bytes(&row, column))
-            {
-                add(&mut table.constrained, column);
+            let name = bytes(&row, table);
+            let Some(table) = tables.get_mut(&name) else {
+                return;
+            };
+            let Some(column) = table.column(&bytes(&row, column)) else {
+                return;
+            };
+            add(&mut table.constrained, column);
+            for (of, _, columns) in indexes {
+                if *of == name && columns.contains(&column) {
+                    columns.iter().for_each(|c| add(&mut table.constrained, *c));
+                }
             }
         };
         constrain(0, 1);
@@ -191,7 +204,7 @@ async fn indexes(
     conn: &mut ServiceConn,
     schema: &str,
     tables: &mut ByName,
-) -> Result<(), ServiceError> {
+) -> Result<Vec<Index>, ServiceError> {
     let sql = format!(
         "SELECT TABLE_NAME, INDEX_NAME, COLUMN_NAME, SUB_PART, NON_UNIQUE, INDEX_TYPE \
          FROM information_schema.STATISTICS WHERE TABLE_SCHEMA = {schema} \
@@ -200,6 +213,7 @@ async fn indexes(
     // A key with an expression or a prefix among its parts ends without
     // columns: equality on columns does not pin its rows.
     let mut partial: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
+    let mut indexes: Vec<Index> = Vec::new();
     for row in conn.rows(&sql, QUERY_LIMIT).await? {
         let (name, index) = (bytes(&row, 0), bytes(&row, 1));
         let Some(table) = tables.get_mut(&name) else {
@@ -210,6 +224,10 @@ async fn indexes(
         let is_tree = text(&row, 5).is_some_and(|kind| kind.eq_ignore_ascii_case("BTREE"));
         match column {
             Some(column) => {
+                match indexes.last_mut() {
+                    Some((of, i, columns)) if *of == name && *i == index => columns.push(column),
+                    _ => indexes.push((name.clone(), index.clone(), vec![column])),
+                }
                 add(&mut table.indexed, column);
                 if is_unique || !is_tree {
                     add(&mut table.constrained, column);
@@ -248,7 +266,7 @@ async fn indexes(
             key.all_not_null = false;
         }
     }
-    Ok(())
+    Ok(indexes)
 }
 
 async fn triggers(

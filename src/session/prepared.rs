@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::under::Under;
 use crate::Side;
-use crate::route::plan::Parameters;
+use crate::route::plan::{Parameters, is_integer};
 use crate::sql::Facts;
 use crate::wire::command::{COM_STMT_SEND_LONG_DATA, Execute, ParamValue, parameter};
 use crate::wire::frame::put_command;
@@ -350,6 +350,14 @@ impl Parameters for Bound<'_> {
             self.value(i),
             Some(ParamValue::Text(_) | ParamValue::LongData)
         )
+    }
+
+    fn is_integer(&self, i: usize) -> bool {
+        match self.value(i) {
+            Some(ParamValue::Int(_) | ParamValue::UInt(_)) => true,
+            Some(ParamValue::Text(text)) => is_integer(text),
+            _ => false,
+        }
     }
 }
 

@@ -115,7 +115,7 @@ fn with_clients_id(packet: &[u8], (own, clients): (u32, u32)) -> Vec<u8> {
 fn done(leg: &mut Leg) -> Summary {
     let summary = *leg.cursor.summary();
     if !summary.is_error && summary.prepare.is_none() && summary.packets > 0 {
-        leg.status = summary.status;
+        leg.answered(summary.status);
     }
     summary
 }

@@ -99,6 +99,11 @@ fn create(server: &Server) {
         "CREATE TABLE t.f_c1rr_a (id INT PRIMARY KEY, status VARCHAR(8), n INT);\n\
          CREATE TABLE t.f_ahi_a (id INT PRIMARY KEY, k INT NOT NULL, v BIGINT NOT NULL, KEY k (k));\n\
          CREATE TABLE t.f_ahs_a LIKE t.f_ahi_a;\n\
+         CREATE TABLE t.f_ahi_p (id INT PRIMARY KEY);\n\
+         CREATE TABLE t.f_ahi_c (id INT PRIMARY KEY, parent INT NOT NULL, pos INT NOT NULL, \
+         KEY (parent, pos), FOREIGN KEY (parent) REFERENCES t.f_ahi_p (id) ON DELETE CASCADE);\n\
+         INSERT INTO t.f_ahi_p VALUES (1);\n\
+         INSERT INTO t.f_ahi_c VALUES (1,1,1);\n\
          INSERT INTO t.f_ahi_a VALUES (1,10,1),(2,20,2),(3,30,3),(4,40,4),(5,50,5),(6,60,6);\n\
          CREATE TABLE t.f_c1rc_a (id INT PRIMARY KEY, status VARCHAR(8), n INT);\n\
          INSERT INTO t.f_c1rr_a VALUES (1,'x',0),(5,'x',0);\n\

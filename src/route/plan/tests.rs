@@ -408,6 +408,9 @@ fn who_searches() {
         ("REPLACE INTO t (id, a) VALUES (5, 1)", true),
         ("UPDATE t SET b = 'x' WHERE a = 5", true),
         ("UPDATE t SET b = 'x' WHERE id > 5", true),
+        ("UPDATE t SET b = 'x' WHERE id = '-5'", false),
+        ("UPDATE t SET b = 'x' WHERE id = 'x'", true),
+        ("UPDATE t SET b = 'x' WHERE id = ''", true),
         ("UPDATE t SET b = 'x'", true),
         ("DELETE FROM t WHERE id IN (5, 6)", true),
         ("UPDATE two SET b = 'x' WHERE a = 5", true),
@@ -427,6 +430,9 @@ impl Parameters for Bound {
     }
     fn is_text(&self, i: usize) -> bool {
         self.0.get(i).is_some_and(|v| v.starts_with('\''))
+    }
+    fn is_integer(&self, i: usize) -> bool {
+        self.0.get(i).is_some_and(|v| v.parse::<i64>().is_ok())
     }
 }
 

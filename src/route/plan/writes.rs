@@ -346,9 +346,21 @@ fn way(
         return (Ahead::No, true);
     };
     let primary = shape.unique_keys.iter().find(|k| k.primary);
+    // A number that a server makes of another text may match many rows: it looks
+    // at all of them, whatever the key.
+    let is_plain = |equality: &Equality| {
+        equality.values.iter().all(|value| match *value {
+            EqValue::Number(_) => true,
+            // In quotes.
+            EqValue::Text(span) => matches!(span.of(sql), [_, text @ .., _] if is_integer(text)),
+            EqValue::Parameter(i) => parameters.is_some_and(|p| p.is_integer(i as usize)),
+        })
+    };
     let pinned = |column: &usize| {
         given.iter().zip(equalities).any(|(given, equality)| {
-            let served = |c| is_served(equality, c, parameters);
+            let served = |c: &ColumnShape| {
+                is_served(equality, c, parameters) && (c.is_text() || is_plain(equality))
+            };
             given == column
                 && equality.values.len() == 1
                 && shape.columns.get(*column).is_some_and(served)

@@ -7,7 +7,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering, fence};
+use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 /// Both of a route.
@@ -18,6 +20,8 @@ pub struct Searches {
     /// Copies that the mirror has not answered: they may wait there for a lock
     /// more. What it has answered waits for nothing.
     copies: AtomicU32,
+    /// When the last of them began.
+    last: Mutex<Option<Instant>>,
     answered: Notify,
 }
 
@@ -47,12 +51,22 @@ impl Searches {
         }
     }
 
+    /// How long until the copy that began last did so `ago`.
+    pub fn newest(&self, ago: Duration) -> Duration {
+        let last = *self.last.lock();
+        last.map_or(Duration::ZERO, |began| ago.saturating_sub(began.elapsed()))
+    }
+
     /// Begins a copy, unless a transaction on the mirror has searched.
     pub fn copying(&self) -> Option<Copying<'_>> {
         self.copies.fetch_add(1, Ordering::SeqCst);
         let copying = Copying(self);
         fence(Ordering::SeqCst);
-        (Arc::strong_count(&self.open) == 1).then_some(copying)
+        if Arc::strong_count(&self.open) > 1 {
+            return None;
+        }
+        *self.last.lock() = Some(Instant::now());
+        Some(copying)
     }
 }
 
@@ -72,12 +86,16 @@ mod tests {
     #[test]
     fn searches_and_copies_exclude_each_other() {
         let searches = Searches::default();
+        let second = Duration::from_secs(1);
+        assert_eq!(searches.newest(second), Duration::ZERO);
         let copy = searches.copying().expect("nobody searches");
         let open = [searches.begin(), searches.begin()];
         assert!(searches.copying().is_none());
         let mut uncopied = std::pin::pin!(searches.uncopied());
         let mut cx = Context::from_waker(Waker::noop());
         assert_eq!(uncopied.as_mut().poll(&mut cx), Poll::Pending);
+        assert!(searches.newest(second * 60) > second);
+        assert_eq!(searches.newest(Duration::ZERO), Duration::ZERO);
         drop(copy);
         assert_eq!(uncopied.as_mut().poll(&mut cx), Poll::Ready(()));
         let [one, other] = open;

@@ -236,6 +236,8 @@ fn an_indexed_row_runs_ahead_of_all_but_searches() {
             searcher.run("BEGIN");
             let found = searcher.run(&format!("UPDATE {table} SET v=v+1 WHERE k=20"));
             assert_eq!(found, 1);
+            // Of another route: the first search is not over by that.
+            searcher.run("UPDATE t.f_ahs_a SET v=v+1 WHERE k=7000");
             let mut lock = locked(pair.source, table, 5);
             let waiting = pair.client().start(&update);
             assert!(waiting.waits(), "{}: answered without A", pair.family);
@@ -244,6 +246,15 @@ fn an_indexed_row_runs_ahead_of_all_but_searches() {
             lock.run("ROLLBACK");
             waiting.ok();
         }
+        // Where a foreign key searches, even if it is by another column.
+        let mut lock = locked(pair.source, "t.f_ahi_c", 1);
+        let waiting = pair
+            .client()
+            .start("UPDATE t.f_ahi_c SET pos=pos+1 WHERE id=1");
+        assert!(waiting.waits(), "{}: answered without A", pair.family);
+        assert_eq!(collided(), 0.0, "{}: in a foreign key's index", pair.family);
+        lock.run("ROLLBACK");
+        waiting.ok();
         let mut lock = locked(pair.source, table, 5);
         let waiting = pair.client().start(&update);
         assert!(waiting.waits(), "{}: answered without A", pair.family);
