@@ -80,6 +80,9 @@ impl Parameters for Bound {
     fn is_text(&self, i: usize) -> bool {
         self.0 >> ((i + 5) % 8) & 1 == 1
     }
+    fn is_integer(&self, i: usize) -> bool {
+        self.0 >> ((i + 6) % 8) & 1 == 1
+    }
 }
 
 fn table(bits: u8) -> RouteTable {
