@@ -179,7 +179,7 @@ impl Leg {
     /// Takes the status flags of an answer.
     pub fn answered(&mut self, status: Status) {
         self.status = status;
-        if !status.has(Status::IN_TRANS) {
+        if !self.searched.is_empty() && !status.has(Status::IN_TRANS) {
             self.searched.clear();
         }
     }

@@ -85,7 +85,7 @@ pub(super) struct Begun<'a>(#[expect(dead_code, reason = "dropped")] Option<Copy
 
 /// Begins the copy of a statement that is one for both sides at once, now.
 pub(super) fn begin<'a>(request: &Request<'_>, env: &'a Env<'_>) -> Option<Begun<'a>> {
-    if !request.ahead || !request.implicit || env.shared.mirror_after_commit {
+    if !request.implicit || env.shared.mirror_after_commit {
         return None;
     }
     let route = env.route()?;

@@ -68,9 +68,6 @@ pub struct Request<'a> {
     pub seed: (u32, u32),
     /// The client's `timestamp` is set by the client itself: it stands.
     pub client_timestamp: bool,
-    /// M may execute it before A has answered, and again if need be: it names
-    /// one row, and needs nothing but `mirror_command`.
-    pub ahead: bool,
 }
 
 /// What our COMMIT wiped on A and may be asked for by the client's next

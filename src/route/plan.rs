@@ -125,7 +125,8 @@ pub struct Inline {
     pub context: Context,
     /// Where ids come from.
     pub ids: Ids,
-    /// Whether the mirror need not wait for the active side's answer.
+    /// Whether the mirror need not wait for the active side's answer. Never if
+    /// there is a context: it would be of that answer.
     pub ahead: Ahead,
     /// It finds its rows by something else than the primary key: on its way it may
     /// lock any part of any index.

@@ -157,8 +157,8 @@ fn add(list: &mut Vec<usize>, column: usize) {
     }
 }
 
-/// An index's table, name and columns.
-type Index = (Vec<u8>, Vec<u8>, Vec<usize>);
+/// Each table's indexes: their names and columns.
+type Indexes = HashMap<Vec<u8>, Vec<(Vec<u8>, Vec<usize>)>>;
 
 /// The columns of foreign keys, on both ends, and those that share an index with
 /// one: a foreign key is a search by an index. A child in another schema is not
@@ -169,7 +169,7 @@ async fn references(
     schema: &str,
     name: &[u8],
     tables: &mut ByName,
-    indexes: &[Index],
+    indexes: &Indexes,
 ) -> Result<(), ServiceError> {
     let sql = format!(
         "SELECT TABLE_NAME, COLUMN_NAME, REFERENCED_TABLE_SCHEMA, REFERENCED_TABLE_NAME, \
@@ -186,8 +186,8 @@ async fn references(
                 return;
             };
             add(&mut table.constrained, column);
-            for (of, _, columns) in indexes {
-                if *of == name && columns.contains(&column) {
+            for (_, columns) in indexes.get(&name).into_iter().flatten() {
+                if columns.contains(&column) {
                     columns.iter().for_each(|c| add(&mut table.constrained, *c));
                 }
             }
@@ -204,7 +204,7 @@ async fn indexes(
     conn: &mut ServiceConn,
     schema: &str,
     tables: &mut ByName,
-) -> Result<Vec<Index>, ServiceError> {
+) -> Result<Indexes, ServiceError> {
     let sql = format!(
         "SELECT TABLE_NAME, INDEX_NAME, COLUMN_NAME, SUB_PART, NON_UNIQUE, INDEX_TYPE \
          FROM information_schema.STATISTICS WHERE TABLE_SCHEMA = {schema} \
@@ -213,7 +213,7 @@ async fn indexes(
     // A key with an expression or a prefix among its parts ends without
     // columns: equality on columns does not pin its rows.
     let mut partial: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
-    let mut indexes: Vec<Index> = Vec::new();
+    let mut indexes = Indexes::new();
     for row in conn.rows(&sql, QUERY_LIMIT).await? {
         let (name, index) = (bytes(&row, 0), bytes(&row, 1));
         let Some(table) = tables.get_mut(&name) else {
@@ -224,9 +224,10 @@ async fn indexes(
         let is_tree = text(&row, 5).is_some_and(|kind| kind.eq_ignore_ascii_case("BTREE"));
         match column {
             Some(column) => {
-                match indexes.last_mut() {
-                    Some((of, i, columns)) if *of == name && *i == index => columns.push(column),
-                    _ => indexes.push((name.clone(), index.clone(), vec![column])),
+                let own = indexes.entry(name.clone()).or_default();
+                match own.last_mut() {
+                    Some((last, columns)) if *last == index => columns.push(column),
+                    _ => own.push((index.clone(), vec![column])),
                 }
                 add(&mut table.indexed, column);
                 if is_unique || !is_tree {

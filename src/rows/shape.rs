@@ -75,7 +75,8 @@ pub struct TableShape {
     /// The columns of all indexes, the primary key's too, in order.
     pub indexed: Vec<usize>,
     /// Of these, the columns of unique keys, of indexes that are no B-trees, and of
-    /// foreign keys, in order: to change one, a server looks at other rows.
+    /// indexes with a column of a foreign key, on either end of it, in order: to
+    /// change one, a server looks at other rows, or looks for it from there.
     pub constrained: Vec<usize>,
     /// An index has an expression: what it is made of is not known.
     pub expression_index: bool,

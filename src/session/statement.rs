@@ -11,7 +11,7 @@ use crate::Side;
 use crate::leg::put_query;
 use crate::mirror::write::{Request, Written, write};
 use crate::mirror::{Env, MirrorLeg, Part, transaction as ends};
-use crate::route::plan::{Ahead, Context, Inline, Plan, Planned, Reason, SessionView, plan};
+use crate::route::plan::{Inline, Plan, Planned, Reason, SessionView, plan};
 use crate::route::table::{ALL_ROUTES, RouteMask, RouteTable};
 use crate::sql::{Agreement, Class, DiagnosticsForm, Facts, Flags, Verb, cross_check, scan};
 use crate::telemetry;
@@ -583,7 +583,6 @@ impl Session {
             user_variables: &user_variables,
             seed,
             client_timestamp: self.state.client_timestamp,
-            ahead: inline.ahead > Ahead::No && inline.context == Context::default(),
         };
         self.legs_broken = true;
         let m = MirrorLeg {

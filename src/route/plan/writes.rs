@@ -219,14 +219,18 @@ fn inline(
     };
     let defaults =
         !matches!(form, WriteShape::Delete(_)) && (active.time_defaults || mirror.time_defaults);
+    let context = Context {
+        time: facts.flags.any(Flags::TIME_FUNCTION) || defaults,
+        rand: facts.flags.any(Flags::RAND),
+        last_insert_id: facts.flags.any(Flags::LAST_INSERT_ID),
+        user_variables: facts.flags.any(Flags::USER_VARIABLE_READ),
+    };
+    if context != Context::default() {
+        ahead = Ahead::No;
+    }
     Ok(Inline {
         active: t.side,
-        context: Context {
-            time: facts.flags.any(Flags::TIME_FUNCTION) || defaults,
-            rand: facts.flags.any(Flags::RAND),
-            last_insert_id: facts.flags.any(Flags::LAST_INSERT_ID),
-            user_variables: facts.flags.any(Flags::USER_VARIABLE_READ),
-        },
+        context,
         ids,
         ahead,
         searches,
