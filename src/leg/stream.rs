@@ -87,6 +87,17 @@ impl Stream {
         set == 0
     }
 
+    /// Writes what the kernel takes at once: the number of bytes. 0 over TLS, and
+    /// where the stream is broken, which whoever writes the rest finds out. Most
+    /// packets are done with then, without a future for it.
+    #[inline]
+    pub fn write_now(&self, bytes: &[u8]) -> usize {
+        match self {
+            Stream::Plain(s) => s.try_write(bytes).unwrap_or(0),
+            Stream::TlsServer(_) | Stream::TlsClient(_) => 0,
+        }
+    }
+
     /// The TCP socket below, for its addresses and for readiness.
     #[inline]
     pub fn socket(&self) -> &TcpStream {

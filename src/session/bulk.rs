@@ -135,7 +135,7 @@ impl Session {
         loop {
             let table = self.shared.routes.load();
             let catalog = self.shared.catalog.load();
-            let view = self.view();
+            let view = self.view(&table);
             let planned = plan(&call.text, &call.facts, &view, &table, &catalog, None);
             drop(catalog);
             if self.held(&table, planned.routes).await {

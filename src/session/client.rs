@@ -124,6 +124,13 @@ impl Client {
         Ok(())
     }
 
+    /// [`Stream::write_now`].
+    pub fn send_now(&mut self, bytes: &[u8]) -> usize {
+        let sent = self.stream.write_now(bytes);
+        self.traffic.written(sent);
+        sent
+    }
+
     /// Reads more bytes.
     ///
     /// # Errors

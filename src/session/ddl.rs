@@ -95,7 +95,7 @@ impl Session {
         let table = shared.routes.load();
         let planned = {
             let catalog = shared.catalog.load();
-            plan(s.sql, s.facts, &self.view(), &table, &catalog, None)
+            plan(s.sql, s.facts, &self.view(&table), &table, &catalog, None)
         };
         let active = match planned.plan {
             Plan::Ddl { active, both: true } if exclusive.covers(planned.routes) => active,

@@ -162,7 +162,7 @@ impl Session {
             return lead;
         }
         let catalog = self.shared.catalog.load();
-        let planned = plan(sql, facts, &self.view(), &table, &catalog, None);
+        let planned = plan(sql, facts, &self.view(&table), &table, &catalog, None);
         answering(planned.plan, lead)
     }
 
@@ -469,7 +469,7 @@ impl Session {
         loop {
             let table = self.shared.routes.load();
             let catalog = self.shared.catalog.load();
-            let view = self.view();
+            let view = self.view(&table);
             let long_data = self
                 .prepared
                 .get(call.client_id)

@@ -43,7 +43,7 @@ impl Session {
         let (table, planned) = loop {
             let table = self.shared.routes.load();
             let catalog = self.shared.catalog.load();
-            let planned = plan(&sql, &facts, &self.view(), &table, &catalog, None);
+            let planned = plan(&sql, &facts, &self.view(&table), &table, &catalog, None);
             drop(catalog);
             if self.held(&table, ALL_ROUTES).await {
                 break (table, planned);

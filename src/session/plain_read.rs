@@ -76,7 +76,7 @@ impl Session {
         }
         let table = self.shared.routes.peek();
         let catalog = self.shared.catalog.load();
-        let planned = plan(sql, facts, &self.view(), &table, &catalog, None);
+        let planned = plan(sql, facts, &self.view(&table), &table, &catalog, None);
         let Plan::Active(side) = planned.plan else {
             return None;
         };

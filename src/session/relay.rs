@@ -123,7 +123,10 @@ fn done(leg: &mut Leg) -> Summary {
 async fn forward(client: &mut Client, leg: &mut Leg, bytes: usize) -> Result<(), End> {
     if bytes > 0 {
         let arrived = &leg.input.pending()[..bytes];
-        client.send_beside(arrived, leg.stream.socket()).await?;
+        let rest = &arrived[client.send_now(arrived)..];
+        if !rest.is_empty() {
+            client.send_beside(rest, leg.stream.socket()).await?;
+        }
         leg.input.consume(bytes);
     }
     Ok(())
@@ -292,6 +295,16 @@ async fn last_words(client: &mut Client, leg: &mut Leg) {
     let _ = client.send(leg.input.pending()).await;
 }
 
+/// Sends the pending packet, if it is all here and the command's last, as far as
+/// the kernel takes it at once: how many bytes of it are left.
+fn send_now(client: &mut Client, leg: &Leg) -> Option<usize> {
+    let arrived = client.input.pending();
+    let head = header(arrived).filter(|head| head.len < PAYLOAD_MAX)?;
+    let sent = leg.stream.write_now(arrived.get(..head.total())?);
+    client.input.consume(sent);
+    Some(head.total() - sent)
+}
+
 /// Streams one command of any length, continuation packets included. A client
 /// that leaves in the middle of it has asked for nothing.
 ///
@@ -302,6 +315,11 @@ pub async fn stream_whole_command(
     leg: &mut Leg,
     pending: &mut Pending,
 ) -> Result<(), End> {
+    match send_now(client, leg) {
+        Some(0) => return Ok(()),
+        Some(left) => return stream_command(client, leg, left).await,
+        None => {}
+    }
     let abandon = pending.abandon;
     loop {
         let head = next_header(client, leg).await?;

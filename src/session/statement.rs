@@ -197,7 +197,7 @@ impl Session {
             return self.act(s).await;
         }
         let catalog = self.shared.catalog.load_full();
-        let planned = plan(&text, &facts, &self.view(), s.table, &catalog, None);
+        let planned = plan(&text, &facts, &self.view(s.table), s.table, &catalog, None);
         if !matches!(planned.plan, Plan::Ddl { .. }) {
             return self.act(s).await;
         }
@@ -222,7 +222,7 @@ impl Session {
         loop {
             let table = self.shared.routes.load();
             let catalog = self.shared.catalog.load();
-            let view = self.view();
+            let view = self.view(&table);
             let planned = plan(sql, facts, &view, &table, &catalog, None);
             drop(catalog);
             let mask = self.widened(&table, planned.routes, facts, false);
@@ -261,9 +261,10 @@ impl Session {
         self.state.status.has(Status::IN_TRANS) || self.locked_tables || self.xa
     }
 
-    /// What the plan may know of the session.
-    pub(super) fn view(&self) -> SessionView<'_> {
-        let other = self.lead().other();
+    /// What the plan by this table may know of the session.
+    pub(super) fn view(&self, table: &RouteTable) -> SessionView<'_> {
+        let lead = self.transaction.lead.unwrap_or_else(|| table.home());
+        let other = lead.other();
         let bucket = |n: u64| (n.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 33) % 100;
         SessionView {
             database: self.database(),

@@ -60,7 +60,7 @@ impl Session {
             let view = SessionView {
                 database: database.as_deref(),
                 mode,
-                ..self.view()
+                ..self.view(table)
             };
             let kind = match plan(text, &facts, &view, table, &catalog, None) {
                 planned if facts.statements == 1 && facts.class == Class::Ddl => {
