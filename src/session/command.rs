@@ -1,10 +1,13 @@
 //! Every command byte but the statements': who gets it, what it changes.
 
+use std::future::poll_fn;
+
 use super::change_user::{self, ChangeUserEnd};
 use super::client::{COMMAND_MAX, Woken};
+use super::relay::{self, Short};
 use super::unmirrored::OnError;
 use super::values::Values;
-use super::{End, LoginParts, Session, relay};
+use super::{End, LoginParts, Session};
 use crate::Side;
 use crate::leg::{ANSWER_MAX, Leg};
 use crate::mirror::Part;
@@ -14,7 +17,7 @@ use crate::telemetry;
 use crate::wire::Status;
 use crate::wire::command::*;
 use crate::wire::frame::{HEADER_LEN, put_command};
-use crate::wire::response::Summary;
+use crate::wire::response::{Fed, Summary};
 
 /// What says of a command that nothing was done: ER_UNKNOWN_COM_ERROR,
 /// ER_UNKNOWN_STMT_HANDLER, ER_MALFORMED_PACKET. MariaDB reads what is missing
@@ -148,7 +151,18 @@ impl Session {
         self.entry.set_running(side);
         self.legs_broken = true;
         relay::stream_whole_command(&mut self.client, leg, &mut self.pending).await?;
-        self.relay_answer(side, kind).await
+        relay::begin(leg, kind);
+        let (client, pending) = (&mut self.client, &mut self.pending);
+        let short = poll_fn(|cx| relay::poll_short(client, leg, pending, cx));
+        match short.await? {
+            Short::Done => {
+                let summary = relay::done(leg);
+                self.legs_broken = false;
+                self.take_trackers_back(side).await?;
+                Ok(summary)
+            }
+            Short::Rest(fed) => Box::pin(self.relay_rest(side, fed)).await,
+        }
     }
 
     /// The whole pending command, kept in the buffer; its payload length is
@@ -465,26 +479,35 @@ impl Session {
         side: Side,
         kind: ResponseKind,
     ) -> Result<Summary, End> {
+        if let Some(leg) = self.legs[side.index()].as_mut() {
+            relay::begin(leg, kind);
+        }
+        self.entry.set_running(side);
+        self.legs_broken = true;
+        self.relay_rest(side, None).await
+    }
+
+    /// Relays what is left of an answer that was begun, and learns from it.
+    async fn relay_rest(&mut self, side: Side, fed: Option<Fed>) -> Result<Summary, End> {
         let Some(leg) = self.legs[side.index()].as_mut() else {
             return Err(End::Protocol("no leg"));
         };
-        self.entry.set_running(side);
-        self.legs_broken = true;
         let in_step = leg.applied == self.state.version;
-        let summary = relay::response(
-            &mut self.client,
-            leg,
-            kind,
-            &mut self.state,
-            &mut self.pending,
-        )
-        .await?;
+        let (client, pending) = (&mut self.client, &mut self.pending);
+        let summary = relay::response(client, leg, fed, &mut self.state, pending).await?;
         self.legs_broken = false;
         self.kept_step(side, in_step);
-        if self.state.trackers_changed && !self.state.own_trackers_shown {
-            Box::pin(self.own_trackers(side)).await?;
-        }
+        self.take_trackers_back(side).await?;
         Ok(summary)
+    }
+
+    /// Our own trackers again, where the client has set its.
+    #[inline]
+    async fn take_trackers_back(&mut self, side: Side) -> Result<(), End> {
+        if self.state.trackers_changed && !self.state.own_trackers_shown {
+            return Box::pin(self.own_trackers(side)).await;
+        }
+        Ok(())
     }
 
     async fn fetch(&mut self, length: usize) -> Result<(), End> {

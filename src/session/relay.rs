@@ -5,7 +5,7 @@
 //! session state are looked into, because the client may see less of it than
 //! the leg reports.
 
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::End;
@@ -17,38 +17,101 @@ use crate::leg::buffer::BUFFER_LEN;
 use crate::wire::command::ResponseKind;
 use crate::wire::frame::{self, HEADER_LEN, Header, PAYLOAD_MAX, header};
 use crate::wire::ok::OkPacket;
-use crate::wire::response::{Event, Summary};
+use crate::wire::response::{Event, Fed, Summary};
 use crate::wire::{Capabilities, Status};
 
-/// Relays one response of `kind` to the client and returns what was seen.
+/// Begins to follow a response of `kind`.
+pub fn begin(leg: &mut Leg, kind: ResponseKind) {
+    leg.cursor.report_state(true);
+    leg.cursor.begin(kind);
+}
+
+/// What the short way has come to.
+pub enum Short {
+    /// The response's end: the client has all of it.
+    Done,
+    /// What the long way goes on from: bytes that were fed and not sent on, if
+    /// there are any.
+    Rest(Option<Fed>),
+}
+
+/// Relays a response that was begun as long as nothing of it has to be looked
+/// into, its client takes it at once, and stays: most are over then, without a
+/// future for each step.
+///
+/// # Errors
+/// The leg is lost.
+pub fn poll_short(
+    client: &mut Client,
+    leg: &mut Leg,
+    pending: &mut Pending,
+    cx: &mut Context<'_>,
+) -> Poll<Result<Short, End>> {
+    if leg.cursor.summary().done {
+        // Of a command without an answer.
+        return Poll::Ready(Ok(Short::Done));
+    }
+    loop {
+        if leg.input.pending().is_empty() {
+            let Poll::Ready(read) = leg.poll_fill(cx) else {
+                if !pending.abandon {
+                    return Poll::Pending;
+                }
+                // The long way looks again, and sees the same.
+                return client.poll_leaving(cx).map(|_| Ok(Short::Rest(None)));
+            };
+            arrived(leg, read)?;
+        }
+        let bytes = leg.input.pending();
+        let fed = leg.cursor.feed(bytes);
+        let fed = fed.map_err(|e| leg.lost(e.to_string()))?;
+        let over = fed.event == Event::Done;
+        if !(over || fed.event == Event::More) || pending.renamed.is_some() {
+            return Poll::Ready(Ok(Short::Rest(Some(fed))));
+        }
+        if over {
+            pending.answered(leg.cursor.summary());
+        }
+        let sent = client.send_now(&bytes[..fed.consumed]);
+        leg.input.consume(sent);
+        if sent < fed.consumed {
+            let consumed = fed.consumed - sent;
+            return Poll::Ready(Ok(Short::Rest(Some(Fed { consumed, ..fed }))));
+        }
+        if over {
+            return Poll::Ready(Ok(Short::Done));
+        }
+    }
+}
+
+/// Relays what is left of a response that was begun, and returns what was seen
+/// of all of it. `fed`: what of it was fed to the cursor, and not sent on.
 ///
 /// # Errors
 /// Either end is gone. Not cancel safe: both ends must be closed.
 pub async fn response(
     client: &mut Client,
     leg: &mut Leg,
-    kind: ResponseKind,
+    mut fed: Option<Fed>,
     state: &mut State,
     pending: &mut Pending,
 ) -> Result<Summary, End> {
-    leg.cursor.report_state(true);
-    leg.cursor.begin(kind);
-    if kind == ResponseKind::None {
+    if leg.cursor.summary().done && fed.is_none() {
         return Ok(*leg.cursor.summary());
     }
     loop {
-        if leg.input.pending().is_empty() {
+        if fed.is_none() && leg.input.pending().is_empty() {
             fill(client, leg, pending.abandon).await?;
         }
         loop {
             let arrived = leg.input.pending();
-            if arrived.is_empty() {
+            if fed.is_none() && arrived.is_empty() {
                 break;
             }
-            let fed = leg
-                .cursor
-                .feed(arrived)
-                .map_err(|e| leg.lost(e.to_string()))?;
+            let fed = match fed.take() {
+                Some(fed) => fed,
+                None => (leg.cursor.feed(arrived)).map_err(|e| leg.lost(e.to_string()))?,
+            };
             let summary = leg.cursor.summary();
             if summary.done {
                 pending.answered(summary);
@@ -112,7 +175,8 @@ fn with_clients_id(packet: &[u8], (own, clients): (u32, u32)) -> Vec<u8> {
     out
 }
 
-fn done(leg: &mut Leg) -> Summary {
+/// Takes what a response that is over says of its leg; returns what was seen.
+pub fn done(leg: &mut Leg) -> Summary {
     let summary = *leg.cursor.summary();
     if !summary.is_error && summary.prepare.is_none() && summary.packets > 0 {
         leg.answered(summary.status);
@@ -228,11 +292,18 @@ pub async fn fill(client: &mut Client, leg: &mut Leg, abandon: bool) -> Result<(
     })
     .await;
     match woken {
-        Ok(Ok(0)) => Err(End::Leg(leg.lost("closed by the server"))),
-        Ok(Ok(_)) => Ok(()),
-        Ok(Err(e)) => Err(End::Leg(leg.lost(format!("read: {e}")))),
+        Ok(read) => arrived(leg, read),
         Err(Leaving::Gone) => Err(End::Abandoned),
         Err(Leaving::Unclear) => Box::pin(fill_looking(client, leg)).await,
+    }
+}
+
+/// What a leg's read has come to.
+fn arrived(leg: &Leg, read: std::io::Result<usize>) -> Result<(), End> {
+    match read {
+        Ok(0) => Err(End::Leg(leg.lost("closed by the server"))),
+        Ok(_) => Ok(()),
+        Err(e) => Err(End::Leg(leg.lost(format!("read: {e}")))),
     }
 }
 
@@ -316,9 +387,21 @@ pub async fn stream_whole_command(
     pending: &mut Pending,
 ) -> Result<(), End> {
     match send_now(client, leg) {
-        Some(0) => return Ok(()),
-        Some(left) => return stream_command(client, leg, left).await,
-        None => {}
+        Some(0) => Ok(()),
+        // Boxed, for it is rare: a client's requests are small.
+        left => Box::pin(stream_rest(client, leg, left, pending)).await,
+    }
+}
+
+/// [`stream_whole_command`] after [`send_now`].
+async fn stream_rest(
+    client: &mut Client,
+    leg: &mut Leg,
+    left: Option<usize>,
+    pending: &mut Pending,
+) -> Result<(), End> {
+    if let Some(left) = left {
+        return stream_command(client, leg, left).await;
     }
     let abandon = pending.abandon;
     loop {
